@@ -1,0 +1,96 @@
+"""A reader's check of run folders: do all records say the same, and do the predictions give the scores?"""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import recipes
+from cli import UserError
+from files import digest_of
+from metrics import SCORES
+from records import Part, Run, is_finished, read_record, read_run
+
+
+def _place(run: Run) -> Iterable[str]:
+    """The folder's path against the configuration in it."""
+    seed = str(run.seed) if run.fold is None else f"{run.seed}-fold{run.fold}"
+    expected = (run.dataset, run.split.replace(":", "-"), run.model, run.config["hash"], seed)
+    levels = ("dataset", "split", "model", "hash", "seed")
+    for what, said, found in zip(levels, expected, run.folder.parts[-5:], strict=True):
+        if said != found:
+            yield f"config.json says {what} {said}, the folder says {found}"
+
+
+def _settings(run: Run) -> Iterable[str]:
+    """The recorded settings against the model, split, seed, hash and list of changes that rows are made from."""
+    try:
+        config = recipes.from_settings(run.config["settings"])
+        hashed, changed = config.hash(run.corpus_digest), config.changed()
+    except (UserError, TypeError, ValueError) as error:
+        yield f"config.json: {error}"
+        return
+    for what in ("model", "split", "seed", "fold"):
+        if getattr(config, what) != run.config[what]:
+            yield f"config.json says {what} {run.config[what]}, its settings say {getattr(config, what)}"
+    if hashed != run.config["hash"]:
+        yield f"config.json says hash {run.config['hash']}, its settings and corpus give {hashed}"
+    if json.loads(json.dumps(changed)) != run.changed:
+        yield f"config.json says changed {run.changed}, its settings give {changed}"
+
+
+def _split(run: Run, split: dict[str, Any]) -> Iterable[str]:
+    """The split's lists against its digest, the configuration's, and each other."""
+    lists = {name: split[name] for name in ("train", "val", "test")}
+    digest = digest_of(list(lists.values()))
+    for said, where in ((split["digest"], "split.json"), (run.config["split_digest"], "config.json")):
+        if said != digest:
+            yield f"{where} says split digest {said}, the lists in split.json give {digest}"
+    for name, names in lists.items():
+        if len(names or []) != (run.config[f"n_{name}"] or 0):
+            yield f"config.json says n_{name} {run.config[f'n_{name}']}, split.json lists {len(names or [])}"
+    names = [name for part in lists.values() for name in part or []]
+    if len(set(names)) < len(names):
+        yield "split.json has an utterance in two parts, or twice in one"
+
+
+def _part(run: Run, name: str, part: Part, listed: list[str]) -> Iterable[str]:
+    """The predictions of one part against the split's list and the recorded scores of every epoch."""
+    if part.names.tolist() != listed:
+        yield f"predictions.npz: {name} names are not those of split.json"
+    if not np.isin(part.labels, range(len(run.config["classes"]))).all():
+        yield f"predictions.npz: {name} labels are not among the {len(run.config['classes'])} classes"
+        return
+    if not np.isfinite(part.logits).all():
+        yield f"predictions.npz: {name} logits are not all finite"
+    for epoch, recomputed in zip(run.epochs, part.scores(), strict=True):
+        recorded = epoch[name]
+        wrong = [s for s in SCORES if not abs(recorded[s] - recomputed[s]) < 1e-6]
+        wrong += ["confusion"] if recorded["confusion"] != recomputed["confusion"] else []
+        if wrong:
+            yield f"epoch {epoch['epoch']}: the {name} predictions do not give the recorded {', '.join(wrong)}"
+
+
+def problems(folder: Path) -> list[str]:
+    """Everything that is wrong with a run folder, a sentence each; empty for a sound one."""
+    if not is_finished(folder):
+        return ["unfinished: it has no file `done`"]
+    found = ["unfinished: it is being repeated"] if (folder / "state.safetensors").exists() else []
+    try:
+        run = read_run(folder)
+        found += [*_place(run), *_settings(run)]
+        split = read_record(folder / "split.json")
+        found += _split(run, split)
+        if [epoch["epoch"] for epoch in run.epochs] != list(range(1, len(run.epochs) + 1)):
+            found.append("epochs.jsonl does not count its epochs from 1")
+        if len(run.epochs) != run.config["settings"].get("epochs"):
+            found.append(f"epochs.jsonl has {len(run.epochs)} epochs, which config.json does not say")
+        for name in ("test", "val") if run.has_validation else ("test",):
+            found += _part(run, name, run.part(name), split[name])
+    except UserError as error:
+        found.append(str(error))
+    except (KeyError, TypeError) as error:
+        found.append(f"split.json is not a split's record ({type(error).__name__}: {error})")
+    return found

@@ -1,0 +1,220 @@
+"""Arrays on disk that are whole or absent, and digests of files that are read once.
+
+A kept array is a folder of two files: `x.npy`, and `meta.json` with whatever belongs to it and checksums of both.
+"""
+
+import io
+import json
+import os
+import shutil
+import stat
+import time
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+import path
+from cli import UserError, warn
+from files import digest_file, digest_of, lock, write_json
+
+# Linux stamps files with the time of its last tick (at most 10 ms ago), so two writes within a tick can look alike.
+TICK = 0.02
+
+
+# ------------------------------------------------------------------------------------------------- digests
+
+
+def _signature(file: str) -> list[int]:
+    """Size, times and inode, compared by equality alone: clocks jump. The change time is set by the kernel, so a file
+    replaced in place has a new one even where its modification time was put back."""
+    s = os.stat(file)
+    if not stat.S_ISREG(s.st_mode):
+        raise OSError(f"{file} is not a file")
+    return [s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino]
+
+
+def _digest(file: str) -> list[Any]:
+    """The signature of a file and the digest of the contents it had while it bore that signature."""
+    for _ in range(100):
+        before = _signature(file)
+        if abs(time.time() - before[2] / 1e9) < TICK:
+            time.sleep(TICK)
+        digest = digest_file(Path(file))
+        if _signature(file) == before:
+            return [*before, digest]
+    raise UserError(f"{file} keeps changing while it is read; wait until whatever writes it has finished")
+
+
+def _known_digests(store: Path) -> dict[str, list[Any]]:
+    """What the store holds: path -> signature and digest. Nothing if it is damaged: files are then read again."""
+    try:
+        known = json.loads(store.read_bytes())
+        return known["files"] if known["check"] == digest_of(known["files"]) else {}
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def content_digests(paths: Iterable[str | Path], progress: bool = True) -> list[str]:
+    """Digests (as `files.digest_file`) of files' contents, in order; "" for one that cannot be read.
+
+    What was read is remembered in the cache by size, times and inode, so a second call reads nothing again.
+    Raises OSError naming the store where the cache cannot be written.
+    """
+    store = path.CACHE / "digests.json"
+    known, new, digests = _known_digests(store), {}, []
+    for file in tqdm([os.path.abspath(p) for p in paths], "reading", unit=" recordings", delay=1, disable=not progress):
+        try:
+            entry = known.get(file) or new.get(file)
+            if entry is None or entry[:4] != _signature(file):
+                entry = new[file] = _digest(file)
+            digests.append(entry[4])
+        except OSError:
+            digests.append("")
+    if new:
+        with lock(store.with_name(".digests.lock")):
+            for stale in store.parent.glob(f".{store.name}.*.tmp"):
+                stale.unlink()
+            merged = _known_digests(store) | new
+            write_json(store, {"check": digest_of(merged), "files": merged})
+    return digests
+
+
+# -------------------------------------------------------------------------------------------------- arrays
+
+
+class Damaged(Exception):
+    """A kept array is not what was written. The text says how."""
+
+
+class Rows:
+    """Writes float32 rows `(n, ..)` of one shape to a .npy file one after the other; their number is known at the end."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file, self.count = file, 0
+        self.shape: tuple[int, ...] = ()
+        self.blocks: list[list[int]] = []  # [bytes, crc32] of the header and of each append
+
+    def _header(self) -> bytes:
+        # NumPy leaves room for the first axis to grow: the header is equally long for any number of rows
+        header = io.BytesIO()
+        shape = (self.count, *self.shape)
+        np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": shape})
+        return header.getvalue()
+
+    def _write(self, data: bytes | memoryview) -> list[int]:
+        self.file.write(data)
+        return [len(data), zlib.crc32(data)]
+
+    def append(self, rows: NDArray[np.float32]) -> None:
+        """Add rows; the first call, which may bring none, decides the shape of a row."""
+        if not self.blocks:
+            self.shape = rows.shape[1:]
+            self.blocks.append(self._write(self._header()))
+        if len(rows):
+            self.blocks.append(self._write(memoryview(np.ascontiguousarray(rows, dtype="<f4")).cast("B")))
+            self.count += len(rows)
+
+    def finish(self) -> None:
+        """Put the number of rows into the header."""
+        self.file.seek(0)
+        self.blocks[0] = self._write(self._header())
+        self.file.flush()
+        os.fsync(self.file.fileno())
+
+
+def _read(folder: Path) -> tuple[NDArray[np.float32], dict[str, Any]]:
+    """The array, memory-mapped, and its notes. Raises Damaged; FileNotFoundError if there is none.
+
+    Checksums are compared by reading the file from end to end: a page of a damaged file, met later in the map, would
+    be wrong numbers or a killed process.
+    """
+    meta = (folder / "meta.json").read_bytes()
+    try:
+        notes = json.loads(meta)
+        check = notes.pop("check")
+        blocks = notes["blocks"]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise Damaged("meta.json is not readable") from None
+    if check != digest_of(notes):
+        raise Damaged("meta.json is not as it was written")
+    if not (folder / "x.npy").is_file():
+        raise Damaged("x.npy is missing")
+    with open(folder / "x.npy", "rb") as f:
+        for size, crc in blocks:
+            data = f.read(size)
+            if len(data) < size:
+                raise Damaged(f"x.npy is cut off after {f.tell()} bytes")
+            if zlib.crc32(data) != crc:
+                raise Damaged(f"x.npy is not as it was written, somewhere in bytes {f.tell() - size} to {f.tell()}")
+        if f.read(1):
+            raise Damaged("x.npy is longer than it was")
+    return np.load(folder / "x.npy", mmap_mode="r", allow_pickle=False), notes
+
+
+def _sweep(parent: Path, held: str) -> None:
+    """Remove what killed processes left: temporary folders whose lock is free, or is `held` by us."""
+    for stale in sorted(parent.glob(".*.tmp")):
+        name = stale.name.split(".")[1]
+        if name == held:
+            shutil.rmtree(stale)
+            continue
+        with lock(parent / f".{name}.lock", wait=False) as free:
+            if free:
+                shutil.rmtree(stale, ignore_errors=True)
+
+
+@contextmanager
+def _replacing(folder: Path) -> Iterator[Path]:
+    """Yield a temporary folder that takes the place of `folder` on success and vanishes on failure."""
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    try:
+        temporary.mkdir()
+        yield temporary
+        if folder.exists():
+            folder.rename(folder.with_name(f".{folder.name}.{os.getpid()}.old.tmp"))
+        temporary.rename(folder)
+    except OSError as error:
+        if error.filename is None:  # a write refused half-way does not say where
+            error.filename = str(folder)
+        raise
+    finally:
+        for left in folder.parent.glob(f".{folder.name}.*.tmp"):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _write(folder: Path, make: Callable[[Rows], dict[str, Any]]) -> None:
+    with _replacing(folder) as temporary:
+        with open(temporary / "x.npy", "wb") as f:
+            rows = Rows(f)
+            notes = make(rows)
+            rows.finish()
+        notes = {**notes, "blocks": rows.blocks}
+        write_json(temporary / "meta.json", {"check": digest_of(notes), **notes})
+
+
+def kept(folder: Path, make: Callable[[Rows], dict[str, Any]]) -> tuple[NDArray[np.float32], dict[str, Any]]:
+    """The array kept in `folder`, memory-mapped, and the notes that `make` returned when it wrote the array's rows.
+
+    `make` is called where there is none yet, and again, after a warning, where the files are not what was written. Of
+    processes that start at once one makes it and the others wait. A process killed at any point leaves the old state.
+    Raises OSError naming the path where the disk is full or the folder cannot be written, and whatever `make` raises.
+    """
+    try:
+        return _read(folder)  # no lock: a finished array never changes, and may lie where we cannot write
+    except FileNotFoundError:
+        pass
+    except Damaged as error:
+        warn(f"{folder} is damaged ({error}): it is made again")
+    with lock(folder.with_name(f".{folder.name}.lock")):
+        try:
+            return _read(folder)  # another process was faster
+        except (FileNotFoundError, Damaged):
+            _sweep(folder.parent, held=folder.name)
+            _write(folder, make)
+    return _read(folder)

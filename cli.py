@@ -1,0 +1,52 @@
+"""What every command shares: errors as sentences, exit statuses, argument parsers."""
+
+import argparse
+import errno
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+
+class UserError(Exception):
+    """Something the user can put right. The text names the file or the flag, and the remedy."""
+
+
+def parser(**kwargs: Any) -> argparse.ArgumentParser:
+    """An argument parser that takes no abbreviated flags and shows defaults in its help."""
+    kwargs.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+    return argparse.ArgumentParser(allow_abbrev=False, **kwargs)
+
+
+def warn(text: str) -> None:
+    """Print a warning to standard error, where it does not disturb tables on standard output."""
+    print(f"warning: {text}", file=sys.stderr, flush=True)
+
+
+def _refused_write(error: OSError) -> str | None:
+    reasons = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used up", errno.EROFS: "it is read-only",
+               errno.EACCES: "permission denied", errno.EPERM: "permission denied", errno.EFBIG: "the file size limit is reached"}
+    return reasons.get(error.errno) if error.errno else None
+
+
+def run_main(main: Callable[[], int | None]) -> None:
+    """Run a command and exit: 0, what it returns, 2 with a sentence for a user's error, 130 after Ctrl-C."""
+    try:
+        status = main() or 0
+        sys.stdout.flush()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        status = 2
+    except KeyboardInterrupt:
+        print("interrupted: what is finished is kept; the same command goes on from there", file=sys.stderr)
+        status = 130
+    except BrokenPipeError:  # `python report.py | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 141
+    except OSError as error:
+        reason = _refused_write(error)
+        if reason is None:
+            raise
+        print(f"error: cannot use {error.filename or 'an output file'}: {reason}", file=sys.stderr)
+        status = 2
+    sys.exit(status)

@@ -1,0 +1,143 @@
+"""Lay the Berlin EMO-DB recordings out as an IEMOCAP release.
+
+IEMOCAP is licensed and cannot be handed round. EMO-DB (Burkhardt et al. 2005) is free, has ten actors, five women and
+five men, as IEMOCAP does, and is real acted speech at 16 kHz: the folder this writes takes real recordings through
+everything that reads IEMOCAP. Five sessions of one woman and one man; texts a.. become improvised dialogs, texts b..
+scripted ones. Scores obtained on it are EMO-DB's, never IEMOCAP's.
+
+    python -m corpora.emodb_as_iemocap emodb/wav EMODB_as_IEMOCAP
+    IEMOCAP=EMODB_as_IEMOCAP python handleIEMOCAP.py
+"""
+
+import os
+import re
+import shutil
+import wave
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from cli import UserError, parser, run_main
+
+FEMALE = ["08", "09", "13", "14", "16"]
+MALE = ["03", "10", "11", "12", "15"]
+EMOTIONS = {"N": "neu", "T": "sad", "W": "ang", "F": "exc", "L": "fru", "A": "fea", "E": "dis"}
+# valence, activation, dominance: nominal, one triple per class, as EMO-DB has no such ratings
+VAD = {"neu": (3.0, 2.5, 2.5), "sad": (2.0, 1.5, 2.0), "ang": (2.0, 4.0, 4.0), "exc": (4.5, 4.0, 3.5),
+       "fru": (2.5, 2.5, 3.0), "fea": (2.0, 3.5, 2.0), "dis": (2.0, 3.0, 3.0)}  # fmt: skip
+HEADER = "% [START_TIME - END_TIME] TURN_NAME EMOTION [V, A, D]"
+# SSTTTEv: speaker, text, emotion, version
+NAME = re.compile(rf"(?P<speaker>{'|'.join(FEMALE + MALE)})(?P<text>[ab]\d\d)(?P<emotion>[{''.join(EMOTIONS)}])[a-z]")
+
+Turn = tuple[str, Path, str]  # gender, recording, emotion
+
+
+@contextmanager
+def new_folder(out: Path, marker: str = "") -> Iterator[Path]:
+    """Yield an empty temporary folder beside `out` that becomes `out` on success and vanishes on failure.
+
+    A folder that holds a file called `marker` is our own earlier work and is replaced; any other that is not empty is
+    refused with UserError.
+    """
+    out = out.resolve()
+    ours = bool(marker) and (out / marker).is_file()
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out} is a file; name a new folder to write to")
+    if out.is_dir() and not ours and any(out.iterdir()):
+        raise UserError(f"{out} is not empty; name a new folder to write to")
+    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    old = temporary.with_suffix(".old")
+    shutil.rmtree(temporary, ignore_errors=True)  # of a process killed long ago that had our number
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        if ours:
+            out.rename(old)
+        temporary.rename(out)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def label_line(start: float, end: float, name: str, emotion: str, vad: tuple[float, float, float]) -> str:
+    """One turn as IEMOCAP's evaluation files write it; times in seconds, ratings from 1 to 5."""
+    return f"[{start:.4f} - {end:.4f}]\t{name}\t{emotion}\t[{', '.join(f'{rating:.4f}' for rating in vad)}]"
+
+
+def recordings(folder: Path) -> dict[tuple[int, str], list[Turn]]:
+    """EMO-DB's recordings by (session, dialog), the turns of each in the order of their file names.
+
+    Raises UserError when `folder` holds none, or a wave file that EMO-DB does not have.
+    """
+    dialogs: dict[tuple[int, str], list[Turn]] = defaultdict(list)
+    if not folder.is_dir():
+        raise UserError(f"there is no folder {folder}; name EMO-DB's folder of wave files")
+    for path in sorted(folder.glob("[!.]*.wav")):
+        match = NAME.fullmatch(path.stem)
+        if not match:
+            raise UserError(f"{path} is not named as EMO-DB names its recordings (03a01Fa.wav); move it elsewhere")
+        speaker, text, emotion = match["speaker"], match["text"], EMOTIONS[match["emotion"]]
+        gender, session = ("F", FEMALE.index(speaker)) if speaker in FEMALE else ("M", MALE.index(speaker))
+        number = int(text[1:])
+        script = f"script{(number - 1) % 3 + 1:02d}_{(number - 1) // 3 + 1}"
+        name = f"impro{number:02d}" if text[0] == "a" else script
+        dialogs[session + 1, f"Ses{session + 1:02d}{gender}_{name}"].append((gender, path, emotion))
+    if not dialogs:
+        raise UserError(f"no EMO-DB recordings (03a01Fa.wav ..) in {folder}; name the folder that holds the wave files")
+    return dict(sorted(dialogs.items()))
+
+
+def seconds_of(path: Path) -> float:
+    """Duration of a wave file in seconds. Raises UserError when it is not one."""
+    try:
+        with wave.open(str(path)) as w:
+            return w.getnframes() / w.getframerate()
+    except (wave.Error, EOFError, ZeroDivisionError) as error:
+        raise UserError(f"{path} is not a readable wave file ({error}); fetch it again") from None
+
+
+def write_dialog(root: Path, session: int, dialog: str, turns: list[Turn], link: bool) -> None:
+    """Write one dialog's recordings and its evaluation file under `root`."""
+    audio = root / f"Session{session}" / "sentences" / "wav" / dialog
+    labels = root / f"Session{session}" / "dialog" / "EmoEvaluation"
+    audio.mkdir(parents=True)
+    labels.mkdir(parents=True, exist_ok=True)
+    clock, lines = 0.0, [HEADER, ""]
+    for i, (gender, wav, emotion) in enumerate(turns):
+        name, seconds, vad = f"{dialog}_{gender}{i:03d}", seconds_of(wav), VAD[emotion]
+        if link:
+            (audio / f"{name}.wav").symlink_to(os.path.relpath(wav.resolve(), audio))
+        else:
+            shutil.copyfile(wav, audio / f"{name}.wav")
+        lines.append(label_line(clock, clock + seconds, name, emotion, vad))
+        lines.append(f"C-E2:\t{emotion};\t()")
+        lines.append("A-E3:\tval {:.0f}; act {:.0f}; dom  {:.0f};\t()\n".format(*vad))
+        clock += seconds + 0.5
+    (labels / f"{dialog}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def convert(emodb: Path, out: Path, link: bool = False) -> tuple[int, int]:
+    """Write `emodb`'s recordings to `out` as an IEMOCAP release; `link` makes links instead of copies.
+
+    Returns the numbers of utterances and dialogs. Raises UserError when `emodb` is not EMO-DB or `out` is not empty.
+    """
+    dialogs = recordings(emodb)
+    with new_folder(out) as root:
+        for (session, dialog), turns in dialogs.items():
+            write_dialog(root, session, dialog, turns, link)
+    return sum(map(len, dialogs.values())), len(dialogs)
+
+
+def main() -> None:
+    arguments = parser(prog="python -m corpora.emodb_as_iemocap", description=__doc__)
+    arguments.add_argument("emodb", type=Path, metavar="EMODB_WAV_DIR", help="EMO-DB's wave files (03a01Fa.wav ..)")
+    arguments.add_argument("out", type=Path, metavar="OUT_DIR", help="the folder to make; refused if it is not empty")
+    arguments.add_argument("--link", action="store_true", help="link to the recordings instead of copying them")
+    args = arguments.parse_args()
+    utterances, dialogs = convert(args.emodb, args.out, args.link)
+    print(f"{utterances} utterances in {dialogs} dialogs written to {args.out}")
+
+
+if __name__ == "__main__":
+    run_main(main)

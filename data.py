@@ -1,0 +1,424 @@
+"""Corpora by name, splits by name, and the tensors a run trains on."""
+
+import csv
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+import path
+from cli import UserError, warn
+from corpora import Utterance
+from files import digest_of, lock
+from recipes import Config
+
+IEMOCAP_CLASSES = {"neu": "neutral", "sad": "sad", "ang": "angry"}  # and one or two codes for happy
+IEMOCAP_LICENCE = "IEMOCAP release licence (USC SAIL): research use on request; recordings may not be passed on"
+
+
+# ------------------------------------------------------------------------------------------------- corpora
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A labelled list of utterances. The order of the list is what a seed's split refers to."""
+
+    dataset: str  # as asked for, and as run folders are called
+    name: str
+    licence: str
+    synthetic: bool
+    classes: tuple[str, ...]
+    utterances: tuple[Utterance, ...]
+    labels: NDArray[np.int64]  # (U,) indices into classes
+
+    def subset(self, keep: NDArray) -> "Corpus":
+        """The corpus of these utterances alone, `keep` being their indices in ascending order."""
+        return replace(self, utterances=tuple(self.utterances[i] for i in keep), labels=self.labels[keep])
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a corpus comes from: what the modules in corpora/ offer and `corpus` turns into a Corpus."""
+
+    name: str
+    licence: str
+    utterances: Sequence[Utterance]
+    class_of: dict[str, str]  # the corpus's emotion codes that are used, and the classes they mean, in class order
+    synthetic: bool = False
+
+
+def _iemocap(root: Path, kinds: tuple[str, ...], happy: str) -> Source:
+    import handleIEMOCAP
+
+    class_of = IEMOCAP_CLASSES | dict.fromkeys(happy.split("+"), "happy")
+    utterances = [u for u in handleIEMOCAP.index(root) if u.kind in kinds]
+    if handleIEMOCAP.is_synthetic(root):
+        return Source("synthetic", "none needed: made by corpora/synthetic.py", utterances, class_of, synthetic=True)
+    return Source("IEMOCAP", IEMOCAP_LICENCE, utterances, class_of)
+
+
+def _demo(happy: str) -> Source:
+    from corpora import synthetic
+
+    root = path.CACHE / "synthetic"
+    with lock(path.CACHE / "synthetic.lock"):
+        if not root.exists():
+            synthetic.make(root)
+    return _iemocap(root, ("impro", "script"), happy)
+
+
+DATASETS: dict[str, Callable[[str], Source]] = {  # name -> happy (IEMOCAP's --happy) -> Source
+    "impro": lambda happy: _iemocap(path.IEMOCAP, ("impro",), happy),
+    "script": lambda happy: _iemocap(path.IEMOCAP, ("script",), happy),
+    "all": lambda happy: _iemocap(path.IEMOCAP, ("impro", "script"), happy),
+    "demo": _demo,
+}
+
+
+def csv_source(file: Path) -> Source:
+    """Any corpus as a CSV with the columns `path,emotion` and, where known, `name,speaker,session,dialog,kind`.
+
+    Paths may be relative to the CSV's folder. Raises UserError naming the file and the row or the column.
+    """
+    try:
+        with open(file, newline="", encoding="utf-8-sig") as f:
+            reader = csv.DictReader(f, strict=True)
+            columns, rows = reader.fieldnames or [], list(reader)
+    except (OSError, UnicodeError, csv.Error) as error:
+        raise UserError(f"--dataset {file} cannot be read as CSV: {error}") from None
+    if missing := [column for column in ("path", "emotion") if column not in columns]:
+        raise UserError(f"{file} lacks the column {' and '.join(missing)}: it needs path,emotion[,speaker,session,dialog,kind]")
+    utterances = []
+    for number, row in enumerate(rows, start=2):
+        if None in row or not (row["path"] or "").strip() or not (row["emotion"] or "").strip():
+            raise UserError(f"{file}, line {number}: every row needs a path and an emotion, and no more fields than the header")
+        text = {column: (row.get(column) or "").strip() for column in ("speaker", "session", "dialog", "kind")}
+        name = (row.get("name") or row["path"]).strip()
+        utterances.append(Utterance(name, str((file.parent / row["path"].strip()).absolute()), **text, emotion=row["emotion"].strip()))
+    names = [u.name for u in utterances]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise UserError(f"{file} lists {twice} twice")
+    emotions = sorted({u.emotion for u in utterances})
+    return Source(file.stem, "as its owner says", sorted(utterances, key=lambda u: u.name), {e: e for e in emotions})
+
+
+def corpus(dataset: str, happy: str = "exc", classes: Sequence[str] = ()) -> Corpus:
+    """The labelled utterances of a dataset by name, or of a CSV file.
+
+    Raises UserError for an unknown dataset or class (with the choices), and where nothing is left to train on.
+    """
+    if dataset.lower().endswith(".csv"):
+        source = csv_source(Path(dataset))
+    elif dataset in DATASETS:
+        source = DATASETS[dataset](happy)
+    else:
+        raise UserError(f"--dataset {dataset}: choose one of {', '.join(DATASETS)}, or a CSV file")
+    available = tuple(dict.fromkeys(source.class_of.values()))
+    if unknown := [c for c in classes if c not in available]:
+        raise UserError(f"--classes {','.join(unknown)}: {dataset} has {', '.join(available)}")
+    names = tuple(dict.fromkeys(classes)) or available
+    label_of = {code: names.index(name) for code, name in source.class_of.items() if name in names}
+    utterances = tuple(u for u in source.utterances if u.emotion in label_of)
+    if not utterances:
+        raise UserError(f"{dataset} has no utterance of {', '.join(names) or 'any class'}")
+    if len(names) < 2:
+        raise UserError(f"{dataset} has the class {names[0]} alone; a classifier needs two or more")
+    labels = np.array([label_of[u.emotion] for u in utterances], dtype=np.int64)
+    folder = re.sub(r"[^A-Za-z0-9._-]", "_", Path(dataset).stem if dataset.lower().endswith(".csv") else dataset)
+    return Corpus(folder.lstrip(".") or "csv", source.name, source.licence, source.synthetic, names, utterances, labels)
+
+
+def corpus_digest(corpus: Corpus) -> str:
+    """Digest of names, classes and the bytes of every recording: a run on other data gets another folder."""
+    import features
+
+    contents = features.content_digests([u.path for u in corpus.utterances])
+    rows = [[u.name, corpus.classes[y], c] for u, y, c in zip(corpus.utterances, corpus.labels, contents, strict=True)]
+    return digest_of(rows)
+
+
+@lru_cache(maxsize=None)
+def _identity(dataset: str, happy: str, classes: tuple[str, ...]) -> tuple[str, str]:
+    whole = corpus(dataset, happy, classes)
+    return whole.dataset, corpus_digest(whole)
+
+
+def identity(config: Config) -> tuple[str, str]:
+    """What a corpus is called in the runs folder, and its digest."""
+    return _identity(config.dataset, config.happy, config.classes)
+
+
+# -------------------------------------------------------------------------------------------------- splits
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Utterance indices of the three parts. The order of `train` is the order of the training segments."""
+
+    train: NDArray[np.int64]
+    val: NDArray[np.int64] | None
+    test: NDArray[np.int64]
+
+
+Folds = Callable[[Sequence[Utterance]], int]
+
+
+@dataclass(frozen=True)
+class Split:
+    """A way to divide utterances: call it with them, a seed and, where `folds` is not None, a fold from 0."""
+
+    name: str
+    divide: Callable[[Sequence[Utterance], int, int], Parts]
+    has_validation: bool
+    folds: Folds | None
+
+    def __call__(self, utterances: Sequence[Utterance], seed: int, fold: int | None = None) -> Parts:
+        count = self.folds(utterances) if self.folds else None
+        if count is None and fold is not None:
+            raise UserError(f"--fold {fold}: the split {self.name} has no folds; its seed alone decides it")
+        if count is not None and (fold is None or not 0 <= fold < count):
+            raise UserError(f"--fold {fold}: the split {self.name} has the folds 0 to {count - 1} here")
+        parts = self.divide(utterances, seed, fold or 0)
+        for part, rows in (("training", parts.train), ("validation", parts.val), ("test", parts.test)):
+            if rows is not None and len(rows) == 0:
+                raise UserError(f"--split {self.name}: {len(utterances)} utterances are too few; the {part} part is empty")
+        return parts
+
+
+SPLITS: dict[str, Split] = {}
+
+
+def split(name: str, validation: bool = True, folds: Folds | None = None) -> Callable:
+    """Register a function (utterances, seed, fold) -> Parts as a split."""
+
+    def register(divide: Callable[[Sequence[Utterance], int, int], Parts]) -> Callable:
+        SPLITS[name] = Split(name, divide, validation, folds)
+        return divide
+
+    return register
+
+
+def published_draw(n: int, seed: int) -> tuple[NDArray[np.int64], np.random.RandomState]:
+    """The published choice of training utterances among `n`, in the order drawn, and the generator after it.
+
+    Mixup goes on drawing from that generator, so every split makes this draw, whether or not it uses it.
+    """
+    generator = np.random.RandomState(seed)
+    return generator.choice(range(n), int(n * 0.8), replace=False), generator
+
+
+def halve(n: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Positions of `n` test utterances of 8:2 that are validation and test in 8:1:1, each ascending.
+
+    From a generator of its own, so that training draws the same with either split.
+    """
+    order = np.random.default_rng([811, seed]).permutation(n)
+    return np.sort(order[: n // 2]), np.sort(order[n // 2 :])
+
+
+def _rest(n: int, *taken: NDArray) -> NDArray[np.int64]:
+    return np.setdiff1d(np.arange(n), np.concatenate(taken))
+
+
+@split("8:2", validation=False)
+def _eight_two(utterances: Sequence[Utterance], seed: int, fold: int) -> Parts:
+    train, _ = published_draw(len(utterances), seed)
+    return Parts(train, None, _rest(len(utterances), train))
+
+
+@split("8:1:1")
+def _eight_one_one(utterances: Sequence[Utterance], seed: int, fold: int) -> Parts:
+    whole = _eight_two(utterances, seed, fold)
+    val, test = halve(len(whole.test), seed)
+    return Parts(whole.train, whole.test[val], whole.test[test])
+
+
+def _values(utterances: Sequence[Utterance], what: str, least: int) -> list[str]:
+    values = sorted({getattr(u, what) for u in utterances})
+    if "" in values or len(values) < least:
+        raise UserError(f"--split {what} needs at least {least} {what}s, and one for every utterance; this corpus has {values}")
+    return values
+
+
+def _where(utterances: Sequence[Utterance], what: str, value: str) -> NDArray[np.int64]:
+    return np.array([i for i, u in enumerate(utterances) if getattr(u, what) == value], dtype=np.int64)
+
+
+@split("session", folds=lambda utterances: len(_values(utterances, "session", 3)))
+def _session(utterances: Sequence[Utterance], seed: int, fold: int) -> Parts:
+    """Session k is test, the next one validation, the others training."""
+    sessions = _values(utterances, "session", 3)
+    test = _where(utterances, "session", sessions[fold])
+    val = _where(utterances, "session", sessions[(fold + 1) % len(sessions)])
+    return Parts(_rest(len(utterances), val, test), val, test)
+
+
+@split("speaker", folds=lambda utterances: len(_values(utterances, "speaker", 3)))
+def _speaker(utterances: Sequence[Utterance], seed: int, fold: int) -> Parts:
+    """One speaker is test and the session's other speaker validation; without sessions of two, the next speaker."""
+    speakers = _values(utterances, "speaker", 3)
+    session_of = {u.speaker: u.session for u in utterances}
+    speaker = speakers[fold]
+    partners = [s for s in speakers if session_of[s] == session_of[speaker] != "" and s != speaker]
+    other = partners[0] if len(partners) == 1 else speakers[(fold + 1) % len(speakers)]
+    test, val = _where(utterances, "speaker", speaker), _where(utterances, "speaker", other)
+    return Parts(_rest(len(utterances), val, test), val, test)
+
+
+def scenario(utterance: Utterance) -> str:
+    """The improvised scene or the script an IEMOCAP dialog plays, whoever plays it; elsewhere the dialog itself.
+
+    `Ses03M_impro05a` -> `impro05` (the a and b parts of a scene are one), `Ses05M_script01_1b` -> `script01_1`.
+    """
+    match = re.fullmatch(r"Ses\d\d[FM]_(impro\d\d|script\d\d_\d)[ab]?", utterance.dialog)
+    return match[1] if match else utterance.dialog
+
+
+@split("dialog")
+def _dialog(utterances: Sequence[Utterance], seed: int, fold: int) -> Parts:
+    """80/10/10 of the scenarios, by seed, at least one each: no sentence or scene heard in training is tested."""
+    _values(utterances, "dialog", 3)
+    scenarios = np.array([scenario(u) for u in utterances])
+    groups = np.random.default_rng([811, seed]).permutation(np.unique(scenarios))
+    if len(groups) < 3:
+        raise UserError(f"--split dialog needs at least 3 scenarios; this corpus has {sorted(groups)}")
+    few = max(1, round(len(groups) / 10))
+    val, test = (np.flatnonzero(np.isin(scenarios, part)) for part in (groups[:few], groups[few : 2 * few]))
+    return Parts(_rest(len(utterances), val, test), val, test)
+
+
+def split_by_name(name: str) -> Split:
+    """The split called `name`. Raises UserError with the choices."""
+    if name not in SPLITS:
+        raise UserError(f"--split {name}: choose one of {', '.join(SPLITS)}")
+    return SPLITS[name]
+
+
+def split_record(utterances: Sequence[Utterance], parts: Parts) -> dict[str, Any]:
+    """The names in each part, training in the order drawn, and their digest."""
+    lists = [None if rows is None else [utterances[i].name for i in rows] for rows in (parts.train, parts.val, parts.test)]
+    return {"digest": digest_of(lists), "train": lists[0], "val": lists[1], "test": lists[2]}
+
+
+# ------------------------------------------------------------------------------------------------- tensors
+
+
+@dataclass(frozen=True)
+class Segments:
+    """Features of every segment of every utterance, at one overlap; memory-mapped."""
+
+    x: NDArray[np.float32]  # (S, F, T)
+    starts: NDArray[np.int64]  # (U,) first row of each utterance
+    counts: NDArray[np.int64]  # (U,) its rows
+
+    def rows(self, utterances: NDArray) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Rows of these utterances, one utterance after the other in time order, and for each row the position of its
+        utterance in `utterances`."""
+        counts = self.counts[utterances]
+        owner = np.repeat(np.arange(len(utterances)), counts)
+        offset = np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)
+        return self.starts[utterances][owner] + offset, owner
+
+
+@dataclass(frozen=True)
+class Data:
+    """A corpus ready for training: its usable utterances and their segments."""
+
+    corpus: Corpus
+    train: Segments
+    test: Segments  # the same object as `train` where the overlaps are equal
+    digest: str  # of the whole corpus, too short utterances included
+    dropped: tuple[str, ...]  # names of utterances shorter than a segment
+    bad: tuple[tuple[str, str], ...]  # (name, reason) of broken recordings left out
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(F, T)"""
+        return self.train.x.shape[1], self.train.x.shape[2]
+
+
+def test_overlap(config: Config) -> float:
+    """The overlap to score with, in seconds: half the segment where the one asked for is not shorter than it."""
+    if config.test_overlap < config.segment_length:
+        return config.test_overlap
+    return config.segment_length / 2
+
+
+def load(config: Config, skip_bad: bool = False) -> Data:
+    """Everything a run of `config` trains and is scored on; extracted once, then read from the cache.
+
+    Raises UserError for an unknown dataset or feature, broken recordings, and a class without a usable utterance.
+    """
+    if test_overlap(config) != config.test_overlap:
+        warn(f"--test_overlap {config.test_overlap} is not shorter than the segment: {test_overlap(config)} s is used")
+    data = ("dataset", "happy", "classes", "feature", "n_mfcc", "segment_length", "train_overlap", "padding", "device")
+    return _load(*(getattr(config, name) for name in data), test_overlap(config), skip_bad)
+
+
+@lru_cache(maxsize=2)
+def _load(
+    dataset: str, happy: str, classes: tuple[str, ...], feature: str, n_mfcc: int, length: float, train_overlap: float,
+    padding: bool, device: str, overlap: float, skip_bad: bool,
+) -> Data:  # fmt: skip
+    import features
+
+    whole = corpus(dataset, happy, classes)
+    _, digest = _identity(dataset, happy, classes)
+
+    def store(overlap: float) -> Any:
+        return features.load(whole.utterances, feature, length, overlap, n_mfcc, padding, device, skip_bad)
+
+    first = store(train_overlap)
+    second = first if overlap == train_overlap else store(overlap)
+    keep = np.flatnonzero(first.counts > 0)
+    usable = whole.subset(keep)
+    for label, name in enumerate(whole.classes):
+        if not (usable.labels == label).any():
+            raise UserError(f"{dataset} has no usable utterance of the class {name} (at least {length} s long; --padding keeps "
+                            f"shorter ones, --classes picks classes)")  # fmt: skip
+    train = Segments(first.x, first.starts[keep], first.counts[keep])
+    test = train if second is first else Segments(second.x, second.starts[keep], second.counts[keep])
+    bad = {name for name, _ in first.bad}
+    short = tuple(u.name for u, n in zip(whole.utterances, first.counts, strict=True) if n == 0 and u.name not in bad)
+    return Data(usable, train, test, digest, short, tuple(first.bad))
+
+
+def warped(d: Data, train: NDArray, config: Config) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """One VTLP-warped copy of each training utterance: its segments' features `(M, F, T)` and classes `(M,)`.
+
+    The factors come from the run's seed, so they are made anew for each run and not kept in the cache.
+    """
+    import features
+
+    utterances = [d.corpus.utterances[i] for i in train]
+    factors = features.vtlp_factors(config.seed, [u.name for u in utterances])
+    parts, labels = [], []
+    for i, u, factor in tqdm(list(zip(train, utterances, factors, strict=True)), "VTLP", unit="utterance", disable=None):
+        wave = features.vtlp(features.load_audio(u.path), factor)
+        segments = features.segment(wave, config.segment_length, config.train_overlap, config.padding)
+        x = features.extract(config.feature, segments, config.n_mfcc, config.device)
+        parts.append(x.cpu().numpy())
+        labels += [d.corpus.labels[i]] * len(x)
+    return np.concatenate(parts), np.array(labels, dtype=np.int64)
+
+
+def forget() -> None:
+    """Drop what `load` and `identity` keep in memory, for when path.py's folders or their contents have changed."""
+    _load.cache_clear()
+    _identity.cache_clear()
+
+
+def upsample(train: NDArray, labels: NDArray, seed: int) -> NDArray[np.int64]:
+    """Fill every class of `train` up to the largest by drawing its utterances again with replacement, from a generator
+    of its own."""
+    generator = np.random.default_rng([812, seed])
+    classes, counts = np.unique(labels[train], return_counts=True)
+    more = [generator.choice(train[labels[train] == c], counts.max() - n) for c, n in zip(classes, counts, strict=True)]
+    return np.concatenate([train, *more])

@@ -1,0 +1,46 @@
+"""Which device computes."""
+
+from typing import TYPE_CHECKING
+
+from cli import UserError, warn
+
+if TYPE_CHECKING:
+    import torch
+
+
+def device_type(gpu: int | None = None, device: str | None = None) -> str:
+    """`cpu` or `cuda` from the flags --gpu and --device: CUDA if there is one; --gpu -1 is the CPU.
+
+    Selects the GPU asked for as the current CUDA device. Raises UserError for one the machine has not.
+    """
+    import torch
+
+    if device == "cpu" or (gpu is not None and gpu < 0):
+        if gpu is not None and gpu >= 0:
+            raise UserError(f"--device cpu and --gpu {gpu} contradict each other")
+        return "cpu"
+    if not torch.cuda.is_available():
+        if device == "cuda":
+            raise UserError("--device cuda: this machine has no CUDA device (or torch cannot use it); leave the flag out")
+        if gpu is not None:
+            warn(f"--gpu {gpu}: no CUDA device here, so the CPU computes (--gpu -1 asks for it)")
+        return "cpu"
+    if gpu is not None:
+        if gpu >= torch.cuda.device_count():
+            raise UserError(f"--gpu {gpu}: this machine has CUDA devices 0 to {torch.cuda.device_count() - 1}")
+        torch.cuda.set_device(gpu)
+    return "cuda"
+
+
+def describe(device: str) -> str:
+    """The device's name as a report says it."""
+    import platform
+
+    import torch
+
+    return torch.cuda.get_device_name() if device == "cuda" else platform.processor() or platform.machine()
+
+
+def out_of_memory(error: "torch.OutOfMemoryError") -> UserError:
+    """What to say when a GPU's memory does not suffice."""
+    return UserError(f"the GPU ran out of memory; finished runs are kept. Use a smaller --batch_size or --gpu -1 ({error})")

@@ -1,0 +1,560 @@
+"""Segments of recordings and their features, on any device, kept in the cache."""
+
+import hashlib
+import io
+import math
+import os
+import stat
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from tqdm import tqdm
+
+import path
+from cache import Rows, content_digests, kept
+from cli import UserError
+from corpora import Utterance
+from files import digest_of
+
+__all__ = ["FEATURES", "SAMPLE_RATE", "AudioError", "Store", "content_digests", "extract", "load", "load_audio",
+           "segment", "usable_test_overlap", "vtlp", "vtlp_factors"]  # fmt: skip
+
+SAMPLE_RATE = 16000  # Hz
+FEATURE_VERSION = 1  # to be raised by whoever changes a number that a feature or load_audio gives: caches follow
+
+# mfcc and melspectrogram
+MFCC_FFT = 2048  # 128 ms
+MFCC_HOP = 512  # 32 ms: 1.8 s are 1 + 28800 // 512 = 57 centred frames
+MEL_FFT = 800  # 50 ms
+MEL_HOP = 400  # 25 ms: 1.8 s are 1 + 28800 // 400 = 73 centred frames
+MELS = 128
+TOP_DB = 80.0  # decibels kept under a segment's own maximum
+
+# spectrogram, interspeech2018, fbank and logfbank
+FRAME = 640  # 40 ms
+STEP = 160  # 10 ms: 1.8 s are 1 + (28800 - 640) // 160 = 177 frames
+DFT = 3198  # points of the transform of a zero-padded frame: bins of 16000 / 3198 = 5.003 Hz, 1600 of them
+BINS = 1 + DFT // 2
+KEPT_BINS = 400  # up to 2 kHz
+FBANK_FFT = 1024
+PREEMPHASIS = 0.97
+MU = 255.0
+FLOOR = 1e-30  # of power, before a logarithm
+
+# VTLP
+VTLP_FFT = 2048
+VTLP_HOP = 512
+VTLP_BOUNDARY = 4800.0  # Hz
+VTLP_ROUNDS = 5
+
+SPEECH_RATES = range(1000, 768001)  # Hz: any other rate in a header is an error, and resampling it could fill the memory
+LOUDEST = 1e6  # times full scale: above, squares of spectra overflow float32
+
+
+# ------------------------------------------------------------------------------------------------- recordings
+
+
+class AudioError(UserError):
+    """A recording that cannot be used. The text names the file and what is wrong with it."""
+
+
+def _read_file(file: str | Path) -> bytes:
+    try:
+        if not stat.S_ISREG(os.stat(file).st_mode):
+            raise AudioError(f"{file}: is not a file")
+        return Path(file).read_bytes()
+    except FileNotFoundError:
+        raise AudioError(f"{file}: does not exist") from None
+    except OSError as error:
+        raise AudioError(f"{file}: cannot be read ({error.strerror})") from None
+
+
+def _missing_bytes(data: bytes) -> int:
+    """How many bytes a RIFF file's data chunk declares beyond the end of the file.
+
+    Recorders that cannot seek leave 0, 2**32 - 1 or (SoX) 0x7ffff000 there: those declare nothing.
+    """
+    if data[:4] not in (b"RIFF", b"RIFX") or data[8:12] != b"WAVE":
+        return 0
+    order, position = ("big" if data[:4] == b"RIFX" else "little"), 12
+    while position + 8 <= len(data):
+        size = int.from_bytes(data[position + 4 : position + 8], order)  # type: ignore[arg-type]
+        if data[position : position + 4] == b"data":
+            return 0 if size in (0, 0x7FFFF000, 0xFFFFFFFF) else max(0, position + 8 + size - len(data))
+        position += 8 + size + size % 2
+    return 0
+
+
+class _Bytes(io.BytesIO):
+    """For libsndfile, which seeks before the start of damaged files and cannot take an exception."""
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return super().seek(max(0, offset) if whence == 0 else offset, whence)
+
+
+def _decode(data: bytes) -> tuple[NDArray[np.float32], int]:
+    """Samples `(N, channels)` and their rate in Hz. Raises ValueError saying what is wrong."""
+    import soundfile
+
+    try:
+        with soundfile.SoundFile(_Bytes(data)) as sound:
+            rate, declared = sound.samplerate, sound.frames
+            # Headers lie: samples are counted as they come, and those that cannot be there are not waited for
+            if sound.format not in ("FLAC", "OGG", "MP3", "MPEG") and declared * sound.channels > 16 * len(data):
+                raise ValueError(f"declares {declared} samples in {len(data)} bytes")
+            blocks = [np.empty((0, sound.channels), np.float32)]
+            while len(block := sound.read(2**20 // sound.channels, dtype="float32", always_2d=True)):
+                blocks.append(block)
+    except soundfile.LibsndfileError as error:
+        raise ValueError(f"cannot be decoded as audio: {error.error_string}") from None
+    except (OSError, RuntimeError, TypeError, OverflowError, MemoryError) as error:
+        raise ValueError(f"cannot be decoded as audio: {error}") from None
+    wave = np.concatenate(blocks)
+    if len(wave) < declared < 2**62:  # beyond that libsndfile means that the length is unknown
+        raise ValueError(f"is truncated: {len(wave)} of {declared} samples are there")
+    return wave, rate
+
+
+def _resample(wave: NDArray[np.float32], rate: int) -> NDArray[np.float32]:
+    """As librosa.resample(res_type="soxr_hq") does."""
+    import soxr
+
+    if rate == SAMPLE_RATE:
+        return wave
+    size = math.ceil(len(wave) * (SAMPLE_RATE / rate))
+    resampled = soxr.resample(wave, rate, SAMPLE_RATE, quality="soxr_hq")[:size]
+    return np.pad(resampled, (0, size - len(resampled)))
+
+
+def _wave(data: bytes) -> NDArray[np.float32]:
+    """What `load_audio` gives for a file of these bytes. Raises ValueError saying what is wrong."""
+    if not data:
+        raise ValueError("is empty (0 bytes)")
+    if missing := _missing_bytes(data):
+        raise ValueError(f"is truncated: {missing} bytes of the samples its header declares are missing")
+    samples, rate = _decode(data)
+    if rate not in SPEECH_RATES:
+        raise ValueError(f"declares a sample rate of {rate} Hz")
+    if len(samples) == 0:
+        raise ValueError("holds no samples")
+    with np.errstate(over="ignore", invalid="ignore"):
+        wave = _resample(np.mean(samples.T, axis=0) if samples.shape[1] > 1 else samples[:, 0], rate)
+    if not np.isfinite(wave).all():
+        raise ValueError("holds samples that are not finite numbers")
+    if np.abs(wave).max() > LOUDEST:
+        raise ValueError(f"holds samples of {np.abs(wave).max():.0e} times full scale")
+    return wave
+
+
+def load_audio(file: str | Path) -> NDArray[np.float32]:
+    """Decode a recording to `(N,)` float32 in -1 .. 1 at 16 kHz: channels averaged, other rates resampled.
+
+    The same samples as `librosa.load(file, sr=16000)` of librosa 0.11. Raises AudioError for a file that is missing,
+    empty, truncated or no audio, and for samples that are not finite.
+    """
+    try:
+        return _wave(_read_file(file))
+    except ValueError as error:
+        raise AudioError(f"{file}: {error}") from None
+
+
+# --------------------------------------------------------------------------------------------------- segments
+
+
+def _segment_and_hop(length: float, overlap: float) -> tuple[int, int]:
+    """Samples of a segment and between the starts of two. As published: both are truncated, so 1.8 s that overlap by
+    1.6 s start every int(0.19999999999999996 * 16000) = 3199 samples."""
+    if not (0 < length < math.inf and int(length * SAMPLE_RATE)):
+        raise UserError(f"the segment length {length} s is not a length; the published ones are 1.8 and 2")
+    if not 0 <= overlap < length or not int((length - overlap) * SAMPLE_RATE):
+        raise UserError(f"the overlap {overlap} s must be at least 0 and smaller than the segment length {length} s")
+    return int(length * SAMPLE_RATE), int((length - overlap) * SAMPLE_RATE)
+
+
+def segment(
+    wave: NDArray[np.float32], length: float = 1.8, overlap: float = 1.6, padding: bool = False
+) -> NDArray[np.float32]:
+    """Cut a wave `(N,)` into segments `(S, int(length * 16000))`, a read-only view where nothing is padded.
+
+    `length` and `overlap` in seconds. A segment starts every `int((length - overlap) * 16000)` samples while a whole
+    one fits. A shorter wave gives none, `(0, ..)`; with `padding` it is first repeated whole until one fits.
+    Raises UserError for an overlap that is negative or not smaller than the segment.
+    """
+    size, hop = _segment_and_hop(length, overlap)
+    if padding and 0 < len(wave) < size:
+        wave = np.tile(wave, math.ceil(size / len(wave)))
+    if len(wave) < size:
+        return np.empty((0, size), np.float32)
+    return np.lib.stride_tricks.sliding_window_view(wave, size)[::hop]
+
+
+def usable_test_overlap(length: float, overlap: float) -> tuple[float, bool]:
+    """The overlap in seconds to test with, and whether it was halved: one not smaller than the segment becomes half the
+    segment."""
+    return (length / 2, True) if overlap >= length else (overlap, False)
+
+
+# --------------------------------------------------------------------------------------------------- features
+
+
+def _triangles(points: NDArray, edges: NDArray) -> NDArray[np.float64]:
+    """Filters `(len(points), len(edges) - 2)` that rise from an edge to the next and fall to the one after it."""
+    rise = (points[:, None] - edges[:-2]) / (edges[1:-1] - edges[:-2])
+    fall = (edges[2:] - points[:, None]) / (edges[2:] - edges[1:-1])
+    return np.maximum(0, np.minimum(rise, fall))
+
+
+@lru_cache
+def _slaney_mel(n_fft: int, device: torch.device) -> Tensor:
+    """librosa.filters.mel(sr=16000, n_fft=n_fft), transposed to `(bins, 128)`: triangles of equal area on Slaney's
+    scale, which is linear to 1 kHz (15 mel) and then has 27 mel for each factor of 6.4."""
+    mel = np.linspace(0, 15 + 27 * math.log(8) / math.log(6.4), MELS + 2)
+    edges = np.where(mel < 15, mel * 200 / 3, 1000 * 6.4 ** ((mel - 15) / 27))
+    filters = _triangles(np.linspace(0, SAMPLE_RATE / 2, 1 + n_fft // 2), edges) * 2 / (edges[2:] - edges[:-2])
+    return torch.from_numpy(filters).float().to(device)
+
+
+@lru_cache
+def _htk_mel(n_filters: int, highest: float, device: torch.device) -> Tensor:
+    """python_speech_features.get_filterbanks(n_filters, 1024, 16000, 0, highest), transposed: triangles of equal height
+    between whole bins that are evenly spaced on O'Shaughnessy's scale, up to `highest` Hz."""
+    mel = np.linspace(0, 2595 * np.log10(1 + highest / 700), n_filters + 2)
+    edges = np.floor((FBANK_FFT + 1) * 700 * (10 ** (mel / 2595) - 1) / SAMPLE_RATE)
+    return torch.from_numpy(_triangles(np.arange(int(edges[-1]) + 1), edges)).to(device)
+
+
+@lru_cache
+def _dct(n: int, device: torch.device) -> Tensor:
+    """The first n vectors of the orthonormal DCT-II of 128 points, `(128, n)`."""
+    angles = math.pi / MELS * (torch.arange(MELS, dtype=torch.float64)[:, None] + 0.5) * torch.arange(n)
+    basis = angles.cos() * math.sqrt(2 / MELS)
+    basis[:, 0] /= math.sqrt(2)
+    return basis.float().to(device)
+
+
+@lru_cache
+def _hann(n_fft: int, device: torch.device) -> Tensor:
+    return torch.hann_window(n_fft, dtype=torch.float64).float().to(device)
+
+
+def _power(spectrum: Tensor) -> Tensor:
+    return spectrum.real.square() + spectrum.imag.square()
+
+
+def _mel_power(x: Tensor, n_fft: int, hop: int) -> Tensor:
+    """librosa.feature.melspectrogram of segments `(S, N)`, as `(S, T, 128)`."""
+    frames = torch.nn.functional.pad(x, (n_fft // 2, n_fft // 2)).unfold(1, n_fft, hop)
+    return _power(torch.fft.rfft(frames * _hann(n_fft, x.device))) @ _slaney_mel(n_fft, x.device)
+
+
+def mfcc(x: Tensor, n_mfcc: int = 26) -> Tensor:
+    """librosa.feature.mfcc(sr=16000, n_mfcc=n_mfcc) of each segment: `(S, N)` to `(S, n_mfcc, 1 + N // 512)`."""
+    decibel = 10 * _mel_power(x, MFCC_FFT, MFCC_HOP).clamp(min=1e-10).log10()  # librosa's floor
+    decibel = decibel.maximum(decibel.amax((1, 2), keepdim=True) - TOP_DB)  # of the segment, never of the batch
+    return (decibel @ _dct(n_mfcc, x.device)).transpose(1, 2)
+
+
+def melspectrogram(x: Tensor) -> Tensor:
+    """Logarithm (base 10) of librosa's mel power spectrogram of each segment: `(S, N)` to `(S, 128, 1 + N // 400)`."""
+    return _mel_power(x, MEL_FFT, MEL_HOP).clamp(min=FLOOR).log10().transpose(1, 2)
+
+
+def _whole_frames(x: Tensor) -> Tensor:
+    """Zeros at the end until frames of 640 samples every 160 cover all of `x`, which is as many as there are."""
+    steps = max(0, math.ceil((x.shape[1] - FRAME) / STEP))
+    return torch.nn.functional.pad(x, (0, steps * STEP + FRAME - x.shape[1]))
+
+
+@lru_cache
+def _block_dft(low: int, high: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Bins low .. high of the 3198-point transform of 160 samples, as `(160, 2 * bins)` real factors that give real and
+    imaginary parts in turn, and the factors `(bins,)` that delay a block by 160 samples."""
+    turn = torch.arange(low, high, dtype=torch.float64) * (-2 * math.pi / DFT)
+    angles = torch.arange(STEP)[:, None] * turn
+    basis = torch.stack((angles.cos(), angles.sin()), 2).reshape(STEP, -1)
+    delay = torch.polar(torch.ones_like(turn), STEP * turn)
+    return basis.to(device, dtype), delay.to(device, torch.complex64 if dtype == torch.float32 else torch.complex128)
+
+
+def _bin_power(x: Tensor, low: int, high: int, dtype: torch.dtype) -> Tensor:
+    """|rfft(frame, 3198)|**2 at the bins low .. high of frames of 640 samples every 160: `(S, N)` to `(S, T, bins)`.
+
+    A frame is four blocks of 160 samples, so its transform is the sum of theirs, each delayed by its place. Blocks are
+    shared by frames, and most bins are not wanted: a matrix product beats an FFT of 3198 = 2 * 3 * 13 * 41 points.
+    """
+    basis, delay = _block_dft(low, high, dtype, x.device)
+    blocks = _whole_frames(x).to(dtype).reshape(-1, STEP)
+    blocks = torch.view_as_complex((blocks @ basis).reshape(len(x), -1, high - low, 2))
+    pairs = torch.addcmul(blocks[:, :-1], delay, blocks[:, 1:])
+    return _power(torch.addcmul(pairs[:, :-2], delay.square(), pairs[:, 2:]))
+
+
+def spectrogram(x: Tensor) -> Tensor:
+    """Power spectrum of each segment in dB under its maximum, up to 2 kHz: `(S, N)` to `(S, 400, T)`.
+
+    Frames of 640 samples every 160 without a window, 10 log10(max(|rfft(frame, 3198)|**2 / 3198, 1e-30)), less the
+    segment's maximum over all 1600 bins; the first 400 bins.
+    """
+    # Between the harmonics of speech float32 would err by 0.02 dB; the bins that only the maximum needs can bear it
+    power = _bin_power(x, 0, KEPT_BINS, torch.float64)
+    above = _bin_power(x, KEPT_BINS, BINS, torch.float32).amax((1, 2), keepdim=True)
+    loudest = above.double().maximum(power.amax((1, 2), keepdim=True))
+    decibel, top = (10 * (p / DFT).float().clamp(min=FLOOR).log10() for p in (power, loudest))
+    return (decibel - top).transpose(1, 2)
+
+
+def interspeech2018(x: Tensor) -> Tensor:
+    """Mu-law companded magnitude spectrum of each segment in -1 .. 1, up to 2 kHz: `(S, N)` to `(S, 400, T)`.
+
+    The frames of `spectrogram`; y = 2 |rfft(frame, 3198)| / maximum - 1 with the segment's maximum over all 1600 bins,
+    then sign(y) log(1 + 255 |y|) / log(256); the first 400 bins. Silence is -1.
+    """
+    power = _bin_power(x, 0, BINS, torch.float32)
+    loudest = power.amax((1, 2), keepdim=True)
+    relative = (power[..., :KEPT_BINS] / loudest.where(loudest > 0, torch.ones_like(loudest))).sqrt() * 2 - 1
+    return (relative.sign() * (MU * relative.abs()).log1p() / math.log1p(MU)).transpose(1, 2)
+
+
+def _filter_energies(x: Tensor, n_filters: int, highest: float) -> Tensor:
+    """The first output of python_speech_features 0.6 fbank(winlen=0.04, nfft=1024) of each segment, in float64."""
+    x = torch.cat((x[:, :1], x[:, 1:] - PREEMPHASIS * x[:, :-1]), 1)
+    frames = _whole_frames(x).double().unfold(1, FRAME, STEP)
+    filters = _htk_mel(n_filters, highest, x.device)
+    energies = _power(torch.fft.rfft(frames, FBANK_FFT)[..., : len(filters)]) @ filters / FBANK_FFT
+    return energies.where(energies != 0, torch.finfo(torch.float64).eps)  # as the package does
+
+
+def logfbank(x: Tensor) -> Tensor:
+    """python_speech_features 0.6 logfbank(winlen=0.04, nfft=1024, nfilt=40, highfreq=4000): `(S, N)` to `(S, T, 40)`."""
+    return _filter_energies(x, 40, 4000.0).log()
+
+
+def fbank(x: Tensor) -> Tensor:
+    """Energies of python_speech_features 0.6 fbank(winlen=0.04, nfft=1024), 26 filters: `(S, N)` to `(S, T, 26)`."""
+    return _filter_energies(x, 26, SAMPLE_RATE / 2)
+
+
+FEATURES: dict[str, Callable[[Tensor], Tensor]] = {  # name -> segments (S, N) float32 -> (S, F, T)
+    "mfcc": mfcc,
+    "melspectrogram": melspectrogram,
+    "spectrogram": spectrogram,
+    "interspeech2018": interspeech2018,
+    "logfbank": logfbank,
+    "fbank": fbank,
+}
+
+
+def _function(name: str, n_mfcc: int) -> Callable[[Tensor], Tensor]:
+    if name not in FEATURES:
+        raise UserError(f"there is no feature {name}; choose one of {', '.join(FEATURES)}")
+    if not 1 <= n_mfcc <= MELS:
+        raise UserError(f"n_mfcc is {n_mfcc}; choose 1 to {MELS} coefficients")
+    return partial(mfcc, n_mfcc=n_mfcc) if name == "mfcc" else FEATURES[name]
+
+
+def _at_once(device: torch.device) -> int:
+    """Segments to compute together: what fits the processor's cache, or fills the GPU."""
+    return 8 if device.type == "cpu" else 256
+
+
+@torch.no_grad()
+def extract(
+    name: str, segments: NDArray | Tensor, n_mfcc: int = 26, device: str | torch.device | None = None
+) -> Tensor:
+    """The feature `name` of every segment: `(S, N)` samples at 16 kHz to `(S, F, T)` float32.
+
+    Each segment is treated as if it were alone. Computed on `device`: the tensor's own, or the CPU, unless told.
+    Raises UserError with the choices for an unknown feature.
+    """
+    compute = _function(name, n_mfcc)
+    where = torch.device(device or (segments.device if isinstance(segments, Tensor) else "cpu"))
+    step = _at_once(where)
+    out = None
+    for start in range(0, max(1, len(segments)), step):
+        some = segments[start : start + step] if len(segments) else np.zeros((1, segments.shape[1]), np.float32)
+        x = some if isinstance(some, Tensor) else torch.from_numpy(np.array(some, np.float32))
+        y = compute(x.to(where, torch.float32))
+        if out is None:
+            out = torch.empty((len(segments), *y.shape[1:]), device=where)
+        out[start : start + step] = y[: len(out)]
+    assert out is not None
+    return out
+
+
+# ------------------------------------------------------------------------------ vocal tract length perturbation
+
+
+def _warped(hertz: Tensor, factor: float) -> Tensor:
+    """Where a frequency goes, after Jaitly and Hinton (2013), section 3: f * factor up to the boundary, and from there
+    straight to the Nyquist frequency, which stays."""
+    nyquist, top = SAMPLE_RATE / 2, VTLP_BOUNDARY * min(factor, 1)
+    boundary = top / factor
+    above = nyquist - (nyquist - top) / (nyquist - boundary) * (nyquist - hertz)
+    return torch.where(hertz <= boundary, hertz * factor, above)
+
+
+def vtlp(wave: NDArray[np.float32], factor: float) -> NDArray[np.float32]:
+    """Vocal tract length perturbation of a wave `(N,)` at 16 kHz: the same length, frequencies up to 4800 Hz times
+    `factor`. Above 1 formants (and pitch) move up, as from a shorter vocal tract; 1 changes nothing.
+
+    N. Jaitly, G. Hinton: Vocal Tract Length Perturbation (VTLP) improves speech recognition. ICML 2013 workshop. They
+    warp filter banks; here magnitudes of the short-time spectrum (FFT 2048, hop 512) are warped and made a wave again:
+    each bin's phase advances as its warped frequency says, and a few rounds of Griffin and Lim (1984) let frames agree.
+    """
+    if len(wave) == 0:
+        return wave
+    x, bins = torch.from_numpy(np.array(wave)).double(), torch.arange(1 + VTLP_FFT // 2)
+    window = torch.hann_window(VTLP_FFT, dtype=torch.float64)
+    analyse = partial(torch.stft, n_fft=VTLP_FFT, hop_length=VTLP_HOP, window=window, pad_mode="constant",
+                      return_complex=True)  # fmt: skip
+    resynthesise = partial(torch.istft, n_fft=VTLP_FFT, hop_length=VTLP_HOP, window=window, length=len(x))
+    spectrum, hertz_per_bin = analyse(x), SAMPLE_RATE / VTLP_FFT
+    # the bin, in fractions, that each bin of the warped spectrum comes from
+    source = torch.from_numpy(np.interp(bins, _warped(bins.double() * hertz_per_bin, factor) / hertz_per_bin, bins))
+    below = source.long().clamp(max=len(bins) - 2)
+    magnitude = torch.lerp(spectrum.abs()[below], spectrum.abs()[below + 1], (source - below)[:, None])
+    phase = spectrum.angle()[source.round().long()]
+    cycles = phase.diff(dim=1) / (2 * math.pi)  # from frame to frame, but for whole ones, which the bin tells
+    expected = source.round()[:, None] * VTLP_HOP / VTLP_FFT
+    cycles = cycles + (expected - cycles).round()
+    advance = _warped(cycles * SAMPLE_RATE / VTLP_HOP, factor) * (2 * math.pi * VTLP_HOP / SAMPLE_RATE)
+    phase = torch.cat((phase[:, :1], phase[:, :1] + advance.cumsum(1)), 1)
+    y = resynthesise(torch.polar(magnitude, phase))
+    for _ in range(VTLP_ROUNDS):
+        y = resynthesise(torch.polar(magnitude, analyse(y).angle()))
+    return y.float().numpy()
+
+
+def vtlp_factors(seed: int, names: Sequence[str]) -> NDArray[np.float64]:
+    """A warp factor for each utterance, uniform in 0.8 .. 1.2, from a generator of its own seeded by the run's seed.
+
+    Drawn in the order of the sorted names, so that it does not matter in which order they are listed.
+    """
+    factors = np.empty(len(names))
+    factors[np.argsort(np.array(names))] = np.random.default_rng(seed).uniform(0.8, 1.2, len(names))
+    return factors
+
+
+# --------------------------------------------------------------------------------------------- a corpus's features
+
+
+@dataclass(frozen=True, eq=False)
+class Store:
+    """Features of every segment of a list of utterances."""
+
+    x: NDArray[np.float32]  # (S, F, T), memory-mapped
+    counts: NDArray[np.int64]  # (U,) segments of each utterance: 0 for one too short or broken
+    starts: NDArray[np.int64]  # (U,) row of its first segment
+    bad: list[tuple[str, str]]  # name and fault of each broken recording
+    key: str  # digest of the settings and of every recording's contents
+
+
+def _ahead(function: Callable[[Any], Any], items: Iterable[Any], depth: int = 8) -> Iterator[Any]:
+    """`map`, computed in a thread up to `depth` items ahead of whoever consumes it."""
+    with ThreadPoolExecutor(1) as executor:
+        waiting: deque[Future] = deque()
+        for item in items:
+            waiting.append(executor.submit(function, item))
+            if len(waiting) > depth:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def _batches(segments: Iterable[NDArray[np.float32]], size: int, rows: int) -> Iterator[NDArray[np.float32]]:
+    """Segments of many utterances, `(S, size)` each, in arrays of `rows` segments; at least one array, maybe empty."""
+    batch, filled = np.empty((rows, size), np.float32), 0
+    for some in segments:
+        while len(some):
+            taken = some[: rows - filled]
+            batch[filled : filled + len(taken)] = taken
+            filled, some = filled + len(taken), some[len(taken) :]
+            if filled == rows:
+                yield batch
+                filled = 0
+    yield batch[:filled]
+
+
+def _wave_of(utterance: Utterance, digest: str, factor: float | None) -> NDArray[np.float32] | str:
+    """The wave, warped by `factor`, or what is wrong with it. The bytes decoded are those that were digested."""
+    data, fault = None, ""
+    try:
+        data = _read_file(utterance.path)
+    except AudioError as error:
+        fault = str(error)
+    if digest != ("" if data is None else hashlib.blake2b(data, digest_size=16).hexdigest()):
+        raise UserError(f"{utterance.path} changed while it was read; run the same command again")
+    if data is None:
+        return fault
+    try:
+        wave = _wave(data)
+    except ValueError as error:
+        return f"{utterance.path}: {error}"
+    return wave if factor is None else vtlp(wave, factor)
+
+
+def _refuse(bad: Sequence[Sequence[str]], listed: int = 20) -> None:
+    if bad:
+        lines = [fault for _, fault in bad[:listed]] + [f"and {len(bad) - listed} more"] * (len(bad) > listed)
+        count = "1 recording" if len(bad) == 1 else f"{len(bad)} recordings"
+        raise AudioError("\n  ".join([f"{count} cannot be used; --skip_bad leaves such out:", *lines]))
+
+
+def load(
+    utterances: Sequence[Utterance], feature: str, length: float, overlap: float, n_mfcc: int = 26, padding: bool = False,
+    device: str | torch.device = "cpu", skip_bad: bool = False, warp: Sequence[float] | None = None,
+    progress: bool = True,
+) -> Store:  # fmt: skip
+    """Features of every segment of every utterance, in order: extracted once, then memory-mapped from the cache.
+
+    `length` and `overlap` of segments in seconds; `warp`: a VTLP factor for each utterance. What is kept is found by
+    all of these, the device's type and every recording's contents, and is extracted in bounded memory.
+    Raises AudioError listing the broken recordings unless `skip_bad` leaves them out, UserError for an unknown feature,
+    impossible segments or recordings that change meanwhile, and OSError naming the path if the cache cannot be written.
+    """
+    _function(feature, n_mfcc)
+    size, hop = _segment_and_hop(length, overlap)
+    factors = [None] * len(utterances) if warp is None else [float(factor) for factor in warp]
+    digests = content_digests([u.path for u in utterances], progress)
+    settings = {"version": FEATURE_VERSION, "feature": feature, "n_mfcc": n_mfcc if feature == "mfcc" else None,
+                "size": size, "hop": hop, "padding": padding, "device": torch.device(device).type}  # fmt: skip
+    names = [u.name for u in utterances]
+    key = digest_of([settings, list(zip(names, digests, factors, strict=True))])
+
+    def make(rows: Rows) -> dict[str, Any]:
+        counts: list[int] = []
+        bad: list[tuple[str, str]] = []
+
+        def segments() -> Iterator[NDArray[np.float32]]:
+            waves = _ahead(lambda row: _wave_of(*row), zip(utterances, digests, factors, strict=True))
+            bar = tqdm(waves, feature, len(names), unit=" utterances", delay=1, disable=not progress)
+            for name, wave in zip(names, bar, strict=True):
+                if isinstance(wave, str):
+                    bad.append((name, wave))
+                    wave = np.empty(0, np.float32)
+                counts.append(0)
+                if skip_bad or not bad:  # else all that is left to do is to find the other broken ones
+                    cut = segment(wave, length, overlap, padding)
+                    counts[-1] = len(cut)
+                    yield cut
+
+        for batch in _batches(segments(), size, 8 * _at_once(torch.device(device))):
+            rows.append(extract(feature, batch, n_mfcc, device).cpu().numpy())
+        if not skip_bad:
+            _refuse(bad)
+        return {"settings": settings, "counts": counts, "bad": bad}
+
+    x, notes = kept(path.CACHE / "features" / key, make)
+    if not skip_bad:
+        _refuse(notes["bad"])
+    counts = np.array(notes["counts"], dtype=np.int64)
+    return Store(x, counts, np.cumsum(counts) - counts, [(name, fault) for name, fault in notes["bad"]], key)

@@ -1,0 +1,434 @@
+"""Figures from run folders, as PDF, PNG and SVG.
+
+For print and for the colour-blind: colours are Okabe and Ito's (2008) or of an even lightness scale, and markers, line
+styles or numbers say the same again.
+"""
+
+import io
+import itertools
+import shlex
+import textwrap
+from argparse import Namespace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import path
+import recipes
+import records
+import render
+import tables
+from cli import UserError
+from files import atomic
+from metrics import SCORES
+from records import RULES, Group, Run
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+LINES = ("-", "--", "-.", (0, (6, 1, 1, 1, 1, 1)), (0, (3, 1)), (0, (8, 2)), ":")
+STYLE: dict[Any, Any] = {
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "axes.titlesize": 9.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#dddddd",
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+    "pdf.fonttype": 42,
+    "svg.hashsalt": "figures",
+}
+NAMES = ("WA", "UA", "macro F1", "weighted F1")
+MOST_PANELS = 6
+
+
+@dataclass
+class Drawn:
+    """A figure and what stands under it."""
+
+    figure: "Figure"
+    caption: str
+
+
+def _figure(width: float, height: float, title: str, synthetic: bool) -> "Figure":
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    figure.suptitle(f"{title} — SYNTHETIC data" if synthetic else title, fontsize=11, x=0.01, ha="left")
+    return figure
+
+
+def label(group: Group) -> str:
+    """What a group is called: its model, and what is changed."""
+    return group.model + (f" ({records.plain(group.changed)})" if group.changed else "")
+
+
+def say_runs(groups: Sequence[Group]) -> str:
+    """The part of a caption that is the same in every figure: corpus, split, rule, n."""
+    first, counts = groups[0], sorted({len(group.rounds) for group in groups})
+    n = "–".join(str(count) for count in (counts if len(counts) == 1 else (counts[0], counts[-1])))
+    tested = sorted({group.utterances for group in groups})
+    folds = " with all their folds" if first.has_folds else ""
+    said = f"Corpus {first.corpus}, {first.dataset}; split {first.split}; rule {first.rule}: {RULES[first.rule]}; "
+    said += f"n = {n} seeds{folds}, {' or '.join(tested)} test utterances each."
+    return said + (" SYNTHETIC data: these say nothing about speech." if first.synthetic else "")
+
+
+# ----------------------------------------------------------------------------------------------- confusion
+
+
+def confusion(groups: Sequence[Group]) -> Drawn:
+    """Confusion matrices side by side: row per cent, and counts added up over seeds."""
+    columns = len(groups) if len(groups) <= 4 else 3
+    rows = -(-len(groups) // columns)
+    classes = len(groups[0].classes)
+    side = max(2.5, 0.62 * classes + 0.6)
+    figure = _figure(side * columns + 1.1, (side + 0.5) * rows + 0.4, "Confusion matrices", groups[0].synthetic)
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for i, (axis, group) in enumerate(zip(axes, groups, strict=False)):
+        counts = np.sum([r.confusion for r in group.rounds], axis=0)
+        image = _matrix(axis, counts, group.classes, first=i % columns == 0)
+        axis.set_title(f"{chr(97 + i)}) {label(group)}, n = {len(group.rounds)}", loc="left")
+    for axis in axes[len(groups) :]:
+        axis.set_axis_off()
+    bar = figure.colorbar(image, ax=list(axes), shrink=0.8, pad=0.02)
+    bar.set_label("per cent of the true class")
+    bar.outline.set_visible(False)
+    text = "Rows: true class; in each cell the per cent of its row and, in brackets, the count over all seeds."
+    return Drawn(figure, f"{text} {say_runs(groups)}")
+
+
+def _matrix(axis: "Axes", counts: NDArray[np.int64], classes: list[str], first: bool) -> Any:
+    percent = 100 * counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    image = axis.imshow(percent, cmap="cividis", vmin=0, vmax=100)
+    for (i, j), value in np.ndenumerate(percent):
+        ink = "black" if value > 55 else "white"
+        axis.text(j, i, f"{value:.1f}\n({counts[i, j]})", ha="center", va="center", color=ink, fontsize=7.5)
+    axis.set_xticks(range(len(classes)), classes, rotation=30, ha="right", rotation_mode="anchor")
+    axis.set_yticks(range(len(classes)), classes if first else [""] * len(classes))
+    axis.set_xlabel("predicted")
+    axis.set_ylabel("true" if first else "")
+    axis.grid(False)
+    axis.spines[:].set_visible(False)
+    axis.tick_params(length=0)
+    return image
+
+
+# -------------------------------------------------------------------------------------------------- curves
+
+
+def curves(groups: Sequence[Group]) -> Drawn:
+    """Training loss and test WA and UA of every epoch: the mean over runs and a band of one standard deviation."""
+    figure = _figure(10.5, 3.7, "Loss and scores while training", groups[0].synthetic)
+    axes = figure.subplots(1, 3)
+    for axis, score, title in zip(
+        axes, (None, "WA", "UA"), ("training loss", "test WA (%)", "test UA (%)"), strict=True
+    ):
+        for i, group in enumerate(groups):
+            values = [[e["test"][score] if score else e["train_loss"] for e in run.epochs] for run in group.runs]
+            _band(axis, np.array(values), i, label(group))
+        axis.set_title(title, loc="left")
+        axis.set_xlabel("epoch")
+        axis.xaxis.get_major_locator().set_params(integer=True)
+    handles, names = axes[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside right upper", handlelength=3)
+    text = (
+        "Lines: the mean over runs (seeds, and folds where the split has some); bands: one sample standard deviation."
+    )
+    said = say_runs(groups).replace(f"rule {groups[0].rule}: {RULES[groups[0].rule]}", "every epoch, so no rule")
+    return Drawn(figure, f"{text} {said}")
+
+
+def _band(axis: "Axes", values: NDArray[np.float64], i: int, name: str) -> None:
+    """One line with its band; `values` are `(runs, E)`."""
+    epochs, mean = np.arange(1, values.shape[1] + 1), values.mean(0)
+    every = max(1, len(epochs) // 8)
+    style: dict[str, Any] = {"color": COLOURS[i % len(COLOURS)], "linestyle": LINES[i % len(LINES)]}
+    marks: dict[str, Any] = {"marker": MARKERS[i % len(MARKERS)], "markersize": 4, "markevery": (i % every, every)}
+    axis.plot(epochs, mean, label=name, linewidth=1.4, **style, **marks)
+    if len(values) > 1:
+        sd = values.std(0, ddof=1)
+        axis.fill_between(epochs, mean - sd, mean + sd, color=style["color"], alpha=0.15, linewidth=0)
+
+
+# --------------------------------------------------------------------------------------------------- alpha
+
+
+def alpha(groups: Sequence[Group]) -> Drawn:
+    """The four scores against mixup's α, with the published ones."""
+    figure = _figure(8.2, 5.6, "Scores against mixup's α", groups[0].synthetic)
+    axes = figure.subplots(2, 2, sharex=True).ravel()
+    at = [float(group.first.config["settings"]["alpha"]) for group in groups]
+    paper = [(a, figures) for a, group in zip(at, groups, strict=True) if (figures := tables.paper_figures(group))]
+    for i, (axis, score) in enumerate(zip(axes, SCORES, strict=True)):
+        values = [group.scores()[:, i] for group in groups]
+        sd = [np.std(v, ddof=1) if len(v) > 1 else 0.0 for v in values]
+        bars: dict[str, Any] = {"capsize": 3, "linewidth": 1.4, "markersize": 5}
+        axis.errorbar(at, [v.mean() for v in values], sd, fmt="o-", color=COLOURS[0], label="ours", **bars)
+        if paper:
+            where, mean, error = ([a + 0.04 for a, _ in paper], *zip(*(f[score] for _, f in paper), strict=True))
+            axis.errorbar(where, mean, error, fmt="s--", color=COLOURS[1], mfc="white", label="published", **bars)
+        axis.set_title(f"{NAMES[i]} (%)", loc="left")
+        axis.set_xticks(at, [f"{a:g}" for a in at], fontsize=8)
+    for axis in axes[2:]:
+        axis.set_xlabel("α")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper right", ncols=2)
+    text = "Mean and one sample standard deviation over seeds; the published ones drawn a little to the right."
+    return Drawn(figure, f"{text if paper else text.split(';')[0] + '.'} {label_model(groups)}. {say_runs(groups)}")
+
+
+def label_model(groups: Sequence[Group]) -> str:
+    """The models of some groups, each once."""
+    return ", ".join(dict.fromkeys(group.model for group in groups))
+
+
+# --------------------------------------------------------------------------------------------------- t-SNE
+
+
+def hidden_means(run: Run) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """The mean over each test utterance's segments of the input of the last layer `(U, D)`, and the labels `(U,)`.
+
+    Of the weights in the run's checkpoint/. Raises UserError where the corpus is no longer the one trained on.
+    """
+    import torch
+    from safetensors.torch import load_file
+
+    import data
+    import train
+
+    config = replace(recipes.from_settings(run.config["settings"]), device="cpu")
+    loaded = data.load(config, skip_bad=run.config.get("n_bad", 0) > 0)
+    if loaded.digest != run.corpus_digest:
+        raise UserError(f"{run.folder} was trained on another version of {run.dataset}: run again with --save_model")
+    index = {utterance.name: i for i, utterance in enumerate(loaded.corpus.utterances)}
+    tested = np.array([index[name] for name in run.part("test").names.tolist()])
+    part = train.make_part(loaded.test, tested, loaded.corpus.labels, "cpu")
+    model: Any = train.make_model(config, loaded.shape, len(loaded.corpus.classes))
+    model.load_state_dict(load_file(run.folder / "checkpoint" / "model.safetensors"))
+    model.eval()
+    sums: torch.Tensor | None = None
+    owner = torch.from_numpy(part.owner)
+    with torch.inference_mode():
+        for rows, owners in zip(part.rows.split(256), owner.split(256), strict=True):
+            hidden = model.hidden(part.x[rows].unsqueeze(1)).flatten(1)  # (B, D)
+            sums = torch.zeros(len(tested), hidden.shape[1]) if sums is None else sums
+            sums.index_add_(0, owners, hidden)
+    assert sums is not None
+    counts = np.bincount(part.owner, minlength=len(tested)).astype(np.float32)
+    return (sums / torch.from_numpy(counts)[:, None]).numpy(), loaded.corpus.labels[tested]
+
+
+def tsne(runs: Sequence[Run]) -> Drawn:
+    """t-SNE (van der Maaten and Hinton, 2008) of the last hidden layer's utterance means, a panel a model."""
+    columns = len(runs) if len(runs) < 4 else 2
+    rows = -(-len(runs) // columns)
+    title = "Test utterances in the last hidden layer (t-SNE)"
+    figure = _figure(3.6 * columns + 1.2, 3.3 * rows + 0.6, title, runs[0].synthetic)
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for i, (axis, run) in enumerate(zip(axes, runs, strict=False)):
+        where, labels = embed(*hidden_means(run))
+        for c, name in enumerate(run.config["classes"]):
+            own = where[labels == c]
+            style: dict[str, Any] = {"color": COLOURS[c % len(COLOURS)], "marker": MARKERS[c % len(MARKERS)]}
+            axis.scatter(own[:, 0], own[:, 1], s=16, alpha=0.8, linewidths=0.3, edgecolors="white", label=name, **style)
+        axis.set_title(f"{chr(97 + i)}) {run.model}", loc="left")
+        axis.set_xticks([])
+        axis.set_yticks([])
+        axis.spines[:].set_visible(True)
+        axis.spines[:].set_color("#bbbbbb")
+    for axis in axes[len(runs) :]:
+        axis.set_axis_off()
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right upper", markerscale=1.6)
+    return Drawn(figure, _say_tsne(runs))
+
+
+def embed(hidden: NDArray[np.float32], labels: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Points in the plane `(U, 2)`, the same at every call, and their labels."""
+    from sklearn.manifold import TSNE
+
+    perplexity = min(30.0, (len(hidden) - 1) / 3)
+    return TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(hidden), labels
+
+
+def _say_tsne(runs: Sequence[Run]) -> str:
+    weights = []
+    for run in runs:
+        saved = records.read_record(run.folder / "checkpoint" / "config.json")
+        weights.append(f"{run.model} seed {run.seed}, epoch {saved.get('epoch')} (rule {saved.get('rule')})")
+    first, counts = runs[0], sorted({run.n_test for run in runs})
+    said = f"Each point: the mean over a test utterance's segments. Weights: {'; '.join(weights)}. "
+    said += f"Corpus {first.config['corpus']}, {first.dataset}; split {first.split}; "
+    said += f"n = {' or '.join(map(str, counts))} utterances. Distances between clusters mean little."
+    return said + (" SYNTHETIC data: these say nothing about speech." if first.synthetic else "")
+
+
+def repeat_command(run: Run) -> str:
+    """The command that repeats a run and keeps its weights."""
+    words = ["python", "train.py", "--model", run.model, "--dataset", run.config["settings"]["dataset"]]
+    words += ["--split", run.config["settings"]["split"], "--seed", str(run.seed)]
+    words += [] if run.fold is None else ["--fold", str(run.fold)]
+    return shlex.join([*words, *records.flags(run.changed), "--save_model"])
+
+
+def runs_to_show(chosen: Sequence[Run], models: Sequence[str] | None) -> list[Run]:
+    """One run with a checkpoint for each model, of one seed where that is possible.
+
+    Raises UserError saying which runs to repeat with `--save_model`.
+    """
+    wanted = list(models or tables.COMPARED.values())
+    lists = {model: [run for run in chosen if run.model == model] for model in wanted}
+    saved = {
+        model: [r for r in own if (r.folder / "checkpoint" / "config.json").is_file()] for model, own in lists.items()
+    }
+    if lacking := [model for model in wanted if not saved[model]]:
+        have = [run for model in lacking for run in lists[model][:1]]
+        commands = "\n  ".join(
+            [repeat_command(run) for run in have]
+            + [
+                f"python train.py --model {m} --dataset {chosen[0].dataset} --save_model"
+                for m in lacking
+                if not lists[m]
+            ]
+        )
+        raise UserError(
+            f"no weights were kept of {', '.join(lacking)}; repeat these runs with --save_model:\n  {commands}"
+        )
+    shared = set.intersection(*({(run.seed, run.fold) for run in own} for own in saved.values()))
+    pick = min(shared, key=lambda key: (key[0], key[1] or 0)) if shared else None
+    return [next((r for r in own if (r.seed, r.fold) == pick), own[0]) for own in saved.values()]
+
+
+# ----------------------------------------------------------------------------------------- from runs to files
+
+
+def one_view(chosen: Sequence[Run]) -> list[Run]:
+    """The runs of one dataset, split and corpus: impro and 8:2 if nothing else is asked for. Raises UserError."""
+    left = list(chosen)
+    for flag, usual in (("dataset", "impro"), ("split", "8:2")):
+        there = sorted({getattr(run, flag) for run in left})
+        if len(there) > 1 and usual not in there:
+            raise UserError(f"--{flag}: a figure shows one; name it: {', '.join(there)}")
+        left = [run for run in left if getattr(run, flag) == (usual if len(there) > 1 else there[0])]
+    return records.choose_corpus(left)
+
+
+def as_published(chosen: Sequence[Run], settings: dict[str, Any]) -> list[Run]:
+    """Of each model the runs that change nothing but these settings, if there are some; else all of its runs."""
+    found = []
+    for model in dict.fromkeys(run.model for run in chosen):
+        own = [run for run in chosen if run.model == model]
+        plain = [run for run in own if run.changed == tables.resolve(model, settings)]
+        found += plain or own
+    return found
+
+
+def complete_groups(runs: Iterable[Run], rule: str) -> list[Group]:
+    """Groups with at least one seed that has all its folds, in the order of the tables. Raises UserError."""
+    order = [*tables.COMPARED.values(), *tables.ABLATED.values()]
+    groups = [group for group in records.group_by_setting(runs, rule) if group.rounds]
+    if not groups:
+        raise UserError("no seed has all its folds yet; `python report.py` shows which are missing")
+    for group in groups:
+        _ = [r.confusion for r in group.rounds]  # a broken record shows itself here
+    return sorted(groups, key=lambda group: order.index(group.model) if group.model in order else len(order))
+
+
+def alpha_groups(runs: Sequence[Run], rule: str, settings: dict[str, Any]) -> list[Group]:
+    """The groups of the table `alpha` that there are, on the dataset and split of `runs`. Raises UserError."""
+    first = runs[0]
+    cells = [replace(c, split=first.split) for c in tables.TABLES["alpha"].cells([first.dataset], settings)]
+    own = [found for cell in cells if (found := tables.runs_of(cell, runs))]
+    groups = [group for found in own for group in complete_groups(found, rule)]
+    if len(groups) < 2:
+        raise UserError(
+            f"--figure alpha: {first.dataset} has no two values of α; `python sweep.py --table alpha` trains them"
+        )
+    return groups
+
+
+def make(name: str, chosen: list[Run], args: Namespace) -> list[Path]:
+    """Draw a figure of the chosen runs and write it as PDF and PNG. Raises UserError."""
+    if name not in FIGURES:
+        raise UserError(f"--figure {name}: choose one of {', '.join(FIGURES)}")
+    view = one_view(chosen)
+    first = view[0]
+    if name == "tsne":
+        drawn = _styled(lambda: tsne(runs_to_show(as_published(view, args.set), args.model)))
+    else:
+        drawn = records.leaving_out_broken(lambda usable: _draw(name, usable, args.rule, args.set), view)
+    rule = [args.rule] if name in ("confusion", "alpha") else []
+    stem = "-".join([name, first.dataset, first.split.replace(":", "-"), *rule])
+    return save(drawn, (args.output or path.ROOT / "results" / "figures") / stem)
+
+
+def _draw(name: str, runs: list[Run], rule: str, settings: dict[str, Any]) -> Drawn:
+    if not runs:
+        raise UserError("every run these flags leave is broken")
+    if name == "alpha":
+        groups = alpha_groups(runs, rule, settings)
+    else:
+        groups = complete_groups(as_published(runs, settings), rule)
+        if len(groups) > MOST_PANELS:
+            names = ", ".join(label(group) for group in groups)
+            raise UserError(
+                f"--figure {name}: at most {MOST_PANELS} can be told apart; name some with --model: {names}"
+            )
+    return _styled(lambda: FIGURES[name](groups))
+
+
+def _styled(draw: Callable[[], Drawn]) -> Drawn:
+    from matplotlib import rc_context
+
+    with rc_context(STYLE):
+        return draw()
+
+
+def _bytes(figure: "Figure", kind: str) -> bytes:
+    from matplotlib import rc_context
+
+    buffer = io.BytesIO()
+    dates = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}.get(kind)  # equal runs, equal files
+    with rc_context(STYLE):
+        figure.savefig(buffer, format=kind, dpi=200, facecolor="white", metadata=dates)
+    return buffer.getvalue()
+
+
+def save(drawn: Drawn, stem: Path) -> list[Path]:
+    """Write a figure with its caption as PDF and PNG. Returns the files."""
+    width = int(drawn.figure.get_figwidth() * 17.8)
+    text = "\n".join(textwrap.wrap(drawn.caption, width))
+    drawn.figure.set_figheight(drawn.figure.get_figheight() + 0.14 * (text.count("\n") + 2))
+    drawn.figure.supxlabel(text, x=0.01, ha="left", fontsize=7.5, color="#333333")
+    written = []
+    for kind in ("pdf", "png"):
+        file = stem.with_name(f"{stem.name}.{kind}")
+        with atomic(file) as temporary:
+            temporary.write_bytes(_bytes(drawn.figure, kind))
+        written.append(file)
+    return written
+
+
+def images(names: Iterable[str], rows: Sequence[tables.Row]) -> list[render.Image]:
+    """The figures of a table, one for each dataset, split and rule in it, for an HTML page."""
+    found = []
+    for name, keys in itertools.product(
+        names, dict.fromkeys((r.cell.dataset, r.cell.split, r.cell.rule) for r in rows)
+    ):
+        own = [r.rounds for r in rows if (r.cell.dataset, r.cell.split, r.cell.rule) == keys and r.rounds]
+        shown = own[:MOST_PANELS] if name != "alpha" else own
+        if shown and (name != "alpha" or len(shown) > 1):
+            drawn = _styled(lambda name=name, shown=shown: FIGURES[name](shown))  # type: ignore[misc]
+            found.append(render.Image(drawn.caption, _bytes(drawn.figure, "svg")))
+    return found
+
+
+FIGURES: dict[str, Callable[[Any], Drawn]] = {"confusion": confusion, "tsne": tsne, "curves": curves, "alpha": alpha}

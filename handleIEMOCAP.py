@@ -1,0 +1,536 @@
+"""List the utterances of an IEMOCAP release: each one's recording, speaker, session, dialog, kind and emotion.
+
+  python handleIEMOCAP.py              index the release, count it, and compare the counts with the full release's
+  python handleIEMOCAP.py --verbose    name every problem, not only the first of each kind
+
+The release is where path.py, the environment variable IEMOCAP or --root says. It is only read. It may be whole, or cut
+down to Session*/dialog/EmoEvaluation and Session*/sentences/wav, and the published GLAM code may have renamed it, in
+part or in full: names and order, and so every split, stay the same.
+
+  python handleIEMOCAP.py --rename     rename the recordings in place, which only the published code needs
+  python handleIEMOCAP.py --restore    give back the names from before --rename, even if it was interrupted; or, if the
+                                       published code did the renaming, the release's own names
+  python handleIEMOCAP.py --rename --dry_run      say what would be done, and change nothing
+
+--rename first writes GLAM_renamed.csv into the release, the list of old and new names; --restore removes it at its end.
+"""
+
+import csv
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import path as paths
+from cli import UserError, parser, run_main, warn
+from corpora import Utterance, read_index, write_index
+from files import atomic, digest_file, digest_of, read_json, write_json
+
+EMOTIONS = ["neu", "hap", "exc", "sad", "ang", "fru", "sur", "fea", "dis", "oth", "xxx"]
+# the published code's digits in a renamed file; it has none for dis and oth, whose files keep their names
+CODES = {"neu": "01", "fru": "02", "hap": "03", "sad": "04", "ang": "05", "fea": "06", "exc": "07", "sur": "08",
+         "xxx": "09"}  # fmt: skip
+KINDS = {"impro": "improvised", "script": "scripted"}
+# the full release's utterances by emotion, in the order of EMOTIONS
+FULL = {
+    "all": [1708, 595, 1041, 1084, 1103, 1849, 107, 40, 2, 3, 2507],
+    "improvised": [1099, 284, 663, 608, 289, 971, 60, 8, 1, 1, 800],
+    "scripted": [609, 311, 378, 476, 814, 878, 47, 32, 1, 2, 1707],
+    "Session1": [384, 135, 143, 194, 229, 280, 25, 12, 1, 1, 415],
+    "Session2": [362, 117, 210, 197, 137, 325, 17, 9, 0, 1, 436],
+    "Session3": [320, 135, 151, 305, 240, 382, 28, 2, 1, 0, 572],
+    "Session4": [258, 65, 238, 143, 327, 481, 19, 7, 0, 1, 564],
+    "Session5": [384, 143, 299, 245, 170, 381, 18, 10, 0, 0, 520],
+}
+LABELS, WAVES = "dialog/EmoEvaluation", "sentences/wav"  # within a session
+JOURNAL = "GLAM_renamed.csv"  # in the release: what --rename did
+SYNTHETIC = "SYNTHETIC.txt"  # in a release that corpora/synthetic.py made up
+LONGEST = 2**24  # bytes; the release's own evaluation files stay under 2**17
+RULES = 1  # raise it when a release is to be listed otherwise: indexes made before are then made anew
+
+OFFICIAL = re.compile(
+    r"(?P<dialog>Ses0(?P<session>[1-5])[FM]_(?:impro\d\d[ab]?|script\d\d_\db?))_(?P<letter>[FM])\d{3}", re.ASCII
+)
+RENAMED = re.compile(r"(Ses\d\d[FM])-(impro\d\d[ab]?|script\d\d)-(\d\d)-01-((?:\db?_)?[FM]\d{3})", re.ASCII)
+LABEL = re.compile(r"\[\d+(?:\.\d*)? - \d+(?:\.\d*)?\]\s+(\S+)\s+(\S+)\s+\[[^\[\]]*\]", re.ASCII)
+PROBLEMS = {
+    "unreadable": "evaluation files without a readable label",
+    "malformed": "label lines that cannot be understood",
+    "strange": "wave files that are no utterance's recording",
+    "duplicates": "utterances that are there twice",
+    "mismatches": "names that contradict a label or a folder",
+    "without_wave": "labels without a recording",
+    "without_label": "recordings without a label",
+}
+EXPECTED = f"""
+  expected are folders Session1 .. Session5, and in them
+    {LABELS}/Ses01F_impro01.txt ..                    the labels
+    {WAVES}/Ses01F_impro01/Ses01F_impro01_F000.wav ..    the recordings
+  set IEMOCAP in path.py, the environment variable IEMOCAP, or --root, to the release's folder"""
+
+
+@dataclass
+class Problems:
+    """What does not fit together in a release: lists of sentences, one a case, titled by PROBLEMS."""
+
+    unreadable: list[str] = field(default_factory=list)
+    malformed: list[str] = field(default_factory=list)
+    strange: list[str] = field(default_factory=list)
+    duplicates: list[str] = field(default_factory=list)
+    mismatches: list[str] = field(default_factory=list)
+    without_wave: list[str] = field(default_factory=list)
+    without_label: list[str] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return sum(len(getattr(self, kind)) for kind in PROBLEMS)
+
+    def text(self, most: int | None = 20) -> str:
+        """Each kind of problem: how many, and the first `most` of them (None: all)."""
+        lines = []
+        for kind, title in PROBLEMS.items():
+            cases = getattr(self, kind)
+            if cases:
+                lines += [f"{len(cases)} {title}", *(f"  {case}" for case in cases[:most])]
+            if len(cases) > len(cases[:most]):
+                lines.append(f"  .. and {len(cases[most:])} more: --verbose lists them")
+        return printable("\n".join(lines))
+
+
+@dataclass(frozen=True)
+class Wave:
+    """A recording as it lies: its utterance's official name, the digits of a renamed one ("" if it is not renamed), and
+    its path from the release's folder, with slashes."""
+
+    name: str
+    code: str
+    file: str
+
+    @property
+    def folder(self) -> str:
+        return self.file.rpartition("/")[0]
+
+
+def printable(text: str) -> str:
+    """`text` with the bytes of file names that are not UTF-8 escaped."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def renamed(name: str, emotion: str) -> str:
+    """The published code's name for an utterance: `Ses01F_impro01_F000`, `neu` -> `Ses01F-impro01-01-01-F000`."""
+    code = CODES.get(emotion)
+    session, topic, rest = name.split("_", 2)
+    return f"{session}-{topic}-{code}-01-{rest}" if code else name
+
+
+def official(stem: str) -> tuple[str, str] | None:
+    """The official name and the emotion's digits ("" if not renamed) of a file's stem; None if it is no utterance's."""
+    match = RENAMED.fullmatch(stem)
+    name, code = ("_".join(match.group(1, 2, 4)), match[3]) if match else (stem, "")
+    return (name, code) if OFFICIAL.fullmatch(name) else None
+
+
+def _is_release(folder: Path) -> bool:
+    return any((folder / f"Session{n}" / part).is_dir() for n in range(1, 6) for part in (LABELS, WAVES))
+
+
+def find_release(root: Path | None = None) -> Path:
+    """The release's folder, absolute: `root` (path.IEMOCAP if None) or the one folder in it that is a release.
+
+    Raises UserError if there is none, or more than one.
+    """
+    root = Path(os.path.abspath(root or paths.IEMOCAP))  # noqa: PTH100 - a link in the user's path stays as it is
+    if printable(str(root)) != str(root):
+        raise UserError(f"{printable(str(root))} is not UTF-8, and an index is: rename that folder, or link to it")
+    if not root.is_dir():
+        what = "it is a file" if root.exists() else "there is no such folder"
+        raise UserError(f"no IEMOCAP release at {root}: {what}{EXPECTED}")
+    if _is_release(root):
+        return root
+    found = [folder for folder in sorted(root.iterdir()) if folder.is_dir() and _is_release(folder)]
+    if len(found) > 1:
+        raise UserError(f"{root} holds several releases, {', '.join(f.name for f in found)}: name one{EXPECTED}")
+    if not found:
+        what = "something else" if any(root.iterdir()) else "nothing"
+        raise UserError(f"no IEMOCAP release at {root}: it holds {what}{EXPECTED}")
+    return found[0]
+
+
+def is_synthetic(root: Path | None = None) -> bool:
+    """Whether the release at `root` was made up by corpora/synthetic.py; False also if there is none."""
+    try:
+        return (find_release(root) / SYNTHETIC).is_file()
+    except UserError:
+        return False
+
+
+def _entries(folder: Path, suffix: str) -> list[os.DirEntry[str]]:
+    """A folder's entries that end in `suffix`, by name, without hidden ones (macOS leaves `._*` beside real files)."""
+    if not folder.is_dir():
+        return []
+    with os.scandir(folder) as entries:
+        found = [entry for entry in entries if entry.name.endswith(suffix) and not entry.name.startswith(".")]
+    return sorted(found, key=lambda entry: entry.name)
+
+
+def _label_files(release: Path) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    """Evaluation files with their paths from the release's folder; subfolders (Categorical ..) are left out."""
+    for session in _sessions(release):
+        for entry in _entries(release / session / LABELS, ".txt"):
+            if not entry.is_dir():
+                yield f"{session}/{LABELS}/{entry.name}", entry
+
+
+def _wave_files(release: Path) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    """Everything named *.wav in a dialog's folder, with its path from the release's folder."""
+    for session in _sessions(release):
+        for dialog in _entries(release / session / WAVES, ""):
+            for entry in _entries(Path(dialog.path), ".wav"):
+                yield f"{session}/{WAVES}/{dialog.name}/{entry.name}", entry
+
+
+def _sessions(release: Path) -> list[str]:
+    return [f"Session{n}" for n in range(1, 6) if (release / f"Session{n}").is_dir()]
+
+
+def parse_labels(text: str) -> tuple[list[tuple[str, str]], list[str]]:
+    """An evaluation file's labels, [(official name, emotion)], and the label lines that cannot be understood."""
+    labels, malformed = [], []
+    for number, line in enumerate(text.replace("\r\n", "\n").replace("\r", "\n").split("\n"), 1):
+        if not line.startswith("["):
+            continue
+        match = LABEL.fullmatch(line.rstrip())
+        if match and OFFICIAL.fullmatch(match[1]) and match[2] in EMOTIONS:
+            labels.append((match[1], match[2]))
+        else:
+            malformed.append(f"line {number}: {line[:100]!a}")
+    return labels, malformed
+
+
+def _text(entry: os.DirEntry[str]) -> str:
+    """An evaluation file's text. Raises ValueError saying why it cannot be one."""
+    try:
+        if not entry.is_file():
+            raise ValueError("not a file")
+        with open(entry.path, "rb") as f:
+            data = f.read(LONGEST + 1)
+    except OSError as error:
+        raise ValueError(error.strerror) from None
+    if len(data) > LONGEST:
+        raise ValueError(f"longer than {LONGEST} bytes")
+    return data.decode("utf-8-sig", errors="replace")
+
+
+def read_labels(release: Path, problems: Problems) -> dict[str, str]:
+    """Emotion by official name. Of two labels the first counts, files in the order of their paths."""
+    labels: dict[str, str] = {}
+    for file, entry in _label_files(release):
+        try:
+            found, malformed = parse_labels(_text(entry))
+        except ValueError as error:
+            problems.unreadable.append(f"{file}: {error}")
+            continue
+        problems.malformed += [f"{file}, {line}" for line in malformed]
+        if not found and not malformed:
+            problems.unreadable.append(f"{file}: no label in it")
+        for name, emotion in found:
+            if name in labels:
+                problems.duplicates.append(f"{name}: {labels[name]}, which counts, and {emotion} in {file}")
+            if f"{name.rpartition('_')[0]}.txt" != entry.name:
+                problems.mismatches.append(f"{file} labels {name}")
+            labels.setdefault(name, emotion)
+    return labels
+
+
+def read_waves(release: Path, problems: Problems) -> dict[str, list[Wave]]:
+    """Recordings by official name; where there are several, files that are not renamed come first."""
+    waves: dict[str, list[Wave]] = {}
+    for file, entry in _wave_files(release):
+        known = official(entry.name.removesuffix(".wav")) if printable(file) == file else None
+        if known and entry.is_file():
+            waves.setdefault(known[0], []).append(Wave(*known, file))
+        else:
+            problems.strange.append(f"{file}{': not a file, or a broken link' if known else ''}")
+    for name, several in waves.items():
+        several.sort(key=lambda wave: (wave.code, wave.file))
+        if len(several) > 1:
+            problems.duplicates.append(f"{name}: {', '.join(wave.file for wave in several)}; the first counts")
+    return waves
+
+
+def _utterance(release: Path, wave: Wave, emotion: str) -> Utterance:
+    match = OFFICIAL.fullmatch(wave.name)
+    assert match
+    session, dialog, letter = match.group("session", "dialog", "letter")
+    kind = "impro" if "_impro" in dialog else "script"
+    # the letter before the dialog's name says who wore the motion-capture markers; the last one says who speaks
+    return Utterance(wave.name, f"{release}/{wave.file}", f"Ses0{session}{letter}", session, dialog, kind, emotion)
+
+
+def _contradictions(wave: Wave, utterance: Utterance) -> Iterator[str]:
+    if wave.code and wave.code != CODES.get(utterance.emotion):
+        yield f"{wave.file}: labelled {utterance.emotion}, which is not {wave.code}; the label counts"
+    if wave.folder != f"Session{utterance.session}/{WAVES}/{utterance.dialog}":
+        yield f"{wave.file}: {wave.name} belongs to another folder"
+
+
+def read(root: Path | None = None) -> tuple[list[Utterance], Problems]:
+    """A release's utterances, those with a label and a recording, and what does not fit together in it.
+
+    They are sorted by the path the renamed file has or would have, such as
+    `Session1/sentences/wav/Ses01F_impro01/Ses01F-impro01-01-01-F000.wav`, so that a seed means one split everywhere.
+    Raises UserError if `root` holds no release, or one without utterances.
+    """
+    release, problems = find_release(root), Problems()
+    labels, waves = read_labels(release, problems), read_waves(release, problems)
+    found = {}
+    for name, (wave, *_) in waves.items():
+        if name in labels:
+            utterance = _utterance(release, wave, labels[name])
+            problems.mismatches += _contradictions(wave, utterance)
+            found[f"{wave.folder}/{renamed(name, utterance.emotion)}.wav"] = utterance
+    problems.without_wave = [name for name in labels if name not in waves]
+    problems.without_label = [wave.file for name, (wave, *_) in waves.items() if name not in labels]
+    if not found:
+        raise UserError(f"{release} has no utterance with both a label and a recording{EXPECTED}\n{problems.text(3)}")
+    return [found[file] for file in sorted(found)], problems
+
+
+def utterances(root: Path | None = None) -> list[Utterance]:
+    """The utterances of the release at `root` (path.IEMOCAP if None), freshly read; see `read` and `index`."""
+    return read(root)[0]
+
+
+def tree_digest(release: Path) -> str:
+    """A digest that changes when a label or recording is added, removed, renamed or changed (by sizes and times)."""
+
+    def state(entry: os.DirEntry[str], times: list[str]) -> list[int]:
+        try:
+            stat = entry.stat()
+        except OSError:  # a broken link
+            return []
+        return [stat.st_size, *(getattr(stat, time) for time in times)]
+
+    labels = [[file, *state(entry, ["st_mtime_ns", "st_ctime_ns"])] for file, entry in _label_files(release)]
+    return digest_of([RULES, labels, [[file, *state(entry, ["st_mtime_ns"])] for file, entry in _wave_files(release)]])
+
+
+def index_file(release: Path) -> Path:
+    """Where the index of a release is kept: one file for each release, told apart by its path."""
+    return paths.CACHE / "index" / f"IEMOCAP-{digest_of(str(release), 8)}.csv"
+
+
+def _store(release: Path, tree: str, found: list[Utterance]) -> None:
+    file = index_file(release)
+    write_index(file, found)
+    write_json(file.with_suffix(".json"), {"release": str(release), "tree": tree, "index": digest_file(file)})
+
+
+def _stored(release: Path, tree: str) -> list[Utterance] | None:
+    """The stored index if it is up to date and whole."""
+    file = index_file(release)
+    if not file.with_suffix(".json").exists():
+        return None
+    try:
+        about = read_json(file.with_suffix(".json"))
+        if about["tree"] != tree:
+            return None
+        if about["index"] == digest_file(file):
+            return read_index(file)
+        reason = "it is not what was written"
+    except (UserError, OSError, KeyError, TypeError) as error:
+        reason = str(error)
+    warn(f"the index {file} is damaged ({reason}); making it anew")
+    return None
+
+
+def index(root: Path | None = None) -> list[Utterance]:
+    """`utterances(root)` from the index in the cache, which is made first if it is missing, damaged or out of date."""
+    release = find_release(root)
+    tree = tree_digest(release)  # before reading: a change meanwhile makes the index out of date, not wrong
+    found = _stored(release, tree)
+    if found is None:
+        found, problems = read(release)
+        if problems:
+            warn(f"{len(problems)} problems in {release}; `python handleIEMOCAP.py` lists them")
+        _store(release, tree, found)
+    return found
+
+
+def count(found: Iterable[Utterance]) -> dict[str, list[int]]:
+    """Utterances by emotion, in the order of EMOTIONS: a row for all, each kind, each session and each speaker."""
+    groups: dict[str, Counter[str]] = {row: Counter() for row in FULL}
+    for utterance in sorted(found, key=lambda utterance: utterance.speaker):
+        for row in ("all", KINDS[utterance.kind], f"Session{utterance.session}", utterance.speaker):
+            groups.setdefault(row, Counter())[utterance.emotion] += 1
+    return {row: [counter[emotion] for emotion in EMOTIONS] for row, counter in groups.items()}
+
+
+def table(counts: dict[str, list[int]], rows: Iterable[str]) -> str:
+    """Some rows of `count` as aligned text, with their totals."""
+    lines = ["".join(f"{cell:>6}" for cell in [*EMOTIONS, "total"])]
+    lines += ["".join(f"{cell:>6}" for cell in [*counts[row], sum(counts[row])]) for row in rows]
+    return "\n".join(f"{row:<10}{line}" for row, line in zip(["", *rows], lines, strict=True))
+
+
+def compare(counts: dict[str, list[int]]) -> str:
+    """What the counts say about completeness, against those of the full release."""
+    if all(counts[row] == FULL[row] for row in FULL):
+        return "complete release: every count is the full release's"
+    total, full = sum(counts["all"]), sum(FULL["all"])
+    if not 0.8 * full < total < 1.2 * full:
+        return f"not the full release, which has {full} utterances; here are {total}"
+    lines = ["not the full release; these counts differ from its"]
+    for row in FULL:
+        cells = zip(EMOTIONS, counts[row], FULL[row], strict=True)
+        differing = [f"{emotion} {here}, not {there}" for emotion, here, there in cells if here != there]
+        lines += [f"  {row}: {'; '.join(differing)}"] if differing else []
+    return "\n".join(lines)
+
+
+def report(release: Path, found: list[Utterance], problems: Problems, verbose: bool = False) -> str:
+    """Counts, completeness and problems of a release, as `python handleIEMOCAP.py` prints them."""
+    counts = count(found)
+    kinds, sessions = ["all", *KINDS.values()], [row for row in FULL if row.startswith("Session") and any(counts[row])]
+    speakers = [row for row in counts if row not in FULL]
+    made_up = "a synthetic release, made by corpora/synthetic.py: for trying things out, never for results"
+    parts = [
+        f"{len(found)} utterances of {len(speakers)} speakers in {printable(str(release))}",
+        *(table(counts, rows) for rows in (kinds, sessions, speakers)),
+        made_up if (release / SYNTHETIC).is_file() else compare(counts),
+        problems.text(None if verbose else 20) or "no problems",
+    ]
+    return "\n\n".join(parts)
+
+
+def read_journal(release: Path) -> dict[str, str]:
+    """What --rename renamed, old file -> new file from the release's folder; empty if there is no journal.
+
+    Raises UserError when the journal is not one that `rename` wrote.
+    """
+    journal = release / JOURNAL
+    if not os.path.lexists(journal):
+        return {}
+    try:
+        with open(journal, newline="", encoding="utf-8") as f:
+            header, *rows = csv.reader(f, strict=True)
+    except (OSError, ValueError, csv.Error):
+        header, rows = [], []
+    for number, row in enumerate([header, *rows], 1):
+        if (row != ["old", "new"]) if number == 1 else not _is_move(row):
+            remedy = "delete the file, and --restore goes by the names of the recordings"
+            raise UserError(f"{journal}, line {number}, is not what --rename wrote; {remedy}")
+    return dict(rows)
+
+
+def _is_move(row: list[str]) -> bool:
+    """Whether a journal's row names a recording and its renamed name in the same folder, and nothing outside."""
+    if len(row) != 2 or not re.fullmatch(rf"Session[1-5]/{WAVES}/[^/.][^/]*/[^/]+\.wav", row[0]):
+        return False
+    (folder, _, old), (other, _, new) = row[0].rpartition("/"), row[1].rpartition("/")
+    name, code = official(new.removesuffix(".wav")) or ("", "")
+    return folder == other and new.endswith(".wav") and bool(code) and old == f"{name}.wav"
+
+
+def _write_journal(release: Path, moves: dict[str, str]) -> None:
+    with atomic(release / JOURNAL) as temporary, open(temporary, "w", newline="", encoding="utf-8") as f:
+        csv.writer(f, lineterminator="\n").writerows([("old", "new"), *moves.items()])
+
+
+def _refuse_clashes(release: Path, moves: dict[str, str]) -> None:
+    """Raises UserError if a recording would be written over."""
+    clashes = [f"  {old} -> {new}" for old, new in moves.items() if os.path.lexists(release / new)]
+    if clashes:
+        text = printable("\n".join(clashes[:20]))
+        raise UserError(f"nothing renamed in {release}: {len(clashes)} names are taken; remove the files\n{text}")
+
+
+def _move(release: Path, moves: dict[str, str]) -> None:
+    for old, new in moves.items():
+        try:
+            (release / old).rename(release / new)
+        except FileNotFoundError:
+            raise UserError(f"{release / old} went away meanwhile; run the same command again") from None
+
+
+def rename(root: Path | None = None, dry_run: bool = False) -> dict[str, str]:
+    """Rename recordings in place as the published code does: every one with a label that has digits in CODES.
+
+    Returns what was (or would be) renamed, old file -> new file from the release's folder. The journal is written
+    first, so that `restore` can undo a rename interrupted at any point, and a second call completes it. Raises
+    UserError, before anything is changed, when a new name is taken or an utterance has two recordings.
+    """
+    release, problems = find_release(root), Problems()
+    labels, waves = read_labels(release, problems), read_waves(release, problems)
+    moves, journal = {}, read_journal(release)
+    for name, (wave, *others) in waves.items():
+        if others:
+            raise UserError(f"nothing renamed in {release}: {wave.file} and {others[0].file} are the same; remove one")
+        if not wave.code and labels.get(name) in CODES:
+            moves[wave.file] = f"{wave.folder}/{renamed(name, labels[name])}.wav"
+    _refuse_clashes(release, moves)
+    if moves and not dry_run:
+        _write_journal(release, journal | moves)
+        _move(release, moves)
+    return moves
+
+
+def restore(root: Path | None = None, dry_run: bool = False) -> dict[str, str]:
+    """Undo `rename` exactly, by its journal, which is removed at the end; without a journal give every renamed
+    recording its official name. Returns what was (or would be) renamed. Raises UserError as `rename` does."""
+    release = find_release(root)
+    journal = read_journal(release)
+    if journal:
+        moves = {new: old for old, new in journal.items() if os.path.lexists(release / new)}
+        gone = [old for old, new in journal.items() if new not in moves and not os.path.lexists(release / old)]
+        if gone:
+            warn(f"{len(gone)} recordings in {release / JOURNAL} are no longer there: {', '.join(gone[:3])} ..")
+    else:
+        waves = [wave for several in read_waves(release, Problems()).values() for wave in several]
+        moves = {wave.file: f"{wave.folder}/{wave.name}.wav" for wave in waves if wave.code}
+    if len(set(moves.values())) < len(moves):
+        raise UserError(f"nothing renamed in {release}: an utterance is there twice; without --restore it is named")
+    _refuse_clashes(release, moves)
+    if not dry_run:
+        _move(release, moves)
+        (release / JOURNAL).unlink(missing_ok=True)
+    return moves
+
+
+def _tell(moves: dict[str, str], done: str, verbose: bool) -> None:
+    shown = list(moves.items())[: None if verbose else 20]
+    print("\n".join([f"{len(moves)} recordings {done}", *(printable(f"  {old} -> {new}") for old, new in shown)]))
+    if len(shown) < len(moves):
+        print(f"  .. and {len(moves) - len(shown)} more: --verbose lists them")
+
+
+def main() -> None:
+    arguments = parser(description=__doc__)
+    arguments.add_argument("--root", type=Path, metavar="DIR", help="the release (default: what path.py says)")
+    action = arguments.add_mutually_exclusive_group()
+    action.add_argument("--rename", action="store_true", help="rename the recordings as the published code does")
+    action.add_argument("--restore", action="store_true", help="undo that")
+    arguments.add_argument("--dry_run", action="store_true", help="with --rename or --restore: change nothing")
+    arguments.add_argument("--verbose", action="store_true", help="list all problems, all renamed recordings")
+    args = arguments.parse_args()
+    if args.dry_run and not (args.rename or args.restore):
+        raise UserError("--dry_run goes with --rename or --restore; without them nothing in the release is changed")
+    release = find_release(args.root)
+    if args.rename:
+        _tell(rename(release, args.dry_run), "would be renamed" if args.dry_run else "renamed", args.verbose)
+    elif args.restore:
+        _tell(restore(release, args.dry_run), "would be restored" if args.dry_run else "restored", args.verbose)
+        left = sum(bool(wave.code) for several in read_waves(release, Problems()).values() for wave in several)
+        if left and not args.dry_run:
+            print(f"{left} others were renamed before --rename: --restore once more gives them their official names")
+    else:
+        tree = tree_digest(release)
+        found, problems = read(release)
+        _store(release, tree, found)
+        print(report(release, found, problems, args.verbose))
+        print(f"\nindex: {index_file(release)}")
+
+
+if __name__ == "__main__":
+    run_main(main)

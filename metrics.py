@@ -1,0 +1,63 @@
+"""WA, UA, F1 and confusion from logits."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+SCORES = ("WA", "UA", "macroF1", "weightedF1")
+
+
+def confusion_matrix(predicted: NDArray, labels: NDArray, classes: int) -> NDArray:
+    """Counts `(C, C)`: rows are true classes, columns predicted ones, both as integers `(U,)`."""
+    return np.bincount(labels * classes + predicted, minlength=classes * classes).reshape(classes, classes)
+
+
+def per_class(confusion: NDArray) -> dict[str, NDArray]:
+    """Precision, recall and F1 (0 .. 1) and support of each class; 0 where a ratio has no denominator."""
+    right, support, chosen = np.diag(confusion).astype(float), confusion.sum(1), confusion.sum(0)
+    return {
+        "precision": np.divide(right, chosen, out=np.zeros_like(right), where=chosen > 0),
+        "recall": np.divide(right, support, out=np.zeros_like(right), where=support > 0),
+        "f1": np.divide(2 * right, support + chosen, out=np.zeros_like(right), where=support + chosen > 0),
+        "support": support,
+    }
+
+
+def from_confusion(confusion: NDArray) -> dict[str, float]:
+    """The four scores in per cent.
+
+    WA is accuracy, UA the mean recall of the classes that occur, macro F1 the mean F1 of the classes that occur or were
+    predicted, weighted F1 the mean F1 weighted by support (the published tables call it "micro F1"; true micro F1 equals
+    WA). The same as scikit-learn's, which the tests compare with.
+    """
+    classes, total = per_class(confusion), confusion.sum()
+    support, f1 = classes["support"], classes["f1"]
+    if total == 0:
+        raise ValueError("no utterances to score")
+    return {
+        "WA": float(100 * np.trace(confusion) / total),
+        "UA": float(100 * classes["recall"][support > 0].mean()),
+        "macroF1": float(100 * f1[(support > 0) | (confusion.sum(0) > 0)].mean()),
+        "weightedF1": float(100 * (f1 * support).sum() / total),
+    }
+
+
+def scores(logits: NDArray, labels: NDArray) -> dict[str, Any]:
+    """The four scores in per cent, and `confusion`, from utterance logits `(U, C)` and labels `(U,)`."""
+    confusion = confusion_matrix(logits.argmax(1), labels, logits.shape[1])
+    return {**from_confusion(confusion), "confusion": confusion.tolist()}
+
+
+def pick_epoch(records: Sequence[dict[str, Any]], rule: str) -> int:
+    """The epoch, from 0, that a rule reports: `last`; `paper` and `validation`: the first with the best (WA + UA) / 2 on
+    the test or the validation utterances. `paper` is what was published, and optimistic.
+
+    `records` are the objects of epochs.jsonl.
+    """
+    if rule == "last":
+        return len(records) - 1
+    part = {"paper": "test", "validation": "val"}[rule]
+    means = [(record[part]["WA"] + record[part]["UA"]) / 2 for record in records]
+    return means.index(max(means))

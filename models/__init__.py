@@ -1,0 +1,85 @@
+"""Networks by name.
+
+A network is a `layers.Classifier` decorated with `register` in its family's file. Every module of this package is
+looked into, so a new family, or a new class in an old one, needs no list edited. The families need torch and are imported
+when a name is first asked for: `import models` alone is cheap.
+"""
+
+import functools
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from cli import UserError
+
+if TYPE_CHECKING:
+    from models.layers import Classifier
+
+_Class = TypeVar("_Class", bound="type[Classifier]")
+
+_classes: dict[str, "type[Classifier]"] = {}  # by canonical name
+_names: dict[str, str] = {}  # canonical name, of every name and alias
+
+
+def register(name: str, *, aliases: Sequence[str] = (), paper: str = "–") -> Callable[[_Class], _Class]:
+    """Class decorator: make a network known by `name` and by `aliases`; `paper` is what the paper calls it.
+
+    Raises ValueError if a name is taken.
+    """
+
+    def add(cls: _Class) -> _Class:
+        taken = [each for each in (name, *aliases) if each in _names]
+        if taken:
+            raise ValueError(f"a model is already registered as {taken[0]!r}")
+        cls.paper = paper
+        _classes[name] = cls
+        _names.update(dict.fromkeys((name, *aliases), name))
+        return cls
+
+    return add
+
+
+@functools.cache
+def _import_families() -> None:
+    for module in pkgutil.iter_modules(__path__):
+        importlib.import_module(f"{__name__}.{module.name}")
+
+
+def list_models() -> list[str]:
+    """Canonical names of all networks, sorted."""
+    _import_families()
+    return sorted(_classes)
+
+
+def canonical(name: str) -> str:
+    """The one name of a network given by name or alias. Raises UserError, listing the choices, if there is none."""
+    _import_families()
+    if name not in _names:
+        raise UserError(f"unknown model {name!r}: choose one of {', '.join(list_models())}")
+    return _names[name]
+
+
+def describe(name: str) -> str:
+    """What the paper calls a network (`MHCNN` for `MACNN`); "–" if it is not in the paper's tables."""
+    return _classes[canonical(name)].paper
+
+
+def keywords(name: str) -> list[str]:
+    """The keywords a network takes besides its input's shape."""
+    return [each for each in inspect.signature(_classes[canonical(name)]).parameters if each != "shape"]
+
+
+def create_model(name: str, shape: tuple[int, int] = (26, 57), **kwargs: Any) -> "Classifier":
+    """A new network for features of `shape` (F rows, T frames): (B, 1, F, T) -> logits (B, num_classes).
+
+    `num_classes` (default 4) goes with every network, `heads` (4) and `attn_hidden` (64) with those that have head
+    attention. Its initial weights follow from `torch.manual_seed`. Raises UserError for an unknown name, a keyword the
+    network does not take, and a shape too small for it.
+    """
+    known = keywords(name)
+    unknown = [each for each in kwargs if each not in known]
+    if unknown:
+        raise UserError(f"model {canonical(name)} takes no {unknown[0]!r}: it takes {', '.join(known)}")
+    return _classes[canonical(name)](shape, **kwargs)

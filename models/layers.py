@@ -1,0 +1,141 @@
+"""What the families share: the classifier's interface, convolution blocks, two kinds of attention."""
+
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cli import UserError
+
+AREA_DROPOUT = 0.5  # on area attention's weights, while training
+
+
+class Classifier(nn.Module):
+    """A network (B, 1, F, T) -> logits (B, num_classes); `hidden` gives the input of its last layer, `fc`."""
+
+    paper: ClassVar[str]  # its name in the paper, set by `models.register`
+    fc: nn.Linear
+
+    def hidden(self, x: Tensor) -> Tensor:
+        """The input of the last layer: (B, 1, F, T) -> (B, H)."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.hidden(x))
+
+
+def pooled_size(rows: int, frames: int) -> tuple[int, int]:
+    """Size of a map after the trunk's two 2x2 max-pools. Raises UserError if nothing is left of it."""
+    if rows < 4 or frames < 4:
+        raise UserError(
+            f"the input is too small for this model: its map of {rows} rows x {frames} frames is pooled twice by 2 x 2 "
+            "and must be at least 4 x 4; use longer segments or more features"
+        )
+    return rows // 4, frames // 4
+
+
+# Blocks: c channels in, 2c out. Each ends with its batch norm; the ReLU that follows is the trunk's, after its pooling.
+
+
+class MultiScale(nn.Module):
+    """3x3 and 5x5 convolutions side by side, each with a short-cut: (B, c, h, w) -> (B, 2c, h, w), before the ReLU.
+
+    Zhu and Li, ICASSP 2022.
+    """
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.conv3 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv5 = nn.Conv2d(channels, channels, 5, padding=2)
+        self.bn = nn.BatchNorm2d(2 * channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.bn(torch.cat((self.conv3(x) + x, self.conv5(x) + x), dim=1))
+
+
+class PlainMultiScale(MultiScale):
+    """`MultiScale` without the short-cuts."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.bn(torch.cat((self.conv3(x), self.conv5(x)), dim=1))
+
+
+class SingleScale3(nn.Module):
+    """One 3x3 convolution with a short-cut, the input twice: (B, c, h, w) -> (B, 2c, h, w), before the ReLU."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.conv3 = nn.Conv2d(channels, 2 * channels, 3, padding=1)
+        self.bn = nn.BatchNorm2d(2 * channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.bn(self.conv3(x) + torch.cat((x, x), dim=1))
+
+
+class SingleScale5(nn.Module):
+    """`SingleScale3` with a 5x5 convolution."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.conv5 = nn.Conv2d(channels, 2 * channels, 5, padding=2)
+        self.bn = nn.BatchNorm2d(2 * channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.bn(self.conv5(x) + torch.cat((x, x), dim=1))
+
+
+# Head attention
+
+
+def head_projections(channels: int, width: int, heads: int) -> tuple[nn.ModuleList, nn.ModuleList, nn.ModuleList]:
+    """1x1 convolutions channels -> width for queries, keys and values, created head by head.
+
+    Raises UserError unless there is at least one head of at least one channel.
+    """
+    if heads < 1 or width < 1:
+        raise UserError(f"head attention needs heads (--head) and attn_hidden of at least 1, not {heads} and {width}")
+    query, key, value = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
+    for _ in range(heads):
+        for projections in (query, key, value):
+            projections.append(nn.Conv2d(channels, width, 1))
+    return query, key, value
+
+
+def head_attention(x: Tensor, query: nn.ModuleList, key: nn.ModuleList, value: nn.ModuleList) -> Tensor:
+    """Attention over channels at each position: (B, C, h, w) -> (B, width, heads * h, w), the heads along the rows.
+
+    Per head softmax over channels of Q * K, times V, all element-wise. Head fusion: Xu, Zhang and Zhang, "Improve
+    Accuracy of Speech Emotion Recognition with Attention Head Fusion", CCWC 2020.
+    """
+    projections = [*query, *key, *value]  # as one convolution: the input is read once
+    weight = torch.cat([each.weight for each in projections])
+    bias = torch.cat([each.bias for each in projections])
+    q, k, v = F.conv2d(x, weight, bias).unflatten(1, (3, len(query), -1)).unbind(1)  # (B, heads, width, h, w) each
+    fused = torch.softmax(q * k, dim=2) * v
+    return fused.transpose(1, 2).flatten(2, 3)
+
+
+# Area attention
+
+
+def run_sums(x: Tensor, max_length: int) -> list[Tensor]:
+    """Sums of every 1, 2 .. max_length neighbours along the last axis: (..., L) -> [(..., L), (..., L - 1), ...]."""
+    sums = [x]
+    for n in range(1, max_length):
+        sums.append(sums[-1][..., :-1] + x[..., n:])
+    return sums
+
+
+def area_attention(x: Tensor, max_length: int = 3, dropout: float = AREA_DROPOUT, training: bool = False) -> Tensor:
+    """Self-attention of positions to areas: (..., L, C) -> (..., L, C).
+
+    An area is a run of 1 .. max_length neighbours, listed by length first; its key is the mean of its positions, its
+    value their sum. Logits are unscaled dot products; `dropout` is applied to the weights while training. Li, Kaiser,
+    Bengio and Si, "Area Attention", ICML 2019.
+    """
+    # A dot product with a mean is the mean of the dot products: a third of the multiplications
+    logits = [each / length for length, each in enumerate(run_sums(x @ x.mT, max_length), start=1)]
+    weights = torch.softmax(torch.cat(logits, dim=-1), dim=-1)  # (..., L, A), A = L + (L-1) + (L-2)
+    values = torch.cat(run_sums(x.mT, max_length), dim=-1).mT  # (..., A, C)
+    return F.dropout(weights, dropout, training) @ values

@@ -1,0 +1,18 @@
+"""Where the corpora, the cache and the runs are: the only file to edit. An environment variable of the same name wins."""
+
+import os
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent
+
+
+def _folder(variable: str, default: str) -> Path:
+    return (ROOT / os.environ.get(variable, default)).expanduser().absolute()
+
+
+IEMOCAP = _folder("IEMOCAP", "IEMOCAP_full_release")  # holds Session1 .. Session5
+EMODB = _folder("EMODB", "emodb/wav")  # holds 03a01Fa.wav ..
+RAVDESS = _folder("RAVDESS", "ravdess")  # holds Actor_01 .. Actor_24
+CREMAD = _folder("CREMAD", "crema-d/AudioWAV")  # holds 1001_DFA_ANG_XX.wav ..
+CACHE = _folder("GLAM_CACHE", "cache")  # indexes and features: may be deleted at any time
+RUNS = _folder("GLAM_RUNS", "runs")  # results: what reports are made of

@@ -1,0 +1,241 @@
+"""What a model is trained with: one `Recipe` per model, as differences from a default; and the `Config` of a run.
+
+Everything that shapes a result stands in `Config`. A run folder's hash is made from it.
+"""
+
+import argparse
+import math
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import path
+from cli import UserError
+from files import digest_of
+
+SCHEDULES = ("exp", "step", "warmstep", "cosine", "none")
+OPTIMIZERS = ("adam", "adamw", "sgd")
+AUGMENTS = ("none", "vtlp", "upsampling")
+HAPPY = ("exc", "hap", "hap+exc")
+RULES = ("paper", "validation", "last")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a model was trained in the published work (GLAM, Zhu and Li, ICASSP 2022, and the works it compares with).
+
+    The defaults are GLAM's and those of its multi-scale ablations.
+    """
+
+    recipe: str = "GLAM"
+    feature: str = "mfcc"
+    n_mfcc: int = 26
+    segment_length: float = 1.8  # seconds
+    train_overlap: float = 1.6  # seconds
+    test_overlap: float = 1.6  # seconds
+    optimizer: str = "adam"  # sgd has Nesterov momentum 0.9
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-6
+    eps: float = 1e-8  # Adam's
+    lr_decay: float = 0.0  # the rate of step s is divided by 1 + lr_decay * s, as TensorFlow's Adam does
+    lr_schedule: str = "exp"
+    lr_min: float = 1e-6  # the schedule steps while the rate is at least this
+    batch_size: int = 32
+    epochs: int = 50
+    alpha: float = 0.5  # mixup's beta distribution; 0: no mixup
+    augment: str = "none"
+    class_weights: bool = False
+    head: int = 4  # heads of the head attention
+    attn_hidden: int = 64  # channels of a head
+
+
+GLAM = Recipe()
+MACNN = replace(GLAM, recipe="MACNN", segment_length=2.0, train_overlap=1.0, lr_schedule="step", alpha=0.0)
+APCNN = replace(
+    MACNN, recipe="APCNN", feature="spectrogram", optimizer="sgd", learning_rate=0.05, weight_decay=1e-4, batch_size=128
+)
+AACNN = replace(
+    MACNN, recipe="AACNN", feature="melspectrogram", learning_rate=1e-4, eps=1e-7, weight_decay=0.0, lr_decay=1e-6,
+    lr_schedule="none", epochs=100, augment="vtlp",
+)  # fmt: skip
+ATTENTION = replace(GLAM, recipe="GLAM, batch 128", batch_size=128)
+
+RECIPES = {  # by model; a model that is not here is trained as GLAM
+    "MHResMultiConv3": ATTENTION,
+    "AAResMultiConv3": ATTENTION,
+    "MACNN": MACNN,
+    "CNN_GAP": MACNN,
+    "AACNN_flat": MACNN,
+    "APCNN": APCNN,
+    "AACNN": AACNN,
+}
+
+
+@dataclass(frozen=True)
+class Config(Recipe):
+    """Everything that shapes one run's result: the recipe as resolved, the data, the seed and the arithmetic."""
+
+    model: str = "GLAM"
+    dataset: str = "impro"
+    split: str = "8:2"
+    fold: int | None = None
+    seed: int = 987654
+    happy: str = "exc"  # which of IEMOCAP's labels `happy` and `excited` are the class happy
+    classes: tuple[str, ...] = ()  # () : all of the corpus
+    padding: bool = False
+    threads: int = 2  # the order of float summation depends on it
+    device: str = "cpu"  # cpu or cuda
+    amp: bool = False
+    deterministic: bool = False
+
+    def settings(self) -> dict[str, Any]:
+        """Every field as JSON holds it."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+
+    def changed(self) -> dict[str, Any]:
+        """The settings that differ from the published recipe and its defaults: what a table's row must say."""
+        published = config_for(self.model).settings()
+        own = ("model", "recipe", "dataset", "split", "fold", "seed", "threads", "device", "deterministic")
+        return {k: v for k, v in self.settings().items() if k not in own and v != published[k]}
+
+    def hash(self, corpus_digest: str) -> str:
+        """Names the folder that holds the runs differing in seed and fold alone."""
+        shaping = {k: v for k, v in self.settings().items() if k not in ("seed", "fold", "recipe")}
+        return digest_of([shaping, corpus_digest], size=6)
+
+
+def config_for(model: str, **overrides: Any) -> Config:
+    """The published setting of `model` (its canonical name), with `overrides`. Raises UserError for a bad value."""
+    recipe = RECIPES.get(model, GLAM)
+    config = Config(**{**asdict(recipe), "model": model, **overrides})
+    if config.lr_schedule == "warmstep":  # as published: another name for step
+        config = replace(config, lr_schedule="step")
+    check(config)
+    return config
+
+
+def from_settings(settings: dict[str, Any]) -> Config:
+    """The Config a run folder recorded. Raises UserError when a field is missing or unknown."""
+    names = {f.name for f in fields(Config)}
+    if set(settings) != names:
+        raise UserError(f"the recorded settings do not match this version's: {sorted(set(settings) ^ names)}")
+    return Config(**{**settings, "classes": tuple(settings["classes"])})
+
+
+def check(config: Config) -> None:
+    """Raise UserError for a value no run can have, naming its flag."""
+
+    def need(right: bool, flag: str, rule: str) -> None:
+        if not right:
+            raise UserError(f"--{flag} {getattr(config, flag)}: {rule}")
+
+    for flag in ("n_mfcc", "epochs", "batch_size", "threads", "head", "attn_hidden"):
+        need(getattr(config, flag) >= 1, flag, "must be at least 1")
+    for flag in ("segment_length", "learning_rate", "eps"):
+        need(0 < getattr(config, flag) < float("inf"), flag, "must be greater than 0")
+    for flag in ("weight_decay", "lr_decay", "lr_min", "alpha", "train_overlap", "test_overlap"):
+        need(0 <= getattr(config, flag) < float("inf"), flag, "must be 0 or more")
+    need(config.n_mfcc <= 128, "n_mfcc", "there are 128 mel bands, so at most 128 coefficients")
+    need(config.train_overlap < config.segment_length, "train_overlap",
+         f"must be shorter than the segment of {config.segment_length} s (--segment_length)")  # fmt: skip
+    need(0 <= config.seed < 2**32, "seed", "must be from 0 to 4294967295")
+    need(config.fold is None or config.fold >= 0, "fold", "folds count from 0")
+    for flag, choices in (("optimizer", OPTIMIZERS), ("lr_schedule", SCHEDULES), ("augment", AUGMENTS), ("happy", HAPPY)):
+        need(getattr(config, flag) in choices, flag, f"choose one of {', '.join(choices)}")
+
+
+def learning_rate(config: Config, epoch: int) -> float:
+    """The learning rate of `epoch`, counted from 0, before `lr_decay`.
+
+    exp: x0.95 an epoch; step: x0.1 every 10; cosine: half a cosine over 10 epochs. A schedule stops once the rate is
+    below `lr_min` (as published, so cosine reaches zero after ten epochs and stays there).
+    """
+    rate = config.learning_rate
+    for step in range(1, epoch + 1):
+        if rate < config.lr_min:
+            break
+        if config.lr_schedule == "exp":
+            rate *= 0.95
+        elif config.lr_schedule == "step" and step % 10 == 0:
+            rate *= 0.1
+        elif config.lr_schedule == "cosine":
+            rate = config.learning_rate * (1 + math.cos(math.pi * step / 10)) / 2
+    return rate
+
+
+def comma_list(text: str) -> tuple[str, ...]:
+    """`a,b,c` -> ("a", "b", "c")"""
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags of a run. One that is not given is absent from the parsed namespace: the model's recipe decides it."""
+
+    def group(title: str, text: str = "") -> Any:
+        return parser.add_argument_group(title, text, argument_default=argparse.SUPPRESS)
+
+    yes_no = {"action": argparse.BooleanOptionalAction}
+    data = group("data")
+    add = data.add_argument
+    add("--dataset", "--impro_or_script", "-i", metavar="NAME",
+        help="impro, script, all (IEMOCAP's halves, or both), demo (synthetic), another corpus by name, or a CSV file with "
+        "the columns path,emotion[,speaker,session,dialog,kind] (default: impro)")
+    add("--happy", choices=HAPPY, help="IEMOCAP's labels that make up the class happy (default: exc, as published)")
+    add("--classes", type=comma_list, metavar="A,B,..", help="train on these classes only (default: all of the corpus)")
+    add("--split", metavar="NAME", help="8:2 (default, as published), 8:1:1, session, speaker, dialog")
+    add("--seed", type=int, metavar="N", help="of the split, the weights, the batches and mixup (default: 987654)")
+    add("--fold", type=int, metavar="K", help="of a split that has folds, from 0 (default: all in turn)")
+    add("--padding", **yes_no, help="repeat an utterance shorter than a segment instead of dropping it")
+    add("--segment_length", type=float, metavar="S", help="seconds (GLAM: 1.8)")
+    add("--train_overlap", type=float, metavar="S", help="seconds shared by neighbouring segments in training (GLAM: 1.6)")
+    add("--test_overlap", type=float, metavar="S", help="the same in scoring (GLAM: 1.6)")
+    add("--feature", "--features_to_use", "-f", metavar="NAME",
+        help="mfcc, melspectrogram, spectrogram, interspeech2018, logfbank, fbank (GLAM: mfcc)")
+    add("--n_mfcc", "--nmfcc", "-n", type=int, metavar="N", help="MFCC coefficients (default: 26)")
+    add("--augment", choices=AUGMENTS, help="training utterances added: VTLP-warped copies, or classes filled up")
+    add("--class_weights", **yes_no, help="weight the loss of class c by 1 - n_c/N over training segments")
+
+    model = group("model")
+    model.add_argument("--model", "-m", metavar="NAME", help="(default: GLAM); --list_models shows all")
+    model.add_argument("--head", type=int, metavar="N", help="heads of the head attention (default: 4)")
+    model.add_argument("--attn_hidden", type=int, metavar="N", help="channels of an attention head (default: 64)")
+
+    add = group("training", "Each default is the published recipe of the model (recipes.py).").add_argument
+    add("--epochs", "-e", type=int, metavar="N", help="(GLAM: 50)")
+    add("--batch_size", "-b", type=int, metavar="N", help="(GLAM: 32)")
+    add("--optimizer", choices=OPTIMIZERS, help="(GLAM: adam)")
+    add("--learning_rate", "-l", type=float, metavar="R", help="(GLAM: 0.001)")
+    add("--lr_schedule", choices=SCHEDULES, help="(GLAM: exp)")
+    add("--lr_min", type=float, metavar="R", help="the schedule stops below this rate (default: 1e-6)")
+    add("--lr_decay", type=float, metavar="D", help="divide the rate of step s by 1 + D*s (AACNN: 1e-6)")
+    add("--weight_decay", type=float, metavar="W", help="(GLAM: 1e-6)")
+    add("--eps", type=float, metavar="E", help="Adam's epsilon (GLAM: 1e-8)")
+    add("--alpha", type=float, metavar="A", help="mixup's beta distribution; 0: no mixup (GLAM: 0.5)")
+
+    machine = group("machine")
+    machine.add_argument("--gpu", "-g", type=int, metavar="N", help="CUDA device; -1: the CPU (default: 0 if there is one)")
+    machine.add_argument("--device", choices=("cpu", "cuda"), help="the same in words")
+    machine.add_argument("--threads", type=int, metavar="N", help="CPU threads; results depend on it in the last digits (default: 2)")
+    machine.add_argument("--amp", **yes_no, help="bfloat16 where it is safe: faster, scores within noise")
+    machine.add_argument("--deterministic", **yes_no, help="bit-equal repeats on the same machine, at some speed on a GPU")
+
+    add = group("output").add_argument
+    add("--runs", type=Path, metavar="DIR", help=f"where run folders go (default: {path.RUNS}, set in path.py)")
+    add("--save_model", nargs="?", const="last", choices=RULES, metavar="RULE",
+        help="keep the weights of the epoch this rule picks, in the run folder's checkpoint/: last (default), validation or paper")
+    add("--skip_bad", **yes_no, help="leave broken recordings out, and count them, instead of stopping")
+    add("--quiet", **yes_no, help="no bars, no model summary, no table")
+
+
+def parse_config(given: dict[str, Any]) -> Config:
+    """Pop the flags of a Config from `given` (a parsed namespace as a dict) and resolve them with the model's recipe."""
+    import models
+    from device import device_type
+
+    device = device_type(given.pop("gpu", None), given.pop("device", None))
+    model = models.canonical(given.pop("model", "GLAM"))
+    for flag, keyword in (("head", "heads"), ("attn_hidden", "attn_hidden")):
+        if flag in given and keyword not in models.keywords(model):
+            raise UserError(f"--{flag}: the model {model} has no head attention")
+    overrides = {f.name: given.pop(f.name) for f in fields(Config) if f.name in given}
+    return config_for(model, **{**overrides, "device": device})

@@ -1,0 +1,387 @@
+"""Run folders read back: which are finished, which epoch a rule picks, what it scored.
+
+Nothing is recomputed that a run recorded, except where two records are put together: folds pooled, 8:2 read as 8:1:1.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+import metrics
+from cli import UserError, warn
+from files import digest_of, read_json
+
+RULES = {  # how a caption says it
+    "paper": "the epoch with the best (WA+UA)/2 on the test set itself, as published: optimistic",
+    "validation": "the epoch with the best (WA+UA)/2 on the validation part",
+    "last": "the last epoch",
+}
+FIELDS: dict[str, type | tuple[type, ...]] = {  # of config.json, as far as reports need them
+    "dataset": str, "corpus": str, "licence": str, "synthetic": bool, "corpus_digest": str, "classes": list,
+    "split": str, "split_digest": str, "fold": (int, type(None)), "folds": (int, type(None)), "seed": int,
+    "model": str, "hash": str, "settings": dict, "changed": dict,
+    "n_train": int, "n_val": (int, type(None)), "n_test": int,
+}  # fmt: skip
+_T = TypeVar("_T")
+
+
+class BrokenRecord(UserError):
+    """A run folder whose files cannot be read. `folder` is the run's."""
+
+    def __init__(self, folder: Path, text: str):
+        super().__init__(text)
+        self.folder = folder
+
+
+@dataclass(frozen=True)
+class Part:
+    """The scored utterances of a test or validation part."""
+
+    names: NDArray[np.str_]  # (U,)
+    speakers: NDArray[np.str_]  # (U,)
+    paths: NDArray[np.str_]  # (U,)
+    labels: NDArray[np.int64]  # (U,)
+    logits: NDArray[np.float32]  # (E, U, C), of every epoch
+
+    def take(self, positions: NDArray[np.int64]) -> "Part":
+        """The utterances at these positions alone."""
+        names, speakers, paths = self.names[positions], self.speakers[positions], self.paths[positions]
+        return Part(names, speakers, paths, self.labels[positions], self.logits[:, positions])
+
+    def scores(self) -> list[dict[str, Any]]:
+        """What `metrics.scores` gives, epoch by epoch."""
+        return [metrics.scores(logits, self.labels) for logits in self.logits]
+
+
+class Run:
+    """One finished run. Its configuration is read at once, its epochs and predictions when they are asked for."""
+
+    def __init__(self, folder: Path, config: dict[str, Any]):
+        self.folder, self.config = folder, config
+        self.dataset: str = config["dataset"]
+        self.split: str = config["split"]
+        self.model: str = config["model"]
+        self.seed: int = config["seed"]
+        self.fold: int | None = config["fold"]
+        self.changed: dict[str, Any] = config["changed"]
+        self.synthetic: bool = config["synthetic"]
+        self.corpus_digest: str = config["corpus_digest"]
+
+    @property
+    def has_validation(self) -> bool:
+        return bool(self.config["n_val"])
+
+    @cached_property
+    def split_digest(self) -> str:
+        return self.config["split_digest"]
+
+    @cached_property
+    def n_test(self) -> int:
+        return self.config["n_test"]
+
+    @cached_property
+    def epochs(self) -> list[dict[str, Any]]:
+        """`epochs.jsonl`, one object an epoch. Raises BrokenRecord."""
+        file = self.folder / "epochs.jsonl"
+        try:
+            epochs = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+            for epoch in epochs:  # what tables and figures need is there, and numbers
+                for part in ("test", "val") if self.has_validation else ("test",):
+                    _ = [float(epoch[part][score]) for score in metrics.SCORES], np.array(epoch[part]["confusion"], int)
+                _ = float(epoch["train_loss"]), int(epoch["epoch"])
+            if epochs:
+                return epochs
+            problem = "it is empty"
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            problem = f"{type(error).__name__}: {error}"
+        raise self.broken(f"{file} is not a run's record ({problem})")
+
+    def broken(self, text: str) -> BrokenRecord:
+        """The error that this run's folder is damaged."""
+        return BrokenRecord(self.folder, f"{text}; delete its folder and run again")
+
+    def part(self, name: str) -> Part:
+        """The predictions of the `test` or the `val` part, read anew at each call. Raises BrokenRecord."""
+        file = self.folder / "predictions.npz"
+        try:
+            with np.load(file, allow_pickle=False) as arrays:
+                part = Part(*(arrays[f"{name}_{key}"] for key in ("names", "speakers", "paths", "labels", "logits")))
+        except Exception as error:  # NumPy raises whatever its zip and header readers do
+            raise self.broken(f"{file} cannot be read ({error})") from None
+        shape = (len(self.epochs), len(part.names), len(self.config["classes"]))
+        if part.logits.shape != shape or len(part.labels) != len(part.names):
+            raise self.broken(f"{file} holds {name} logits of shape {part.logits.shape}, not {shape}")
+        return part
+
+    def pick(self, rule: str) -> int:
+        """Index into `epochs` of the epoch a rule reports. Raises UserError where the split has no validation part."""
+        if rule not in RULES:
+            raise UserError(f"--rule {rule}: choose one of {', '.join(RULES)}")
+        if rule == "validation" and not self.has_validation:
+            raise no_validation(self.split)
+        return metrics.pick_epoch(self.epochs, rule)
+
+    def scores(self, rule: str) -> dict[str, Any]:
+        """The test scores in per cent, and `confusion`, of the epoch a rule picks."""
+        return self.epochs[self.pick(rule)]["test"]
+
+
+def no_validation(split: str) -> UserError:
+    """The error that a split has no validation part to pick an epoch on."""
+    import data
+
+    have = ", ".join(name for name, split in data.SPLITS.items() if split.has_validation)
+    return UserError(f"--rule validation: the split {split} has no validation part; {have} have one. "
+                     "Runs of 8:2 can be read as 8:1:1: --split 8:1:1")  # fmt: skip
+
+
+class Halved(Run):
+    """An 8:2 run read as 8:1:1: trained on the same 80 %, its test utterances halved into validation and test."""
+
+    def __init__(self, run: Run):
+        super().__init__(run.folder, {**run.config, "split": "8:1:1"})
+        self.whole = run
+
+    @cached_property
+    def _positions(self) -> dict[str, NDArray[np.int64]]:
+        import data
+
+        val, test = data.halve(self.whole.n_test, self.seed)
+        return {"val": val, "test": test}
+
+    @property
+    def has_validation(self) -> bool:
+        return True
+
+    @cached_property
+    def n_test(self) -> int:
+        return len(self._positions["test"])
+
+    @cached_property
+    def split_digest(self) -> str:
+        parts = read_record(self.folder / "split.json")
+        val, test = ([parts["test"][i] for i in self._positions[name]] for name in ("val", "test"))
+        return digest_of([parts["train"], val, test])
+
+    @cached_property
+    def epochs(self) -> list[dict[str, Any]]:
+        val, test = (self.part(name).scores() for name in ("val", "test"))
+        return [{**epoch, "val": v, "test": t} for epoch, v, t in zip(self.whole.epochs, val, test, strict=True)]
+
+    def part(self, name: str) -> Part:
+        return self.whole.part("test").take(self._positions[name])
+
+
+def derive811(run: Run) -> Run:
+    """An 8:2 run read as 8:1:1, training being equal. Raises UserError for a run of another split."""
+    if run.split != "8:2":
+        raise UserError(f"{run.folder} is a run of the split {run.split}; only one of 8:2 can be read as 8:1:1")
+    return Halved(run)
+
+
+def read_record(file: Path) -> Any:
+    """Read a JSON file of a run folder. Raises BrokenRecord."""
+    try:
+        return read_json(file)
+    except UserError as error:
+        raise BrokenRecord(file.parent, str(error)) from None
+
+
+def read_run(folder: Path) -> Run:
+    """The run in a folder. Raises BrokenRecord where its configuration is not one."""
+    config = read_record(folder / "config.json")
+    known = config if isinstance(config, dict) else {}
+    wrong = [name for name, kind in FIELDS.items() if name not in known or not isinstance(known[name], kind)]
+    if wrong:
+        text = f"{folder / 'config.json'} lacks a proper {', '.join(wrong)}; delete its folder and run again"
+        raise BrokenRecord(folder, text)
+    return Run(folder, config)
+
+
+def folders(root: Path) -> list[Path]:
+    """Every `<dataset>/<split>/<model>/<hash>/<seed>` under `root`, finished or not, sorted."""
+    return sorted(p for p in root.glob("*/*/*/*/*") if p.is_dir() and not p.name.startswith("."))
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether a run wrote all it had to."""
+    return (folder / "done").is_file()
+
+
+def unfinished(root: Path) -> int:
+    """How many run folders are begun and not finished."""
+    return sum(not is_finished(folder) for folder in folders(root))
+
+
+def runs(root: Path) -> list[Run]:
+    """The finished runs under `root`, sorted by folder; broken ones are left out with a warning."""
+    found = []
+    for folder in folders(root):
+        if is_finished(folder):
+            try:
+                found.append(read_run(folder))
+            except BrokenRecord as error:
+                warn(f"{error}; left out")
+    return found
+
+
+def leaving_out_broken(make: Callable[[list[Run]], _T], runs: Iterable[Run]) -> _T:
+    """`make(runs)`, without the runs whose records turn out to be broken on the way; each is named in a warning."""
+    left = list(runs)
+    while True:
+        try:
+            return make(left)
+        except BrokenRecord as error:
+            warn(f"{error}; left out")
+            left = [run for run in left if run.folder != error.folder]
+
+
+# --------------------------------------------------------------------------------------- runs that belong together
+
+
+class Round:
+    """The runs of one seed: one run, or all the folds there are of it."""
+
+    def __init__(self, runs: Sequence[Run], rule: str):
+        self.runs = sorted(runs, key=lambda run: run.fold or 0)
+        self.rule, self.seed = rule, self.runs[0].seed
+        self.folds: int = self.runs[0].config["folds"] or 1
+
+    @property
+    def complete(self) -> bool:
+        return len(self.runs) == self.folds
+
+    @property
+    def n_test(self) -> int:
+        return sum(run.n_test for run in self.runs)
+
+    @cached_property
+    def confusion(self) -> NDArray[np.int64]:
+        """Counts `(C, C)` of the pooled test utterances, every fold at the epoch picked for it."""
+        return np.sum([run.scores(self.rule)["confusion"] for run in self.runs], axis=0)
+
+    @cached_property
+    def pooled(self) -> NDArray[np.float64]:
+        """The four scores `(4,)` of the test utterances of all folds put together."""
+        if len(self.runs) == 1:
+            return self.averaged
+        scores = metrics.from_confusion(self.confusion)
+        return np.array([scores[name] for name in metrics.SCORES])
+
+    @cached_property
+    def averaged(self) -> NDArray[np.float64]:
+        """The four scores `(4,)`, the mean over folds."""
+        return np.mean([[run.scores(self.rule)[name] for name in metrics.SCORES] for run in self.runs], axis=0)
+
+    def confusions(self, speakers: list[str]) -> NDArray[np.int64]:
+        """Counts `(P, C, C)` of the pooled test utterances of each of `speakers`."""
+        counts = np.zeros((len(speakers), *self.confusion.shape), dtype=np.int64)
+        for run in self.runs:
+            part, epoch = run.part("test"), run.pick(self.rule)
+            who = np.array([speakers.index(s) for s in part.speakers.tolist()], dtype=np.int64)
+            np.add.at(counts, (who, part.labels, part.logits[epoch].argmax(1)), 1)
+        return counts
+
+
+def plain(changed: dict[str, Any]) -> str:
+    """Changed settings as text: `alpha=0.3, epochs=10`. 1 and 1.0 read the same."""
+    return ", ".join(f"{k}={v:g}" if isinstance(v, float) else f"{k}={v}" for k, v in sorted(changed.items()))
+
+
+def flags(changed: dict[str, Any]) -> list[str]:
+    """Changed settings as the flags of train.py that give them."""
+    found = []
+    for key, value in changed.items():
+        if isinstance(value, bool):
+            found.append(f"--{key}" if value else f"--no-{key}")
+        else:
+            found += [f"--{key}", ",".join(map(str, value)) if isinstance(value, list) else str(value)]
+    return found
+
+
+class Group:
+    """Runs that differ in seed and fold alone, under one rule. Each seed and fold counts once."""
+
+    def __init__(self, runs: Sequence[Run], rule: str):
+        first = runs[0]
+        self.rule, self.first = rule, first
+        self.dataset, self.split, self.model, self.changed = first.dataset, first.split, first.model, first.changed
+        self.synthetic, self.corpus, self.corpus_digest = first.synthetic, first.config["corpus"], first.corpus_digest
+        self.classes: list[str] = first.config["classes"]
+        self.has_folds = first.config["folds"] is not None
+        unique: dict[tuple[int, int | None], Run] = {}
+        for run in runs:
+            unique.setdefault((run.seed, run.fold), run)
+        self.repeats = len(runs) - len(unique)
+        seeds = sorted({seed for seed, _ in unique})
+        every = [Round([run for (s, _), run in unique.items() if s == seed], rule) for seed in seeds]
+        self.rounds = [r for r in every if r.complete]
+        self.incomplete = [r for r in every if not r.complete]
+
+    @property
+    def runs(self) -> list[Run]:
+        """The runs of complete rounds."""
+        return [run for r in self.rounds for run in r.runs]
+
+    def scores(self, how: str = "pooled") -> NDArray[np.float64]:
+        """`(n, 4)`: one row a seed, its folds `pooled` or `averaged`."""
+        return np.array([getattr(r, how) for r in self.rounds]).reshape(-1, len(metrics.SCORES))
+
+    def confusions(self) -> tuple[NDArray[np.int64], list[str]]:
+        """Counts by seed and speaker `(n, P, C, C)`, and the speakers."""
+        speakers = sorted({str(s) for run in self.runs for s in run.part("test").speakers})
+        return np.array([r.confusions(speakers) for r in self.rounds]), speakers
+
+    @property
+    def hows(self) -> tuple[str, ...]:
+        """The ways to put folds together that differ."""
+        return ("pooled", "averaged") if self.has_folds else ("pooled",)
+
+    @property
+    def left_open(self) -> str:
+        """Which folds are missing: `incomplete: seed 5 has 3 of 5 folds`."""
+        missing = [f"seed {r.seed} has {len(r.runs)} of {r.folds} folds" for r in self.incomplete]
+        return f"incomplete: {'; '.join(missing)}" if missing else ""
+
+    @property
+    def utterances(self) -> str:
+        """How many test utterances a seed has: `448`, or `447–448` where seeds differ."""
+        counts = sorted({r.n_test for r in self.rounds or self.incomplete})
+        return f"{counts[0]}" if len(counts) == 1 else f"{counts[0]}–{counts[-1]}"
+
+    @property
+    def splits(self) -> str:
+        """The split's digest, shortened, or how many distinct ones the runs have."""
+        digests = sorted({run.split_digest for run in self.runs})
+        return digests[0][:8] if len(digests) == 1 else f"{len(digests)} distinct"
+
+
+def group_by_setting(runs: Iterable[Run], rule: str) -> list[Group]:
+    """Groups of runs of the same data, split, model and settings, in that order."""
+    found: dict[tuple[Any, ...], list[Run]] = {}
+    for run in runs:
+        key = (run.dataset, run.split, run.model, plain(run.changed), run.synthetic, run.corpus_digest)
+        found.setdefault(key, []).append(run)
+    return [Group(found[key], rule) for key in sorted(found)]
+
+
+def choose_corpus(runs: Sequence[Run], prefix: str = "") -> list[Run]:
+    """Of every dataset, the runs on one corpus: the one whose digest starts with `prefix`, else a real one before a
+    synthetic one, then the one with most runs. Numbers of two corpora that go by one name are never mixed."""
+    kept = []
+    for dataset in sorted({run.dataset for run in runs}):
+        own = [run for run in runs if run.dataset == dataset and run.corpus_digest.startswith(prefix)]
+        counts = Counter((run.synthetic, run.corpus_digest) for run in own)
+        ranked = sorted(counts, key=lambda key: (key[0], -counts[key], key[1]))
+        if len(ranked) > 1:
+            others = ", ".join(f"{digest[:8]} ({counts[synthetic, digest]})" for synthetic, digest in ranked[1:])
+            warn(f"{dataset}: runs on other corpora of that name are left out: {others}; --corpus DIGEST picks one")
+        kept += [run for run in own if run.corpus_digest == ranked[0][1]]
+    return kept

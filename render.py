@@ -1,0 +1,170 @@
+"""A table with its caption as Markdown, CSV, LaTeX or one self-contained HTML page."""
+
+import base64
+import html
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+
+@dataclass
+class Section:
+    """One table as it is read. A row whose first column is empty belongs to the row above."""
+
+    frame: "DataFrame"  # of text
+    heading: str = ""
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Image:
+    """A figure: its caption and its SVG."""
+
+    caption: str
+    svg: bytes
+
+
+@dataclass
+class Document:
+    """What a report prints: tables for the eye, and the same as numbers for CSV."""
+
+    title: str
+    caption: list[str]
+    sections: list[Section]
+    numbers: "DataFrame"
+    images: list[Image] = field(default_factory=list)
+    synthetic: bool = False
+
+
+def markdown(document: Document) -> str:
+    """GitHub's Markdown; columns are padded so that a terminal shows them aligned."""
+    blocks = [f"## {document.title}", *document.caption]
+    for section in document.sections:
+        blocks += [f"### {section.heading}"] if section.heading else []
+        blocks.append(_markdown_table(section.frame))
+        blocks += ["\n".join(f"- {note}" for note in section.notes)] if section.notes else []
+    return "\n\n".join(blocks) + "\n"
+
+
+def _markdown_table(frame: "DataFrame") -> str:
+    rows = [list(frame.columns), *frame.to_numpy().tolist()]
+    cells = [[str(cell).replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ") for cell in row] for row in rows]
+    widths = [max(3, *(len(row[i]) for row in cells)) for i in range(len(frame.columns))]
+    lines = ["| " + " | ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) + " |" for row in cells]
+    return "\n".join([lines[0], "|" + "|".join("-" * (w + 2) for w in widths) + "|", *lines[1:]])
+
+
+def csv(document: Document) -> str:
+    """Numbers as they are, one score a row."""
+    return document.numbers.to_csv(index=False, lineterminator="\n")
+
+
+# --------------------------------------------------------------------------------------------------- LaTeX
+
+LATEX_ESCAPES = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
+    "±": r"$\pm$", "−": "$-$", "–": "--", "—": "---", "×": r"$\times$", "≥": r"$\geq$", "α": r"$\alpha$",
+}  # fmt: skip
+
+
+def latex_escape(text: str) -> str:
+    """Text as pdfLaTeX prints it."""
+    return "".join(LATEX_ESCAPES.get(character, character) for character in str(text))
+
+
+def latex(document: Document) -> str:
+    """One booktabs table environment for each section; `\\usepackage{booktabs,graphicx}` is all it needs."""
+    caption = " ".join([document.title + ".", *document.caption])
+    blocks = ["% \\usepackage{booktabs,graphicx}"]
+    for section in document.sections:
+        escaped = section.frame.map(latex_escape)
+        escaped.columns = [latex_escape(column) for column in escaped.columns]
+        body = escaped.to_latex(index=False, escape=False, column_format="l" * len(escaped.columns)).rstrip()
+        said = f"{section.heading}." if section.heading else caption
+        text = latex_escape(" ".join([said, *section.notes]))
+        blocks += [r"\begin{table*}", r"\centering", rf"\caption{{{text}}}", r"\resizebox{\textwidth}{!}{%"]
+        blocks += [body + "}", r"\end{table*}"]
+    return "\n".join(blocks) + "\n"
+
+
+# ---------------------------------------------------------------------------------------------------- HTML
+
+STYLE = """
+:root { color-scheme: light dark; --ink: #1b1f24; --soft: #57606a; --line: #d5dae0; --page: #ffffff; --band: #f4f6f8;
+  --mark: #9a3b00; --mark-page: #fff3e8; --link: #0a58b0; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e6e9ed; --soft: #9aa4af; --line: #363d46; --page: #14171b;
+  --band: #1d2127; --mark: #ffb885; --mark-page: #35200f; --link: #7db7ff; } }
+* { box-sizing: border-box; }
+body { margin: 0; background: var(--page); color: var(--ink); font: 16px/1.55 system-ui, sans-serif; }
+main { max-width: 76rem; margin: 0 auto; padding: 2rem 1.25rem 4rem; }
+h1 { font-size: 1.7rem; line-height: 1.25; margin: 0 0 .75rem; }
+h2 { font-size: 1.15rem; margin: 2.5rem 0 .5rem; }
+p, li { max-width: 48rem; }
+p { margin: .5rem 0; }
+.caption, .notes, figcaption { color: var(--soft); font-size: .92rem; }
+.notes { padding-left: 1.2rem; }
+.synthetic { background: var(--mark-page); color: var(--mark); border-left: 4px solid; padding: .6rem .9rem; font-weight: 600; }
+.scroll { overflow-x: auto; margin: 1.25rem 0 .75rem; border: 1px solid var(--line); border-radius: 8px; }
+table { border-collapse: collapse; width: 100%; font-size: .9rem; font-variant-numeric: tabular-nums; }
+th, td { padding: .45rem .75rem; text-align: left; white-space: nowrap; }
+th { background: var(--band); font-weight: 600; border-bottom: 1px solid var(--line); }
+tbody tr.first td { border-top: 1px solid var(--line); }
+tbody tr.first:first-child td { border-top: 0; }
+tbody tr.more td { color: var(--soft); padding-top: 0; }
+tbody td:first-child { font-weight: 600; }
+code { font: .88em ui-monospace, monospace; overflow-wrap: anywhere; }
+figure { margin: 1.5rem 0 2rem; }
+figure img { display: block; width: 100%; height: auto; background: #fff; border: 1px solid var(--line); border-radius: 8px; padding: .75rem; }
+figcaption { margin-top: .5rem; }
+@media print { main { max-width: none; padding: 0; } .scroll { overflow: visible; border: 0; } th, td { white-space: normal; padding: .2rem .4rem; } figure, tr { break-inside: avoid; } }
+"""  # noqa: E501
+
+
+def _inline(text: str) -> str:
+    """Escaped text; what stands between backticks as code."""
+    parts = html.escape(str(text)).split("`")
+    return "".join(f"<code>{part}</code>" if i % 2 else part for i, part in enumerate(parts))
+
+
+def _html_table(section: Section) -> str:
+    head = "".join(f'<th scope="col">{_inline(column)}</th>' for column in section.frame.columns)
+    rows = []
+    for row in section.frame.to_numpy().tolist():
+        kind = "first" if str(row[0]) else "more"
+        rows.append(f'<tr class="{kind}">' + "".join(f"<td>{_inline(cell)}</td>" for cell in row) + "</tr>")
+    return (f'<div class="scroll" tabindex="0"><table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n' + "\n".join(rows) +
+            "\n</tbody>\n</table></div>")  # fmt: skip
+
+
+def _html_image(image: Image) -> str:
+    source = "data:image/svg+xml;base64," + base64.b64encode(image.svg).decode()
+    alternative = html.escape(image.caption, quote=True)
+    return f'<figure><img src="{source}" alt="{alternative}"><figcaption>{_inline(image.caption)}</figcaption></figure>'
+
+
+def page(document: Document) -> str:
+    """One HTML page that loads nothing from elsewhere: style and figures are inside, light and dark."""
+    body = [f"<h1>{_inline(document.title)}</h1>"]
+    if document.synthetic:
+        body.append('<p class="synthetic">SYNTHETIC data: these numbers say nothing about speech.</p>')
+    body += [f'<p class="caption">{_inline(text)}</p>' for text in document.caption]
+    for section in document.sections:
+        body += [f"<h2>{_inline(section.heading)}</h2>"] if section.heading else []
+        body.append(_html_table(section))
+        if section.notes:
+            body.append('<ul class="notes">' + "".join(f"<li>{_inline(note)}</li>" for note in section.notes) + "</ul>")
+    body += [_html_image(image) for image in document.images]
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{html.escape(document.title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n"
+        + "\n".join(body)
+        + "\n</main>\n</body>\n</html>\n"
+    )
+
+
+FORMATS: dict[str, Callable[[Document], str]] = {"md": markdown, "csv": csv, "latex": latex, "html": page}

@@ -1,0 +1,539 @@
+"""Tables and figures from run folders. The rule that picks the reported epoch is applied here, not while training.
+
+    python report.py                                       # everything under the runs folder, as published
+    python report.py --rule last --dataset impro --model GLAM,MACNN
+    python report.py --table comparison                    # a table of the paper, beside the paper's figures
+    python report.py --table comparison --dataset emodb --format html --output comparison.html
+    python report.py --figure confusion --dataset impro
+    python report.py --errors --dataset impro --model GLAM --most 20
+    python report.py --audit --table comparison            # exit status 1 if a record contradicts another
+
+Rules: `paper` picks the epoch with the best (WA+UA)/2 on the test set, as published, and is optimistic; `validation`
+does the same on the validation part; `last` takes the last epoch.
+"""
+
+import itertools
+import json
+import shlex
+import sys
+from argparse import ArgumentParser, Namespace
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cli
+import path
+import recipes
+import records
+import render
+import stats
+import tables
+from cli import UserError, warn
+from files import write_text
+from metrics import SCORES
+from records import RULES, Group, Run, derive811, plain, runs
+from tables import TABLES, Row, Table, dataset_folder, jobs, measure, paper_figures
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+__all__ = ["TABLES", "derive811", "errors", "jobs", "named_table", "runs", "table"]
+SCORE_NAMES = {"WA": "WA", "UA": "UA", "macroF1": "macro F1", "weightedF1": "weighted F1"}
+SYNTHETIC = "SYNTHETIC data: sound made by a formula; these numbers say nothing about speech."
+
+
+def spread(mean: float, sd: float | None, low: float | None = None, high: float | None = None) -> str:
+    """`81.18 ± 1.47 [79.90, 82.31]`"""
+    text = f"{mean:.2f}" if sd is None else f"{mean:.2f} ± {sd:.2f}"
+    return text if low is None else f"{text} [{low:.2f}, {high:.2f}]"
+
+
+def signed(value: float) -> str:
+    """`+0.30`, `−0.30`"""
+    return f"{value:+.2f}".replace("-", "−")
+
+
+def say_rules(rules: Iterable[str]) -> str:
+    """The caption's sentence on which epoch is reported."""
+    wanted = set(rules)
+    return " ".join(f"Rule {rule}: {said}." for rule, said in RULES.items() if rule in wanted)
+
+
+# -------------------------------------------------------------------------------------- what is there, as it is
+
+
+def select(found: Iterable[Run], args: Namespace) -> list[Run]:
+    """The runs that the flags leave. Raises UserError where none is left, or one has no epoch by this rule.
+
+    Runs of 8:2 are read as 8:1:1 where that is asked for, or where the rule is `validation` and no split is named.
+    """
+    chosen = list(found)
+    if "8:1:1" in (args.split or ()) or (args.rule == "validation" and args.split is None):
+        have = {(run.dataset, run.model, plain(run.changed), run.seed) for run in chosen if run.split == "8:1:1"}
+        eight_two = [run for run in chosen if run.split == "8:2"]
+        chosen += [derive811(r) for r in eight_two if (r.dataset, r.model, plain(r.changed), r.seed) not in have]
+    if args.rule == "validation" and args.split is None:
+        chosen = [run for run in chosen if run.has_validation]
+    datasets = [dataset_folder(name) for name in args.dataset or ()]
+    for flag, wanted in (("dataset", datasets), ("split", args.split), ("model", args.model)):
+        there = sorted({getattr(run, flag) for run in chosen})
+        if unknown := [name for name in wanted or () if name not in there]:
+            some = ", ".join(there) or "none"
+            raise UserError(f"--{flag} {','.join(unknown)}: there is no finished run of it; there are {some}")
+        chosen = [run for run in chosen if not wanted or getattr(run, flag) in wanted]
+    for key, value in args.set.items():
+        if unknown := [run for run in chosen if key not in run.config["settings"]]:
+            raise UserError(f"--set {key}: settings are {', '.join(unknown[0].config['settings'])}")
+        chosen = [run for run in chosen if run.config["settings"][key] == value]
+    chosen = [run for run in chosen if run.corpus_digest.startswith(args.corpus)]
+    if not chosen:
+        raise UserError("these flags leave no finished run; `python report.py` shows what there is")
+    if args.rule == "validation" and (without := [run.split for run in chosen if not run.has_validation]):
+        raise records.no_validation(without[0])
+    return chosen
+
+
+def table(found: Iterable[Run], rule: str = "paper") -> "DataFrame":
+    """Every group of finished runs under one rule, a row each: mean ± standard deviation and n, beside the published."""
+    return records.leaving_out_broken(lambda usable: _overview(usable, rule)[0], found)
+
+
+def _overview(usable: list[Run], rule: str) -> tuple["DataFrame", "DataFrame"]:
+    """The rows as text, and as numbers."""
+    from pandas import DataFrame
+
+    groups = records.group_by_setting(usable, rule)
+    corpora = Counter(dataset for dataset, _ in {(g.dataset, g.corpus_digest) for g in groups})
+    texts: list[dict[str, str]] = []
+    numbers: list[dict[str, Any]] = []
+    for group in groups:
+        name = group.dataset + (f" {group.corpus_digest[:8]}" if corpora[group.dataset] > 1 else "")
+        head = {"Dataset": name + (" (SYNTHETIC)" if group.synthetic else ""), "Split": group.split}
+        head |= {"Model": group.model, "Changed": plain(group.changed)}
+        texts += _overview_lines(group, head)
+        about = {"dataset": group.dataset, "corpus": group.corpus, "corpus_digest": group.corpus_digest}
+        about |= {"split": group.split, "model": group.model, "changed": head["Changed"], "rule": rule}
+        about |= {"synthetic": group.synthetic, "utterances": group.utterances}
+        for how in group.hows if group.rounds else ():
+            numbers += [{**about, "folds": how if group.has_folds else "", **row} for row in measure(group, how)]
+    if not texts:
+        raise UserError("every one of these runs is broken; delete their folders and run again")
+    columns = list(dict.fromkeys(column for text in texts for column in text))
+    frame = DataFrame([{column: text.get(column) or "–" for column in columns} for text in texts])
+    return frame.drop(columns=[c for c in ("Changed", "Folds") if (frame[c] == "–").all()]), DataFrame(numbers)
+
+
+def _overview_lines(group: Group, head: dict[str, str]) -> list[dict[str, str]]:
+    """A line for each way to put folds together, and for each seed that lacks some."""
+    found = []
+    for how in group.hows if group.rounds else ():
+        about = {"Folds": how if group.has_folds else "", "n": str(len(group.rounds)), "Utterances": group.utterances}
+        scores = {SCORE_NAMES[m["score"]]: spread(m["mean"], m["sd"]) for m in measure(group, how)}
+        paper = {f"published {SCORE_NAMES[score]}": spread(*value) for score, value in paper_figures(group).items()}
+        found.append({**head, **about, **scores, **paper})
+    for part in group.incomplete:
+        text = f"pooled, incomplete: {len(part.runs)} of {part.folds} (seed {part.seed})"
+        scores = {name: f"{value:.2f}" for name, value in zip(SCORE_NAMES.values(), part.pooled, strict=True)}
+        found.append({**head, "Folds": text, "n": "", "Utterances": str(part.n_test), **scores})
+    return found
+
+
+def overview(found: list[Run], rule: str, begun: int, command: str) -> render.Document:
+    """The table of what there is, with its caption."""
+    frame, numbers = records.leaving_out_broken(lambda usable: _overview(usable, rule), found)
+    synthetic = any(run.synthetic for run in found)
+    text = f"Mean ± sample standard deviation over n seeds, in per cent of the test utterances. {say_rules([rule])}"
+    caption = [text, *([SYNTHETIC] if synthetic else [])]
+    if "Folds" in frame:
+        caption.append("Folds: scores of the test utterances of all folds pooled, and the mean of the folds' scores.")
+    if begun:
+        caption.append(f"{begun} unfinished run{'s are' if begun > 1 else ' is'} not counted.")
+    caption.append(f"Made with `{command}`.")
+    return render.Document("Runs", caption, [render.Section(frame)], numbers, synthetic=synthetic)
+
+
+# -------------------------------------------------------------------------------------------- a table by name
+
+
+def lines(row: Row, first: Row | None) -> list[dict[str, str]]:
+    """A row as it is read: ours, folds averaged, the published, the difference, the change from the first protocol."""
+    cell, group, paper = row.cell, row.rounds, paper_figures(row.group or row.cell)
+    head = {"Dataset": cell.dataset, "Model": cell.name, "Split": cell.split, "Rule": cell.rule}
+    found = _ours(row, group) if group else [{"Source": row.status}]
+    if paper:
+        found.append({"Source": "published", **{SCORE_NAMES[score]: spread(*value) for score, value in paper.items()}})
+    if group and paper:
+        found.append({"Source": "ours − published", **_change(group, [paper[score][0] for score in SCORES])})
+    if group and first and first.rounds and first is not row:
+        said = f"change from {first.cell.split}, {first.cell.rule}"
+        found.append({"Source": said, **_change(group, first.rounds.scores().mean(0))})
+    return [{**head, **found[0]}, *found[1:]]
+
+
+def _ours(row: Row, group: Group) -> list[dict[str, str]]:
+    about = {"n": str(len(group.rounds)), "Utterances": group.utterances}
+    about |= {"Speakers": str(row.speakers), "Splits": group.splits}
+    found = []
+    for how in group.hows:
+        folds = {"pooled": ", folds pooled", "averaged": ", mean over folds"}[how] if group.has_folds else ""
+        scores = {
+            SCORE_NAMES[m["score"]]: spread(m["mean"], m["sd"], m.get("low"), m.get("high"))
+            for m in measure(group, how, row.interval)
+        }
+        found.append({"Source": f"ours{folds}{' SYNTHETIC' if group.synthetic else ''}", **scores, **about})
+        about = {}
+    return found
+
+
+def _change(group: Group, from_: Iterable[float]) -> dict[str, str]:
+    differences = group.scores().mean(0) - list(from_)
+    return {name: signed(value) for name, value in zip(SCORE_NAMES.values(), differences, strict=True)}
+
+
+def first_of_model(row: Row, rows: Iterable[Row]) -> Row:
+    """The first protocol of the same dataset and model."""
+    return next(r for r in rows if (r.cell.dataset, r.cell.model) == (row.cell.dataset, row.cell.model))
+
+
+def comparison_section(tests: Sequence[dict[str, Any]]) -> render.Section:
+    """The paired tests as they are read."""
+    from pandas import DataFrame
+
+    def number(value: float | None) -> str:
+        return "–" if value is None else "<0.0001" if value < 1e-4 else f"{value:.4f}"
+
+    texts = []
+    for test in tests:
+        text = {"Dataset": test["dataset"] + (" (SYNTHETIC)" if test["synthetic"] else ""), "Split": test["split"]}
+        text |= {"Score": test["score"], "Pair": f"{test['label']} against {test['other']}"}
+        text |= {"Mean difference": "–" if test["mean"] is None else signed(test["mean"])}
+        text |= {"n": f"{test['n']} {test['unit']}", "Same split": f"{test['same_split']} of {test['shared']}"}
+        text |= {"p": number(test["p"]), "p (Holm)": number(test["p_holm"]), "Verdict": test["verdict"]}
+        texts.append(text)
+    sizes = " or ".join(str(size) for size in sorted({test["family"] for test in tests}))
+    notes = [
+        "Two-sided Wilcoxon signed-rank tests over the seeds both models share or, where the split has folds, over "
+        "folds (each the mean over shared seeds; folds hold other speakers, seeds only repeat them). Over seeds, a "
+        "test speaks of other seeds on the same recordings, not of other speakers.",
+        f"p (Holm) is corrected for the tests of one dataset, split and score ({sizes} of them). “n too small to "
+        "tell”: even if all n differences had one sign, p = 2 / 2^n would stay above 0.05 after the correction.",
+        "Same split: how many of the shared runs were tested on the same utterances. Models with longer segments drop "
+        "more short utterances, and the same seed then draws another split.",
+    ]
+    return render.Section(DataFrame(texts), "Which is better than which", notes)
+
+
+def say_protocols(rows: Sequence[Row]) -> list[str]:
+    """Whether WA and UA fall from protocol to protocol, as they may be expected to."""
+    notes = []
+    for dataset, model in dict.fromkeys((row.cell.dataset, row.cell.model) for row in rows):
+        chain = [
+            (f"{row.cell.split}, {row.cell.rule}", row.rounds.scores().mean(0))
+            for row in rows
+            if (row.cell.dataset, row.cell.model) == (dataset, model) and row.rounds and row.cell.rule != "last"
+        ]
+        rises = [
+            f"{score} rises by {after[i] - before[i]:.2f} from {a} to {b}"
+            for (a, before), (b, after) in itertools.pairwise(chain)
+            for i, score in enumerate(SCORES[:2])
+            if after[i] > before[i]
+        ]
+        if rises:
+            notes.append(f"{model} on {dataset} does not fall along the row as may be expected: {'; '.join(rises)}.")
+        elif len(chain) > 1:
+            notes.append(f"{model} on {dataset}: WA and UA fall or stay all along {' → '.join(a for a, _ in chain)}.")
+    return notes
+
+
+def train_command(name: str, datasets: Sequence[str] | None, settings: dict[str, Any], seeds: int) -> str:
+    """The command that trains what a table lacks."""
+    words = ["python", "sweep.py", "--table", name, "--seeds", str(seeds)]
+    words += ["--datasets", ",".join(datasets)] if datasets else []
+    return shlex.join([*words, *records.flags(settings)])
+
+
+def notes_of(rows: Sequence[Row], command: str) -> list[str]:
+    """What must be said under a table about its rows."""
+    notes = []
+    lacking = [f"{row.cell.name} on {row.cell.dataset}, {row.cell.split}: {row.status}" for row in rows if row.status]
+    if lacking:
+        notes.append(f"`{command}` trains what is missing ({len(lacking)} of {len(rows)} rows).")
+    for row in rows:
+        where = f"{row.cell.name} on {row.cell.dataset}, {row.cell.split}"
+        if row.rounds and row.rounds.incomplete:
+            notes.append(f"{where}: not counted, {row.rounds.left_open}.")
+        if row.rounds and row.interval is None:
+            notes.append(f"{where}: no interval from one seed and one speaker.")
+        elif row.interval and row.interval.over != "speakers and seeds":
+            notes.append(f"{where}: the interval resamples {row.interval.over}.")
+    groups = [row.rounds for row in rows if row.rounds]
+    if repeats := sum(group.repeats for group in groups):
+        notes.append(f"{repeats} runs repeat a seed on another device or thread count and are not counted again.")
+    if any(group.has_folds for group in groups):
+        notes.append(
+            "Folds pooled: scores of the test utterances of all folds put together, each fold at the epoch picked for "
+            "it; mean over folds: the mean of the folds' own scores. n counts seeds with all their folds."
+        )
+    return notes
+
+
+def caption_of(rows: Sequence[Row], settings: dict[str, Any], command: str) -> list[str]:
+    """The caption of a table by name."""
+    groups = [row.rounds for row in rows if row.rounds]
+    scores = "Scores in per cent: mean ± sample standard deviation over n seeds [95 % interval of the mean]."
+    text = [f"{scores} {say_rules(row.cell.rule for row in rows)}"]
+    if any(group.synthetic for group in groups):
+        text.append(SYNTHETIC)
+    text.append(
+        f"Interval: percentile bootstrap, {stats.RESAMPLES} resamples of speakers (each with all test utterances) and "
+        "of seeds, drawn jointly; the picked epochs stay, so it holds nothing of a rule's optimism."
+    )
+    if any(paper_figures(row.group or row.cell) for row in rows):
+        text.append(
+            "Published: Zhu and Li, ICASSP 2022 (results/published.csv); its “micro F1” is the weighted F1 here."
+        )
+    corpora = {(g.dataset, g.corpus, g.corpus_digest[:8], g.first.config["licence"]) for g in groups}
+    text += [f"{dataset}: corpus {name}, digest {digest}; {terms}." for dataset, name, digest, terms in sorted(corpora)]
+    splits = {row.cell.split for row in rows}
+    about = f"Split {splits.pop()}. " if len(splits) == 1 else ""
+    about += f"In every row: {plain(settings)}. " if settings else ""
+    return [*text, f"{about}Made with `{command}`."]
+
+
+def named_table(
+    name: str,
+    found: list[Run],
+    datasets: Sequence[str] | None = None,
+    settings: dict[str, Any] | None = None,
+    rule: str | None = None,
+    corpus: str = "",
+    command: str = "",
+) -> tuple[render.Document, list[Row]]:
+    """A table of TABLES from the runs there are. Raises UserError for an unknown name and a rule that does not fit."""
+    spec = tables.by_name(name)
+    if rule and spec.protocols:
+        raise UserError(f"--rule {rule}: the rows of the table {name} have their own rules; leave the flag out")
+    cells = [replace(cell, rule=rule or cell.rule) for cell in spec.cells(datasets, settings)]
+    if rule == "validation" and any(cell.split == "8:2" for cell in cells):
+        raise records.no_validation("8:2")
+    fitting = [run for run in found if any(tables.runs_of(cell, [run]) for cell in cells)]
+    one_corpus = records.choose_corpus(fitting, corpus)
+    rows = records.leaving_out_broken(lambda usable: tables.find(cells, usable), one_corpus)
+    seeds = max((len(row.rounds.rounds) for row in rows if row.rounds), default=10)
+    more = train_command(name, datasets, settings or {}, seeds)
+    return _document(name, spec, rows, notes_of(rows, more), caption_of(rows, settings or {}, command)), rows
+
+
+def _document(name: str, spec: Table, rows: list[Row], notes: list[str], caption: list[str]) -> render.Document:
+    from pandas import DataFrame
+
+    texts = [line for row in rows for line in lines(row, first_of_model(row, rows) if spec.protocols else None)]
+    columns = ["Dataset", "Model", "Split", "Rule", "Source", *SCORE_NAMES.values(), "n", "Utterances"]
+    columns += ["Speakers", "Splits"]
+    frame = DataFrame([{column: text.get(column, "") for column in columns} for text in texts])
+    frame = frame.drop(columns=[c for c in ("Split", "Rule") if len(set(frame[c]) - {""}) == 1])
+    protocols = say_protocols(rows) if spec.protocols else []
+    sections = [render.Section(frame, notes=[*protocols, *notes])]
+    tests = tables.comparisons(name, rows, spec.against) if spec.compare else []
+    sections += [comparison_section(tests)] if tests else []
+    synthetic = any(row.rounds.synthetic for row in rows if row.rounds)
+    numbers = DataFrame([*tables.numbers(name, rows), *tests])
+    return render.Document(spec.title, caption, sections, numbers, synthetic=synthetic)
+
+
+# ----------------------------------------------------------------------------------------------- utterances
+
+
+def errors(found: Iterable[Run], rule: str = "paper", most: int = 20) -> "DataFrame":
+    """The utterances most often wrong over seeds, at most `most` of each group of runs."""
+    return records.leaving_out_broken(lambda usable: _errors(usable, rule, most), found)
+
+
+def _errors(usable: list[Run], rule: str, most: int) -> "DataFrame":
+    from pandas import DataFrame, concat
+
+    about = ["dataset", "split", "model", "changed", "synthetic"]
+    own = ["name", "path", "speaker", "label", "tested", "wrong", "predictions"]
+    frames = [DataFrame(columns=[*about, *own])]
+    for group in records.group_by_setting(usable, rule):
+        frame = DataFrame(_often_wrong(group)[:most], columns=own)
+        for column in reversed(about):
+            frame.insert(0, column, plain(group.changed) if column == "changed" else getattr(group, column))
+        frames.append(frame)
+    return concat([frame for frame in frames if len(frame)] or frames, ignore_index=True)
+
+
+def _often_wrong(group: Group) -> list[tuple[str, str, str, str, int, int, str]]:
+    """(name, path, speaker, label, times tested, times wrong, predictions) of what was ever wrong, worst first."""
+    predictions: dict[tuple[str, str, str, int], Counter[int]] = {}
+    for run in group.runs:
+        part = run.part("test")
+        columns = (part.names, part.paths, part.speakers, part.labels)
+        keys = zip(*(column.tolist() for column in columns), strict=True)
+        for key, guess in zip(keys, part.logits[run.pick(group.rule)].argmax(1).tolist(), strict=True):
+            predictions.setdefault(key, Counter())[guess] += 1
+    found = []
+    for (name, file, speaker, label), counts in predictions.items():
+        ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+        said = ", ".join(f"{group.classes[guess]} {n}" for guess, n in ranked)
+        tested = counts.total()
+        found.append((name, file, speaker, group.classes[label], tested, tested - counts[label], said))
+    return sorted((row for row in found if row[5]), key=lambda row: (-row[5], row[4], row[0]))
+
+
+def errors_document(found: list[Run], rule: str, most: int, command: str) -> render.Document:
+    """The utterances most often wrong, a table for each group of runs."""
+    every = errors(found, rule, most)
+    sections = []
+    for about, own in every.groupby(["dataset", "split", "model", "changed", "synthetic"], sort=False):
+        dataset, split, model, changed, synthetic = about
+        more = (f", {changed}" if changed else "") + (", SYNTHETIC" if synthetic else "")
+        frame = own[["name", "speaker", "label", "tested", "wrong", "predictions", "path"]].astype(str)
+        sections.append(render.Section(frame.rename(columns=str.capitalize), f"{model} on {dataset}, {split}{more}"))
+    caption = [
+        f"The {most} utterances most often wrong over seeds; paths as in the corpus. {say_rules([rule])}",
+        f"Made with `{command}`.",
+    ]
+    synthetic = any(run.synthetic for run in found)
+    return render.Document("Utterances most often wrong", caption, sections, every, synthetic=synthetic)
+
+
+# ------------------------------------------------------------------------------------------------- the audit
+
+
+def audit_folders(root: Path, name: str | None, datasets: Sequence[str] | None) -> list[Path]:
+    """Every run folder, or those behind a table, told by their paths: a configuration may be what is wrong."""
+    every = records.folders(root)
+    if name is None:
+        wanted_datasets = [dataset_folder(dataset) for dataset in datasets or ()]
+        return [folder for folder in every if not wanted_datasets or folder.parts[-5] in wanted_datasets]
+    wanted = set()
+    for cell in tables.by_name(name).cells(datasets):
+        for split in {cell.split, "8:2"} if cell.split == "8:1:1" else {cell.split}:
+            wanted.add((dataset_folder(cell.dataset), split.replace(":", "-"), cell.model))
+    return [folder for folder in every if folder.parts[-5:-2] in wanted]
+
+
+def audit(root: Path, name: str | None = None, datasets: Sequence[str] | None = None) -> int:
+    """Print what is wrong with the run folders behind a table, or with all. Returns the exit status."""
+    from audit import problems
+
+    checked = audit_folders(root, name, datasets)
+    if not checked:
+        raise UserError(f"{root} holds no run folder to audit")
+    bad = 0
+    for folder in checked:
+        found = problems(folder)
+        bad += bool(found)
+        for problem in found:
+            print(f"{folder.relative_to(root)}: {problem}")
+    print(
+        f"{len(checked)} run folders checked (finished; configuration and hash; split digest; predictions against the "
+        f"scores of every epoch): {bad or 'none'} with a problem"
+    )
+    return 1 if bad else 0
+
+
+# ------------------------------------------------------------------------------------------------ command line
+
+
+def setting(text: str) -> tuple[str, Any]:
+    """`epochs=10` -> ("epochs", 10)"""
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise UserError(f"--set {text}: write SETTING=VALUE, as in --set epochs=10")
+    try:
+        return key, json.loads(value)
+    except ValueError:
+        return key, value
+
+
+def command_line() -> ArgumentParser:
+    """The parser of this command."""
+    parser = cli.parser(description=__doc__)
+    what = parser.add_argument_group("what to print", "The table of all finished runs, or one of these.")
+    what.add_argument("--table", metavar="NAME", help=", ".join(TABLES))
+    one = what.add_mutually_exclusive_group()
+    one.add_argument("--figure", metavar="NAME", help="confusion, tsne, curves or alpha, as PDF and PNG")
+    one.add_argument("--errors", action="store_true", help="the utterances most often wrong over seeds")
+    one.add_argument("--audit", action="store_true", help="check every run folder, or those behind --table")
+    add = parser.add_argument_group("of which runs").add_argument
+    add("--runs", type=Path, metavar="DIR", help=f"the runs folder (default: {path.RUNS}, set in path.py)")
+    add("--rule", choices=list(RULES), help="which epoch is reported (default: paper; a table has its own)")
+    names: dict[str, Any] = {"type": recipes.comma_list, "metavar": "A,B,.."}
+    add("--dataset", "--datasets", help="only these datasets; with --table, instead of the table's own", **names)
+    add("--split", help="only these splits; 8:1:1 is also read from runs of 8:2", **names)
+    add("--model", help="only these models", **names)
+    changed = "only runs with this setting instead of the recipe's, as epochs=10; may be repeated"
+    add("--set", type=setting, action="append", metavar="SETTING=VALUE", help=changed)
+    add("--corpus", default="", metavar="DIGEST", help="only runs on the corpus whose digest starts so")
+    add = parser.add_argument_group("output").add_argument
+    add("--format", choices=list(render.FORMATS), default="md", help="(default: md)")
+    add("--output", type=Path, metavar="PATH", help="file to write; with --figure a folder (default: results/figures)")
+    add("--most", type=int, default=20, metavar="N", help="with --errors: how many (default: 20)")
+    return parser
+
+
+def write(document: render.Document, args: Namespace) -> None:
+    """Print a document in the format asked for, or write it to a file."""
+    text = render.FORMATS[args.format](document)
+    if args.output is None:
+        print(text, end="")
+    else:
+        write_text(args.output, text)
+        print(args.output)
+
+
+def print_table(args: Namespace, found: list[Run], command: str) -> None:
+    """--table NAME"""
+    for flag in ("model", "split"):
+        if getattr(args, flag):
+            raise UserError(f"--{flag}: the table {args.table} has its own; --dataset alone replaces a table's")
+    document, rows = named_table(args.table, found, args.dataset, args.set, args.rule, args.corpus, command)
+    if args.format == "html":
+        import figures
+
+        document.images = figures.images(TABLES[args.table].figures, rows)
+    write(document, args)
+
+
+def main() -> int:
+    """`python report.py`"""
+    args = command_line().parse_args()
+    args.set = dict(args.set or [])
+    root, command = (args.runs or path.RUNS).absolute(), shlex.join(["python", "report.py", *sys.argv[1:]])
+    if args.most < 1:
+        raise UserError(f"--most {args.most}: must be at least 1")
+    if args.table and (args.figure or args.errors):
+        raise UserError(f"--table {args.table}: goes with --audit only, not with --figure or --errors")
+    if args.audit:
+        return audit(root, args.table, args.dataset)
+    found, begun = runs(root), records.unfinished(root)
+    if args.table:
+        if begun:
+            warn(f"{begun} unfinished run{'s are' if begun > 1 else ' is'} not counted")
+        print_table(args, found, command)
+        return 0
+    if not found:
+        also = f" ({begun} unfinished)" if begun else ""
+        raise UserError(
+            f"{root} holds no finished run{also}: train some with `bash run`, or with `bash scripts/demo` on synthetic "
+            "data, or name another folder with --runs"
+        )
+    args.rule = args.rule or "paper"
+    chosen = select(found, args)
+    if args.figure:
+        import figures
+
+        print("\n".join(str(file) for file in figures.make(args.figure, chosen, args)))
+    elif args.errors:
+        write(errors_document(chosen, args.rule, args.most, command), args)
+    else:
+        write(overview(chosen, args.rule, begun, command), args)
+    return 0
+
+
+if __name__ == "__main__":
+    cli.run_main(main)

@@ -1,0 +1,135 @@
+"""Intervals and tests: what several seeds and several speakers allow to be said.
+
+An interval answers "what if other speakers and other seeds had been drawn"; a test answers "is A better than B".
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+LEVEL = 0.05
+RESAMPLES = 2000
+
+
+def mean_sd(values: NDArray[np.float64]) -> tuple[float, float | None]:
+    """Mean and sample standard deviation (n - 1) of `(n,)`; no deviation for n = 1."""
+    return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None
+
+
+def scores_of(confusions: NDArray) -> NDArray[np.float64]:
+    """WA, UA, macro F1, weighted F1 in per cent `(..., 4)` of confusion counts `(..., C, C)`.
+
+    As `metrics.from_confusion` defines them; NaN where nothing is counted.
+    """
+    right = np.diagonal(confusions, axis1=-2, axis2=-1).astype(float)
+    support, chosen = confusions.sum(-1), confusions.sum(-2)
+    total, occurs, named = support.sum(-1), support > 0, (support > 0) | (chosen > 0)
+    recall = np.divide(right, support, out=np.zeros_like(right), where=occurs)
+    f1 = np.divide(2 * right, support + chosen, out=np.zeros_like(right), where=named)
+    with np.errstate(invalid="ignore"):
+        wa, weighted_f1 = right.sum(-1) / total, (f1 * support).sum(-1) / total
+        ua, macro_f1 = recall.sum(-1) / occurs.sum(-1), f1.sum(-1) / named.sum(-1)
+    return 100 * np.stack([wa, ua, macro_f1, weighted_f1], axis=-1)
+
+
+@dataclass(frozen=True)
+class Interval:
+    """The 95 % interval of each of the four scores' means, and over what it was resampled."""
+
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+    over: str
+
+
+def interval(confusions: NDArray, resamples: int = RESAMPLES, seed: int = 2021) -> Interval | None:
+    """95 % percentile bootstrap interval of each score's mean over seeds, from counts `(S seeds, P speakers, C, C)`.
+
+    Every resample draws P of the P speakers with replacement, each with all of that speaker's test utterances in every
+    seed, and independently S of the S seeds with replacement; it scores each drawn seed on the drawn speakers and takes
+    the mean. Speakers and seeds are crossed (Owen, "The pigeonhole bootstrap", 2007): a hard speaker is hard in every
+    seed, and counting S x P independent observations would make the interval too narrow. The epoch stays the one that
+    was picked: an interval knows nothing of a rule's optimism. With one speaker seeds alone are drawn, with one seed
+    speakers alone; with one of each there is no interval.
+    """
+    seeds, speakers = confusions.shape[:2]
+    if seeds == 1 and speakers == 1:
+        return None
+    generator = np.random.default_rng(seed)
+    speaker_counts = generator.multinomial(speakers, np.full(speakers, 1 / speakers), resamples)  # (B, P)
+    seed_counts = generator.multinomial(seeds, np.full(seeds, 1 / seeds), resamples)  # (B, S)
+    scores = scores_of(np.tensordot(speaker_counts.astype(float), confusions.astype(float), axes=(1, 1)))  # (B, S, 4)
+    heard = ~np.isnan(scores[..., 0])  # not where none of the drawn speakers is tested by that seed
+    weights = seed_counts * heard
+    drawn = weights.sum(1) > 0
+    means = np.einsum("bs,bsk->bk", weights[drawn], np.nan_to_num(scores[drawn])) / weights[drawn].sum(1)[:, None]
+    low, high = np.quantile(means, [LEVEL / 2, 1 - LEVEL / 2], axis=0)
+    over = "seeds (one speaker)" if speakers == 1 else "speakers (one seed)" if seeds == 1 else "speakers and seeds"
+    return Interval(low, high, over)
+
+
+def smallest_p(n: int) -> float:
+    """The smallest two-sided p the signed-rank test can reach with `n` pairs: all of one sign, 2 cases of 2^n."""
+    return min(1.0, 2.0 ** (1 - n))
+
+
+def signed_rank(differences: NDArray[np.float64]) -> tuple[float, int]:
+    """Wilcoxon's signed-rank test of paired differences `(n,)`: two-sided p, the sign with the larger rank sum (or 0).
+
+    Differences of zero are dropped (Wilcoxon's way). p is exact up to 50 pairs, or 13 where differences tie, and from
+    the normal approximation beyond, as SciPy does it. Differences are compared to 1e-9.
+    """
+    from scipy.stats import rankdata, wilcoxon
+
+    rounded = np.round(differences, 9)
+    left = rounded[rounded != 0]
+    if len(left) == 0:
+        return 1.0, 0
+    balance = float((np.sign(left) * rankdata(np.abs(left))).sum())
+    return float(wilcoxon(left).pvalue), int(np.sign(balance))
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """Holm's adjusted p values, in the order given: from the smallest up, times the number left, never falling."""
+    adjusted, highest = [0.0] * len(p), 0.0
+    for rank, i in enumerate(sorted(range(len(p)), key=lambda i: p[i])):
+        highest = max(highest, min(1.0, (len(p) - rank) * p[i]))
+        adjusted[i] = highest
+    return adjusted
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One paired test of a family."""
+
+    n: int
+    difference: float | None  # mean of first minus second
+    p: float | None
+    adjusted: float | None
+    verdict: str
+
+
+def _verdict(p: list[float], i: int, n: int, sign: int, names: tuple[str, str]) -> str:
+    reachable = holm([*p[:i], smallest_p(n), *p[i + 1 :]])[i]  # had this pair been as clear as n allows
+    if reachable > LEVEL:
+        return "n too small to tell"
+    if holm(p)[i] > LEVEL or sign == 0:
+        return "no difference shown"
+    return f"{names[0] if sign > 0 else names[1]} is better"
+
+
+def compare(pairs: Sequence[tuple[tuple[str, str], NDArray[np.float64]]]) -> list[Comparison]:
+    """A family of paired tests, Holm-corrected together: of each two names and the differences `(n,)`, first - second.
+
+    Pairs without shared seeds or folds are not tested and not counted in the family.
+    """
+    tested = [(names, d) for names, d in pairs if len(d)]
+    results = [signed_rank(d) for _, d in tested]
+    p = [value for value, _ in results]
+    adjusted = holm(p)
+    found = iter(
+        Comparison(len(d), float(d.mean()), p[i], adjusted[i], _verdict(p, i, len(d), results[i][1], names))
+        for i, (names, d) in enumerate(tested)
+    )
+    return [next(found) if len(d) else Comparison(0, None, None, None, "nothing shared to compare") for _, d in pairs]

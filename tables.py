@@ -1,0 +1,332 @@
+"""The tables by name: what each row is made of, the paper's figures, and the numbers run folders give.
+
+A table is an entry of TABLES. Its rows say which runs they take; nothing else needs to know about it.
+"""
+
+import csv
+import functools
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import path
+import recipes
+import stats
+from cli import UserError
+from metrics import SCORES
+from records import Group, Run, derive811, plain
+
+IEMOCAP = ("impro", "script", "all")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One row of a table: the runs it is made of, and the rule."""
+
+    label: str
+    model: str
+    split: str = "8:2"
+    rule: str = "paper"
+    changed: dict[str, Any] = field(default_factory=dict)  # against the model's recipe
+    dataset: str = ""
+
+    @property
+    def name(self) -> str:
+        """The label, with the network's name where it does not say it."""
+        return self.label if self.model in self.label else f"{self.label} ({self.model})"
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows, repeated for each dataset."""
+
+    title: str
+    rows: tuple[Cell, ...]
+    datasets: tuple[str, ...] = IEMOCAP
+    compare: bool = True  # test which row is better than which
+    against: str | None = None  # the one label that the others are tested against; else all pairs
+    protocols: bool = False  # rows of one model differ in split and rule, and are compared with the first of them
+    figures: tuple[str, ...] = ("confusion", "curves")
+
+    def cells(self, datasets: Sequence[str] | None = None, settings: dict[str, Any] | None = None) -> list[Cell]:
+        """The rows for these datasets, with these settings changed in all of them. Raises UserError."""
+        return [
+            replace(row, dataset=dataset, changed=resolve(row.model, {**row.changed, **(settings or {})}))
+            for dataset in datasets or self.datasets
+            for row in self.rows
+        ]
+
+
+def resolve(model: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """Those of the settings that differ from the model's recipe, as a run records them. Raises UserError."""
+    try:
+        changed = recipes.config_for(model, **settings).changed()
+    except TypeError as error:
+        raise UserError(f"--set {plain(settings)}: {error}") from None
+    return json.loads(json.dumps(changed))
+
+
+COMPARED = {"APCNN": "APCNN", "MHCNN": "MACNN", "AACNN": "AACNN", "GLAM": "GLAM"}  # the paper's name: the network's
+ABLATED = {
+    "GLAM": "GLAM",
+    "Multi-scale": "ResMultiConv3",
+    "Multi-scale + MHA": "MHResMultiConv3",
+    "Multi-scale + AA": "AAResMultiConv3",
+    "MHCNN": "MACNN",
+    "AACNN": "AACNN",
+    "GLAM without short-cuts": "gMLPMultiConv",
+    "GLAM without multi-scale, 3×3": "gMLPResConv3",
+    "GLAM without multi-scale, 5×5": "gMLPResConv5",
+}
+ALPHAS = (0, 0.3, 0.5, 0.8, 1, 2, 3)
+PROTOCOLS = (
+    ("8:2", "paper"),
+    ("8:2", "last"),
+    ("8:1:1", "validation"),
+    ("session", "validation"),
+    ("speaker", "validation"),
+)
+
+
+def _rows(names: Iterable[tuple[str, str]], *protocols: tuple[str, str]) -> tuple[Cell, ...]:
+    return tuple(Cell(label, model, split, rule) for split, rule in protocols for label, model in names)
+
+
+def _alpha(alpha: float) -> Cell:
+    return Cell(f"GLAM, α = {alpha:g}", "GLAM", changed={"alpha": alpha})
+
+
+TABLES = {
+    "comparison": Table("Comparison of models", _rows(COMPARED.items(), ("8:2", "paper"))),
+    "ablation": Table("Ablation of GLAM", _rows(ABLATED.items(), ("8:2", "paper")), ("impro",), against="GLAM"),
+    "alpha": Table(
+        "GLAM against mixup's α",
+        tuple(map(_alpha, ALPHAS)),
+        ("impro",),
+        against=_alpha(recipes.GLAM.alpha).label,
+        figures=("alpha",),
+    ),
+    "split811": Table("Comparison of models, split 8:1:1", _rows(COMPARED.items(), ("8:1:1", "validation"))),
+    "speaker_independent": Table(
+        "Comparison of models on sessions and speakers not heard in training",
+        _rows(COMPARED.items(), ("session", "validation"), ("speaker", "validation")),
+    ),
+    "protocols": Table(
+        "What choosing the epoch on the test set, and sharing speakers, is worth",
+        tuple(row for name in reversed(COMPARED.items()) for row in _rows([name], *PROTOCOLS)),
+        ("impro",),
+        compare=False,
+        protocols=True,
+        figures=(),
+    ),
+}
+
+
+def by_name(name: str) -> Table:
+    """The table called `name`. Raises UserError with the choices."""
+    if name not in TABLES:
+        raise UserError(f"--table {name}: choose one of {', '.join(TABLES)}")
+    return TABLES[name]
+
+
+def jobs(
+    name: str, datasets: Sequence[str] | None = None, settings: dict[str, Any] | None = None
+) -> list[dict[str, Any]]:
+    """What a table needs trained: {model, dataset, split, changed} of each of its rows, each once.
+
+    A row of the split 8:1:1 is made from runs of 8:2, which train on the same utterances. Raises UserError.
+    """
+    found: list[dict[str, Any]] = []
+    for cell in by_name(name).cells(datasets, settings):
+        split = "8:2" if cell.split == "8:1:1" else cell.split
+        job = {"model": cell.model, "dataset": cell.dataset, "split": split, "changed": cell.changed}
+        found += [job] if job not in found else []
+    return found
+
+
+# ------------------------------------------------------------------------------------------ the paper's figures
+
+
+@functools.cache
+def published() -> dict[tuple[str, str, str, str], dict[str, tuple[float, float]]]:
+    """The paper's: (split, dataset, model, changed settings as text) -> score -> mean and standard deviation."""
+    datasets = {"Improvisation": "impro", "Script": "script", "Full": "all"}
+    found = {}
+    with open(path.ROOT / "results" / "published.csv", newline="", encoding="utf-8") as f:
+        for row in csv.DictReader(f):
+            model = {**COMPARED, **ABLATED}[row["model"]]
+            split = "8:1:1" if row["table"] == "split-8:1:1" else "8:2"
+            key = (split, datasets[row["dataset"]], model, plain(resolve(model, {"alpha": float(row["alpha"])})))
+            found[key] = {score: (float(row[f"{score}_mean"]), float(row[f"{score}_std"])) for score in SCORES}
+    return found
+
+
+def paper_figures(of: Group | Cell) -> dict[str, tuple[float, float]]:
+    """The published mean and deviation of each score of a row; empty where there is none that is comparable."""
+    if of.rule != {"8:2": "paper", "8:1:1": "validation"}.get(of.split):
+        return {}
+    if isinstance(of, Group) and (of.synthetic or of.corpus != "IEMOCAP"):
+        return {}
+    return published().get((of.split, of.dataset, of.model, plain(of.changed)), {})
+
+
+# -------------------------------------------------------------------------------------------- what runs give
+
+
+def dataset_folder(dataset: str) -> str:
+    """What a dataset is called in the runs folder: a CSV file by its stem, as data.py has it."""
+    return re.sub(r"[^A-Za-z0-9._-]", "_", Path(dataset).stem if dataset.lower().endswith(".csv") else dataset)
+
+
+def runs_of(cell: Cell, found: Iterable[Run]) -> list[Run]:
+    """The runs a row is made of; for 8:1:1 also those of 8:2, one for each seed."""
+    key = (dataset_folder(cell.dataset), cell.model, cell.changed)
+    same = [run for run in found if (run.dataset, run.model, run.changed) == key]
+    own = [run for run in same if run.split == cell.split]
+    if cell.split != "8:1:1":
+        return own
+    seeds = {run.seed for run in own}
+    return own + [derive811(run) for run in same if run.split == "8:2" and run.seed not in seeds]
+
+
+@dataclass
+class Row:
+    """A cell with what was found for it."""
+
+    cell: Cell
+    group: Group | None
+    interval: stats.Interval | None = None
+    speakers: int = 0
+
+    @property
+    def rounds(self) -> Group | None:
+        """The group, if it has a seed with all its folds."""
+        return self.group if self.group and self.group.rounds else None
+
+    @property
+    def status(self) -> str:
+        """`missing`, which folds are missing, or nothing."""
+        return "missing" if self.group is None else "" if self.rounds else self.group.left_open
+
+
+def find(cells: Iterable[Cell], found: Sequence[Run]) -> list[Row]:
+    """Every cell with its group and its interval. Raises BrokenRecord."""
+    rows = []
+    for cell in cells:
+        own = runs_of(cell, found)
+        row = Row(cell, Group(own, cell.rule) if own else None)
+        if row.rounds:
+            counts, speakers = row.rounds.confusions()
+            row.interval, row.speakers = stats.interval(counts), len(speakers)
+        rows.append(row)
+    return rows
+
+
+def measure(group: Group, how: str, interval: stats.Interval | None = None) -> list[dict[str, Any]]:
+    """One record a score: ours, its interval, the paper's, the difference. `how`: folds `pooled` or `averaged`."""
+    values, paper = group.scores(how), paper_figures(group)
+    found = []
+    for i, score in enumerate(SCORES):
+        mean, sd = stats.mean_sd(values[:, i])
+        row: dict[str, Any] = {"score": score, "mean": mean, "sd": sd, "n": len(values)}
+        if interval and how == "pooled":
+            row |= {"low": interval.low[i], "high": interval.high[i], "resampled": interval.over}
+        if score in paper:
+            published_mean, published_sd = paper[score]
+            row |= {"published_mean": published_mean, "published_sd": published_sd, "difference": mean - published_mean}
+        found.append(row)
+    return found
+
+
+def numbers(name: str, rows: Iterable[Row]) -> list[dict[str, Any]]:
+    """The CSV's records of a table: one for each row, way to put folds together, and score."""
+    found = []
+    for row in rows:
+        cell, group = row.cell, row.rounds
+        about: dict[str, Any] = {"table": name, "kind": "score", "dataset": cell.dataset, "label": cell.label}
+        about |= {"model": cell.model, "split": cell.split, "rule": cell.rule, "changed": plain(cell.changed)}
+        about |= {"status": row.status or "ok"}
+        if group is None:
+            paper = paper_figures(row.group or cell)
+            for score in SCORES:
+                mean_sd = dict(zip(("published_mean", "published_sd"), paper.get(score, ()), strict=False))
+                found.append({**about, "score": score, "n": 0, **mean_sd})
+            continue
+        about |= {"synthetic": group.synthetic, "corpus": group.corpus, "corpus_digest": group.corpus_digest}
+        about |= {"utterances": group.utterances, "speakers": row.speakers, "splits": group.splits}
+        for how in group.hows:
+            folds = how if group.has_folds else ""
+            found += [{**about, "folds": folds, **record} for record in measure(group, how, row.interval)]
+    return found
+
+
+# ------------------------------------------------------------------------------------------ which is better
+
+
+@dataclass(frozen=True)
+class Pair:
+    """What two groups share."""
+
+    differences: NDArray[np.float64]  # (n, 4), first minus second, of each shared unit
+    shared: int  # runs of the same seed and fold
+    same_split: int  # of those, how many were tested on the same utterances after training on the same
+
+
+def paired(a: Group, b: Group) -> Pair:
+    """Differences of the four scores over shared units.
+
+    A unit is a seed; with folds it is a fold (other speakers), its scores averaged over the shared seeds.
+    """
+    ours, theirs = ({(run.seed, run.fold): run for run in group.runs} for group in (a, b))
+    shared = sorted(ours.keys() & theirs.keys(), key=lambda key: (key[0], key[1] or 0))
+    units: dict[int, list[list[float]]] = {}
+    for seed, fold in shared:
+        one, other = ours[seed, fold].scores(a.rule), theirs[seed, fold].scores(b.rule)
+        units.setdefault(seed if fold is None else fold, []).append([one[s] - other[s] for s in SCORES])
+    differences = np.array([np.mean(unit, axis=0) for unit in units.values()]).reshape(-1, len(SCORES))
+    same = sum(ours[key].split_digest == theirs[key].split_digest for key in shared)
+    return Pair(differences, len(shared), same)
+
+
+def comparisons(name: str, rows: Iterable[Row], against: str | None) -> list[dict[str, Any]]:
+    """Paired tests of WA and UA; a family is what shares dataset, split, rule and score."""
+    families: dict[tuple[str, str, str], dict[str, Group]] = {}
+    for row in rows:
+        if row.rounds:
+            key = (row.cell.dataset, row.cell.split, row.cell.rule)
+            families.setdefault(key, {})[row.cell.label] = row.rounds
+    found = []
+    for key, groups in families.items():
+        labels = list(groups)
+        names = [(a, b) for i, a in enumerate(labels) for b in labels[i + 1 :]]
+        if against is not None:
+            names = [(against, b) for b in labels if b != against and against in groups]
+        found += _family(name, key, groups, names)
+    return found
+
+
+def _family(
+    table: str, key: tuple[str, str, str], groups: dict[str, Group], names: list[tuple[str, str]]
+) -> list[dict[str, Any]]:
+    pairs = [paired(groups[a], groups[b]) for a, b in names]
+    found = []
+    for i, score in enumerate(SCORES[:2]):
+        tests = stats.compare([(name, pair.differences[:, i]) for name, pair in zip(names, pairs, strict=True)])
+        size = sum(test.n > 0 for test in tests)
+        for (a, b), pair, test in zip(names, pairs, tests, strict=True):
+            record: dict[str, Any] = {
+                "table": table,
+                "kind": "comparison",
+                **dict(zip(("dataset", "split", "rule"), key, strict=True)),
+            }
+            record |= {"label": a, "model": groups[a].model, "other": b, "score": score, "mean": test.difference}
+            record |= {"n": test.n, "unit": "folds" if groups[a].has_folds else "seeds", "p": test.p}
+            record |= {"p_holm": test.adjusted, "family": size, "verdict": test.verdict, "shared": pair.shared}
+            found.append({**record, "same_split": pair.same_split, "synthetic": groups[a].synthetic})
+    return found

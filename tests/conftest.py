@@ -1,0 +1,82 @@
+"""Fixtures every test file shares: the reference numbers, EMO-DB where it is at hand, a small synthetic corpus."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def golden() -> dict:
+    """Numbers of the published code to match (models, features, split, run), for torch 2.11 on a CPU."""
+    return json.loads((Path(__file__).parent / "golden.json").read_text())
+
+
+@pytest.fixture(scope="session")
+def emodb() -> Path:
+    """EMO-DB's folder of 535 wave files; set EMODB to it."""
+    folder = Path(os.environ.get("EMODB", ROOT.parent / "shared" / "data" / "emodb" / "wav"))
+    if not (folder / "03a01Fa.wav").is_file():
+        pytest.skip("needs EMO-DB: set the environment variable EMODB to its folder of wave files")
+    return folder.resolve()
+
+
+@pytest.fixture(scope="session")
+def emodb_iemocap(emodb: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """EMO-DB laid out as an IEMOCAP release: real recordings through every step that reads IEMOCAP."""
+    out = tmp_path_factory.mktemp("emodb") / "IEMOCAP_full_release"
+    subprocess.run([sys.executable, "-m", "corpora.emodb_as_iemocap", emodb, out], cwd=ROOT, check=True, capture_output=True)
+    return out
+
+
+@pytest.fixture(scope="session")
+def small_release(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A synthetic IEMOCAP-shaped release of some 60 utterances. Read only: copy it to change it."""
+    out = tmp_path_factory.mktemp("synthetic") / "IEMOCAP_full_release"
+    subprocess.run(
+        [sys.executable, "-m", "corpora.synthetic", out, "--utterances", "60"], cwd=ROOT, check=True, capture_output=True
+    )
+    return out
+
+
+@pytest.fixture(scope="session")
+def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A feature cache that tests share: the same features are extracted once."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def here(small_release: Path, shared_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The small release as IEMOCAP, with a runs folder of the test's own (returned), in this process and its children."""
+    import data
+    import path
+
+    for name, folder in (("IEMOCAP", small_release), ("CACHE", shared_cache), ("RUNS", tmp_path / "runs")):
+        monkeypatch.setattr(path, name, folder)
+        monkeypatch.setenv(name if name == "IEMOCAP" else f"GLAM_{name}", str(folder))
+    data.forget()
+    return tmp_path / "runs"
+
+
+class Command:
+    """Runs a command of the repository as a user would, in a process of its own."""
+
+    def __call__(self, *words: object, status: int = 0, cwd: Path = ROOT, **kwargs) -> subprocess.CompletedProcess[str]:
+        first = [sys.executable] if str(words[0]).endswith(".py") else []
+        done = subprocess.run(
+            [*first, *map(str, words)], cwd=cwd, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=600, **kwargs
+        )
+        assert done.returncode == status, f"{words} gave {done.returncode}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+        assert "Traceback" not in done.stderr, done.stderr[-3000:]
+        return done
+
+
+@pytest.fixture(scope="session")
+def command() -> Command:
+    """`command("train.py", "--epochs", 1)` -> the completed process; its exit status is checked, and that it shows no traceback."""
+    return Command()

@@ -1,0 +1,320 @@
+"""Figures are drawn from run folders made by hand; what they show is checked in the drawing, not in the pixels alone."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from argparse import Namespace
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from made_runs import CLASSES, make_run
+from safetensors.torch import save_file
+
+import data
+import figures
+import models
+import recipes
+import records
+import report
+import tables
+import train
+from cli import UserError
+from corpora import Utterance
+from files import write_json
+
+LABELS = [0, 0, 1, 1, 2, 2, 3, 3]
+RIGHT, SOME = LABELS, [0, 1, 1, 1, 2, 0, 3, 3]
+
+
+def arguments(**given: Any) -> Namespace:
+    return Namespace(**{"rule": "paper", "set": {}, "model": None, "output": None, **given})
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> list[records.Run]:
+    """Two models, three seeds, four epochs."""
+    for seed in range(3):
+        for model in ("GLAM", "MACNN"):
+            last = RIGHT if seed == 0 and model == "GLAM" else SOME
+            make_run(tmp_path / "runs", [[0] * 8, SOME, SOME, last], LABELS, model=model, seed=seed)
+    return report.runs(tmp_path / "runs")
+
+
+def is_drawn(file: Path) -> bool:
+    """Whether a file is a figure with something in it."""
+    if file.suffix == ".pdf":
+        return file.read_bytes().startswith(b"%PDF-") and file.stat().st_size > 5000
+    from matplotlib.image import imread
+
+    pixels = imread(file)
+    return (
+        pixels.shape[0] > 300
+        and pixels.shape[1] > 300
+        and len(np.unique(pixels.reshape(-1, pixels.shape[2]), axis=0)) > 50
+    )
+
+
+def texts(drawn: figures.Drawn) -> list[str]:
+    """Every text in a figure."""
+    from matplotlib.text import Text
+
+    return [text.get_text() for text in drawn.figure.findobj(Text) if text.get_text()]
+
+
+@pytest.mark.parametrize("name", ["confusion", "curves"])
+def test_written_as_pdf_and_png(runs: list[records.Run], tmp_path: Path, name: str) -> None:
+    files = figures.make(name, runs, arguments(output=tmp_path / "out"))
+    rule = "-paper" if name == "confusion" else ""
+    assert [file.name for file in files] == [f"{name}-impro-8-2{rule}.pdf", f"{name}-impro-8-2{rule}.png"]
+    assert all(is_drawn(file) for file in files)
+    before = [file.read_bytes() for file in files]
+    assert [file.read_bytes() for file in figures.make(name, runs, arguments(output=tmp_path / "out"))] == before
+
+
+def test_confusion_shows_row_per_cent_and_counts_under_the_right_names(runs: list[records.Run]) -> None:
+    groups = figures.complete_groups([run for run in runs if run.model == "GLAM"], "paper")
+    drawn = figures.confusion(groups)
+    # seed 0 picks the epoch without a fault, the others `SOME`: of 3 x 2 neutral ones 4 are right and 2 said sad;
+    # of the angry ones 4 right and 2 said neutral
+    axis = drawn.figure.axes[0]
+    cells = np.array([text.get_text() for text in axis.texts]).reshape(4, 4)
+    assert cells[0].tolist() == ["66.7\n(4)", "33.3\n(2)", "0.0\n(0)", "0.0\n(0)"]
+    assert cells[2].tolist() == ["33.3\n(2)", "0.0\n(0)", "66.7\n(4)", "0.0\n(0)"]
+    assert [label.get_text() for label in axis.get_yticklabels()] == CLASSES
+    assert [label.get_text() for label in axis.get_xticklabels()] == CLASSES
+    assert "a) GLAM, n = 3" in texts(drawn)
+
+
+def test_numbers_stand_out_from_their_cells(runs: list[records.Run]) -> None:
+    from matplotlib import colormaps
+    from matplotlib.colors import to_rgb
+
+    def luminance(colour: Any) -> float:
+        rgb = np.array(to_rgb(colour))
+        return float(np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4) @ [0.2126, 0.7152, 0.0722])
+
+    for percent in np.linspace(0, 100, 101):
+        ink, paper = luminance("black" if percent > 55 else "white"), luminance(colormaps["cividis"](percent / 100)[:3])
+        assert (max(ink, paper) + 0.05) / (min(ink, paper) + 0.05) > 3.9  # WCAG asks 3 of large text, 4.5 of small
+
+
+def test_captions_say_corpus_split_rule_n(runs: list[records.Run]) -> None:
+    groups = figures.complete_groups(runs, "paper")
+    for draw in (figures.confusion, figures.curves):
+        caption = draw(groups).caption
+        assert all(word in caption for word in ("IEMOCAP", "impro", "split 8:2", "n = 3 seeds", "8 test utterances"))
+    assert "rule paper" in figures.confusion(groups).caption and "optimistic" in figures.confusion(groups).caption
+
+
+def test_synthetic_is_said(tmp_path: Path) -> None:
+    make_run(tmp_path, [SOME], LABELS, synthetic=True, corpus="synthetic", dataset="demo")
+    groups = figures.complete_groups(report.runs(tmp_path), "paper")
+    for draw in (figures.confusion, figures.curves):
+        drawn = draw(groups)
+        assert "SYNTHETIC" in drawn.caption and any("SYNTHETIC" in text for text in texts(drawn))
+
+
+def test_curves_are_means_with_bands(runs: list[records.Run]) -> None:
+    drawn = figures.curves(figures.complete_groups(runs, "paper"))
+    loss, wa, _ = drawn.figure.axes
+    lines = {line.get_label(): line for line in wa.lines}
+    # GLAM, epoch 4: WA 100, 75, 75
+    assert lines["GLAM"].get_ydata()[-1] == pytest.approx(250 / 3)
+    assert loss.lines[0].get_ydata() == pytest.approx([1, 1 / 2, 1 / 3, 1 / 4])
+    bottom = min(path.vertices[:, 1].min() for path in wa.collections[0].get_paths())
+    assert bottom == pytest.approx(25)  # epoch 1: all said neutral, 25 % in every seed
+    styles = {(line.get_color(), line.get_linestyle(), line.get_marker()) for line in wa.lines}
+    assert len(styles) == len({style[0] for style in styles}) == len({style[2] for style in styles}) == 2
+
+
+def test_curves_of_one_run(tmp_path: Path) -> None:
+    make_run(tmp_path, [SOME], LABELS)
+    files = figures.make("curves", report.runs(tmp_path), arguments(output=tmp_path / "out"))
+    assert all(is_drawn(file) for file in files)
+
+
+def test_alpha_against_the_published_line(tmp_path: Path) -> None:
+    for alpha in (0, 0.5, 2):
+        for seed, said in enumerate((SOME, RIGHT)):
+            make_run(tmp_path / "runs", [said], LABELS, settings={"alpha": alpha}, seed=seed)
+    found = report.runs(tmp_path / "runs")
+    groups = figures.alpha_groups(found, "paper", {})
+    drawn = figures.alpha(groups)
+    ours, published = (container.lines[0] for container in drawn.figure.axes[0].containers)
+    assert list(ours.get_xdata()) == [0, 0.5, 2] and ours.get_ydata() == pytest.approx([87.5] * 3)
+    assert list(published.get_ydata()) == [80.44, 81.18, 80.80]
+    files = figures.make("alpha", found, arguments(output=tmp_path))
+    assert [file.name for file in files] == ["alpha-impro-8-2-paper.pdf", "alpha-impro-8-2-paper.png"]
+    assert all(is_drawn(file) for file in files)
+
+
+def test_alpha_needs_two_values(runs: list[records.Run]) -> None:
+    with pytest.raises(UserError, match=r"no two values of α; `python sweep.py --table alpha`"):
+        figures.make("alpha", [run for run in runs if run.model == "GLAM"], arguments())
+
+
+def test_alpha_of_another_corpus_has_no_published_line(tmp_path: Path) -> None:
+    for alpha in (0, 0.5):
+        make_run(tmp_path, [SOME], LABELS, settings={"alpha": alpha}, dataset="emodb", corpus="EMO-DB")
+    drawn = figures.alpha(figures.alpha_groups(report.runs(tmp_path), "paper", {}))
+    assert len(drawn.figure.axes[0].containers) == 1 and "published" not in drawn.caption.split("rule")[0]
+
+
+def test_folds_are_pooled(tmp_path: Path) -> None:
+    for fold in (0, 1):
+        make_run(tmp_path, [SOME], LABELS, split="session", fold=fold, folds=2, val=(LABELS, [RIGHT]))
+    drawn = figures.confusion(figures.complete_groups(report.runs(tmp_path), "validation"))
+    assert drawn.figure.axes[0].texts[0].get_text() == "50.0\n(2)" and "with all their folds" in drawn.caption
+    shutil.rmtree(report.runs(tmp_path)[0].folder)
+    with pytest.raises(UserError, match="no seed has all its folds"):
+        figures.make("confusion", report.runs(tmp_path), arguments(rule="validation"))
+
+
+def test_one_dataset_and_split_a_figure(tmp_path: Path) -> None:
+    for dataset in ("script", "all"):
+        make_run(tmp_path, [SOME], LABELS, dataset=dataset)
+    with pytest.raises(UserError, match="--dataset: a figure shows one; name it: all, script"):
+        figures.make("curves", report.runs(tmp_path), arguments())
+    make_run(tmp_path, [SOME], LABELS, dataset="impro")
+    make_run(tmp_path, [SOME], LABELS, dataset="impro", split="dialog", val=(LABELS, [SOME]))
+    assert [(run.dataset, run.split) for run in figures.one_view(report.runs(tmp_path))] == [("impro", "8:2")]
+
+
+def test_published_settings_before_changed_ones(runs: list[records.Run], tmp_path: Path) -> None:
+    make_run(tmp_path / "runs", [SOME], LABELS, settings={"alpha": 2})
+    make_run(tmp_path / "runs", [SOME], LABELS, settings={"epochs": 1}, model="CNN_GAP")
+    shown = figures.as_published(report.runs(tmp_path / "runs"), {})
+    assert {(run.model, records.plain(run.changed)) for run in shown} == {
+        ("CNN_GAP", "epochs=1"),
+        ("GLAM", ""),
+        ("MACNN", ""),
+    }
+
+
+def test_more_than_can_be_told_apart(tmp_path: Path) -> None:
+    for model in models.list_models()[:7]:
+        make_run(tmp_path, [SOME], LABELS, model=model, settings={"augment": "none"})
+    with pytest.raises(UserError, match="at most 6 can be told apart; name some with --model"):
+        figures.make("confusion", report.runs(tmp_path), arguments())
+
+
+def test_seven_styles_differ() -> None:
+    assert len(set(figures.COLOURS)) == len(set(figures.MARKERS)) == len({str(line) for line in figures.LINES}) == 7
+
+
+def test_images_of_a_table(runs: list[records.Run]) -> None:
+    _, rows = report.named_table("comparison", runs)
+    found = figures.images(tables.TABLES["comparison"].figures, rows)
+    assert len(found) == 2  # impro alone has runs
+    assert all(b"<svg" in image.svg and image.caption for image in found)
+    assert figures.images(("alpha",), report.named_table("alpha", runs)[1]) == []
+
+
+def test_no_window_system_is_asked_for() -> None:
+    code = "import figures, sys; assert not {'matplotlib', 'torch', 'sklearn', 'pandas'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], cwd=Path(figures.__file__).parent, check=True)
+    assert "pyplot" not in Path(figures.__file__).read_text()
+
+
+# ---------------------------------------------------------------------------------------------------- t-SNE
+
+
+def test_tsne_says_which_runs_to_repeat(runs: list[records.Run], tmp_path: Path) -> None:
+    fold = make_run(tmp_path / "runs", [SOME], LABELS, model="APCNN", split="session", fold=1, folds=2,
+                    val=(LABELS, [RIGHT]), seed=3, settings={"alpha": 0.3, "class_weights": True})  # fmt: skip
+    with pytest.raises(UserError, match="no weights were kept of APCNN, MACNN, AACNN, GLAM") as error:
+        figures.make("tsne", runs, arguments())
+    lines = str(error.value).splitlines()[1:]
+    assert [line.split() for line in lines] == [
+        ["python", "train.py", "--model", model, "--dataset", "impro", *seed, "--save_model"]
+        for model, seed in (
+            ("MACNN", ["--split", "8:2", "--seed", "0"]),
+            ("GLAM", ["--split", "8:2", "--seed", "0"]),
+            ("APCNN", []),
+            ("AACNN", []),
+        )
+    ]
+    command = figures.repeat_command(records.read_run(fold))
+    assert command.endswith("--split session --seed 3 --fold 1 --alpha 0.3 --class_weights --save_model")
+    given = vars(train.command_line().parse_args(command.split()[2:]))
+    assert (given["alpha"], given["fold"], given["save_model"]) == (0.3, 1, "last")
+
+
+def keep_weights(run: records.Run, model: torch.nn.Module) -> None:
+    """A checkpoint as train.py writes it."""
+    folder = run.folder / "checkpoint"
+    folder.mkdir()
+    save_file(model.state_dict(), folder / "model.safetensors")
+    write_json(folder / "config.json", {**run.config, "rule": "last", "epoch": 4})
+
+
+def test_tsne_takes_one_seed_for_all(runs: list[records.Run]) -> None:
+    for run in runs:
+        if (run.model, run.seed) in (("GLAM", 0), ("GLAM", 2), ("MACNN", 1), ("MACNN", 2)):
+            keep_weights(run, torch.nn.Linear(1, 1))
+    assert [(r.model, r.seed) for r in figures.runs_to_show(runs, ["GLAM", "MACNN"])] == [("GLAM", 2), ("MACNN", 2)]
+
+
+def test_tsne_is_drawn(runs: list[records.Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for run in runs:
+        keep_weights(run, torch.nn.Linear(1, 1))
+    labels = np.repeat(np.arange(4), 15)
+    hidden = (
+        np.random.default_rng(0).normal(size=(60, 20)).astype(np.float32) + 3 * np.eye(20, dtype=np.float32)[labels]
+    )
+    monkeypatch.setattr(figures, "hidden_means", lambda run: (hidden, labels))
+    files = figures.make("tsne", runs, arguments(output=tmp_path, model=["GLAM", "MACNN"]))
+    assert [file.name for file in files] == ["tsne-impro-8-2.pdf", "tsne-impro-8-2.png"]
+    assert all(is_drawn(file) for file in files)
+    shown = [run for run in runs if run.seed == 0]
+    drawn = figures.tsne(shown)
+    assert "GLAM seed 0, epoch 4 (rule last)" in drawn.caption and "b) MACNN" in texts(drawn)
+    assert {text for text in texts(drawn) if text in CLASSES} == set(CLASSES)
+    first, second = (figures.embed(hidden, labels)[0] for _ in range(2))
+    assert (first == second).all() and first.shape == (60, 2)
+
+
+@pytest.mark.parametrize("name", ["GLAM", "MHResMultiConv3", "APCNN"])
+def test_hidden_means(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # 8 utterances of 1 to 3 segments; the run tests u5, u2 and u7, in that order
+    config = replace(recipes.config_for(name), seed=1)
+    generator = np.random.default_rng(3)
+    counts = np.array([1, 2, 3, 1, 2, 3, 1, 2])
+    x = generator.normal(size=(counts.sum(), 26, 57)).astype(np.float32)
+    utterances = tuple(Utterance(f"u{i}", f"/u{i}.wav", "A", "1", "d", "impro", "neu") for i in range(8))
+    corpus = data.Corpus("impro", "IEMOCAP", "", False, tuple(CLASSES), utterances, np.array(LABELS))
+    segments = data.Segments(x, np.cumsum(counts) - counts, counts)
+    loaded = data.Data(corpus, segments, segments, "ab" * 16, (), ())
+    monkeypatch.setattr(data, "load", lambda config, skip_bad=False: loaded)
+    make_run(tmp_path, [[2, 1, 3]], [2, 1, 3], names=["u5", "u2", "u7"], model=name, corpus_digest="ab" * 16)
+    (run,) = report.runs(tmp_path)
+    model: Any = train.make_model(config, (26, 57), 4).eval()
+    keep_weights(run, model)
+    hidden, labels = figures.hidden_means(run)
+    assert labels.tolist() == [2, 1, 3]
+    for row, i in zip(hidden, (5, 2, 7), strict=True):
+        start = segments.starts[i]
+        with torch.inference_mode():
+            expected = model.hidden(torch.from_numpy(x[start : start + counts[i]]).unsqueeze(1)).flatten(1).mean(0)
+        assert row == pytest.approx(expected.numpy(), abs=1e-5)
+    monkeypatch.setattr(data, "load", lambda config, skip_bad=False: replace(loaded, digest="cd" * 16))
+    with pytest.raises(UserError, match="trained on another version of impro"):
+        figures.hidden_means(run)
+
+
+def test_figure_command(runs: list[records.Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = runs[0].folder.parents[4]
+    epochs = [json.loads(line) for line in (runs[0].folder / "epochs.jsonl").read_text().splitlines()]
+    assert len(epochs) == 4
+    done = subprocess.run(
+        [sys.executable, "report.py", "--runs", folder, "--figure", "confusion", "--rule", "last", "--output", tmp_path / "f"],
+        cwd=Path(figures.__file__).parent, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert re.findall(r"confusion-impro-8-2-last\.(\w+)", done.stdout) == ["pdf", "png"]
+    assert all(is_drawn(Path(line)) for line in done.stdout.splitlines())

@@ -1,0 +1,50 @@
+"""Scores against scikit-learn, and the rules that pick an epoch."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, precision_recall_fscore_support, recall_score
+
+import metrics
+
+PAIRS = st.integers(2, 6).flatmap(
+    lambda c: st.tuples(st.just(c), st.lists(st.tuples(st.integers(0, c - 1), st.integers(0, c - 1)), min_size=1, max_size=60))
+)
+
+
+@given(PAIRS)
+def test_scores_are_scikit_learns(case):
+    classes, pairs = case
+    labels, predicted = np.array(pairs).T
+    got = metrics.scores(np.eye(classes)[predicted], labels)
+    present = np.unique(labels)
+    assert got["WA"] == pytest.approx(100 * accuracy_score(labels, predicted))
+    assert got["UA"] == pytest.approx(100 * recall_score(labels, predicted, average="macro", labels=present, zero_division=0))
+    assert got["macroF1"] == pytest.approx(100 * f1_score(labels, predicted, average="macro", zero_division=0))
+    assert got["weightedF1"] == pytest.approx(100 * f1_score(labels, predicted, average="weighted", zero_division=0))
+    assert got["confusion"] == confusion_matrix(labels, predicted, labels=range(classes)).tolist()
+
+
+def test_per_class_is_scikit_learns():
+    rng = np.random.default_rng(0)
+    labels, predicted = rng.integers(0, 4, 200), rng.integers(0, 4, 200)
+    got = metrics.per_class(metrics.confusion_matrix(predicted, labels, 4))
+    precision, recall, f1, support = precision_recall_fscore_support(labels, predicted)
+    for name, expected in (("precision", precision), ("recall", recall), ("f1", f1), ("support", support)):
+        np.testing.assert_allclose(got[name], expected)
+
+
+def test_no_utterances_is_an_error():
+    with pytest.raises(ValueError, match="no utterances"):
+        metrics.scores(np.zeros((0, 4)), np.zeros(0, dtype=int))
+
+
+def test_rules_take_the_earliest_of_equals():
+    def record(test, val):
+        return {"test": {"WA": test[0], "UA": test[1]}, "val": {"WA": val[0], "UA": val[1]}}
+
+    records = [record((50, 50), (80, 60)), record((70, 50), (70, 72)), record((60, 60), (72, 70)), record((55, 50), (0, 0))]
+    assert metrics.pick_epoch(records, "paper") == 1  # 60 = (70 + 50) / 2 = (60 + 60) / 2
+    assert metrics.pick_epoch(records, "validation") == 1  # 71 twice
+    assert metrics.pick_epoch(records, "last") == 3

@@ -1,0 +1,95 @@
+"""The published settings, the flags, and what makes two runs different."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+import recipes
+from cli import UserError
+
+PUBLISHED = {  # reference tables: features, segment, train overlap, test overlap, optimiser, rate, decay, schedule, batch, epochs, mixup
+    "GLAM": ("mfcc", 1.8, 1.6, 1.6, "adam", 1e-3, 1e-6, "exp", 32, 50, 0.5, "none"),
+    "ResMultiConv3": ("mfcc", 1.8, 1.6, 1.6, "adam", 1e-3, 1e-6, "exp", 32, 50, 0.5, "none"),
+    "MHResMultiConv3": ("mfcc", 1.8, 1.6, 1.6, "adam", 1e-3, 1e-6, "exp", 128, 50, 0.5, "none"),
+    "AAResMultiConv3": ("mfcc", 1.8, 1.6, 1.6, "adam", 1e-3, 1e-6, "exp", 128, 50, 0.5, "none"),
+    "MACNN": ("mfcc", 2.0, 1.0, 1.6, "adam", 1e-3, 1e-6, "step", 32, 50, 0.0, "none"),
+    "APCNN": ("spectrogram", 2.0, 1.0, 1.6, "sgd", 0.05, 1e-4, "step", 128, 50, 0.0, "none"),
+    "AACNN": ("melspectrogram", 2.0, 1.0, 1.6, "adam", 1e-4, 0.0, "none", 32, 100, 0.0, "vtlp"),
+}
+
+
+@pytest.mark.parametrize("model", PUBLISHED)
+def test_recipe_is_as_published(model):
+    c = recipes.config_for(model)
+    got = (c.feature, c.segment_length, c.train_overlap, c.test_overlap, c.optimizer, c.learning_rate, c.weight_decay,
+           c.lr_schedule, c.batch_size, c.epochs, c.alpha, c.augment)  # fmt: skip
+    assert got == PUBLISHED[model]
+    assert c.changed() == {}
+
+
+@pytest.mark.parametrize(
+    ("schedule", "scheduler"),
+    [
+        ("exp", lambda o: torch.optim.lr_scheduler.ExponentialLR(o, 0.95)),
+        ("step", lambda o: torch.optim.lr_scheduler.StepLR(o, 10, 0.1)),
+        ("cosine", lambda o: torch.optim.lr_scheduler.CosineAnnealingLR(o, 10)),
+    ],
+)
+@pytest.mark.parametrize("rate", [1e-3, 0.05])
+def test_learning_rate_is_torchs_scheduler_stopped_below_lr_min(schedule, scheduler, rate):
+    config = recipes.config_for("GLAM", lr_schedule=schedule, learning_rate=rate)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=rate)
+    torchs = scheduler(optimizer)
+    for epoch in range(60):
+        now = optimizer.param_groups[0]["lr"]
+        assert math.isclose(recipes.learning_rate(config, epoch), now, rel_tol=1e-9, abs_tol=1e-18), epoch
+        optimizer.step()
+        if now >= 1e-6:
+            torchs.step()
+
+
+def test_original_flag_names_and_letters_keep_working():
+    parser = recipes.argparse.ArgumentParser(allow_abbrev=False)
+    recipes.add_flags(parser)
+    words = ("-m MHCNN -f mfcc -i script -n 20 -b 16 -l 0.01 -e 3 -g -1 --lr_min 1e-7 --segment_length 1.5 --train_overlap 1 "
+             "--test_overlap 1.2 --alpha 0.2 --lr_schedule warmstep --optimizer sgd --seed 7 --head 2 --attn_hidden 32")  # fmt: skip
+    c = recipes.parse_config(vars(parser.parse_args(words.split())))
+    assert (c.model, c.feature, c.dataset, c.n_mfcc, c.batch_size, c.learning_rate, c.epochs) == ("MACNN", "mfcc", "script", 20, 16, 0.01, 3)
+    assert (c.device, c.lr_schedule, c.head, c.attn_hidden, c.seed) == ("cpu", "step", 2, 32, 7)
+    same = vars(parser.parse_args("--model MACNN --features_to_use mfcc --impro_or_script script --nmfcc 20 --gpu -1".split()))
+    assert recipes.parse_config(same).n_mfcc == 20
+
+
+def test_hash_names_what_shapes_a_result_and_nothing_else():
+    a = recipes.config_for("GLAM")
+    assert a.hash("corpus") == replace(a, seed=1).hash("corpus") == replace(a, fold=3).hash("corpus")
+    different = [replace(a, alpha=0.3), replace(a, threads=1), replace(a, device="cuda"), replace(a, padding=True),
+                 replace(a, classes=("sad", "angry")), replace(a, amp=True)]  # fmt: skip
+    hashes = [c.hash("corpus") for c in [a, *different]] + [a.hash("other")]
+    assert len(set(hashes)) == len(hashes)
+
+
+def test_settings_survive_json():
+    a = recipes.config_for("AACNN", classes=("sad", "angry"), fold=2)
+    assert recipes.from_settings(recipes.Config.settings(a)) == a
+    with pytest.raises(UserError, match="alpha"):
+        recipes.from_settings({k: v for k, v in a.settings().items() if k != "alpha"})
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"train_overlap": 1.8}, "--train_overlap 1.8: must be shorter than the segment"),
+        ({"epochs": 0}, "--epochs 0: must be at least 1"),
+        ({"learning_rate": float("nan")}, "--learning_rate nan"),
+        ({"alpha": -1.0}, "--alpha -1.0: must be 0 or more"),
+        ({"seed": 2**32}, "--seed 4294967296"),
+        ({"optimizer": "lamb"}, "--optimizer lamb: choose one of adam"),
+    ],
+)
+def test_impossible_values_name_their_flag(changes, words):
+    with pytest.raises(UserError) as error:
+        recipes.config_for("GLAM", **changes)
+    assert words in str(error.value)

@@ -1,0 +1,793 @@
+"""Tables from run folders made by hand, whose answers can be worked out on paper."""
+
+import json
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from html.parser import HTMLParser
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from made_runs import DIGEST, guesses, make_run
+
+import audit
+import data
+import metrics
+import recipes
+import records
+import render
+import report
+import tables
+from cli import UserError
+from corpora import Utterance
+from files import read_json, write_json
+
+RIGHT, HALF = [[0, 1, 2, 3]], [[0, 1, 0, 0]]  # of labels 0 1 2 3: WA = UA = 100, and 50
+LABELS = [0, 1, 2, 3]
+
+
+def only(root: Path) -> records.Run:
+    """The one run under a folder."""
+    (run,) = report.runs(root)
+    return run
+
+
+def call(monkeypatch: pytest.MonkeyPatch, *arguments: str | Path) -> int:
+    """`python report.py ...` in this process."""
+    monkeypatch.setattr(sys, "argv", ["report.py", *map(str, arguments)])
+    return report.main()
+
+
+def cell(frame: pd.DataFrame, column: str, **where: str) -> Any:
+    """The one value of a column where others have these values."""
+    for name, value in where.items():
+        frame = frame[frame[name] == value]
+    assert len(frame) == 1, frame
+    return frame[column].iloc[0]
+
+
+# --------------------------------------------------------------------------------------------------- reading
+
+
+def test_only_finished_runs_are_read(tmp_path: Path) -> None:
+    make_run(tmp_path, RIGHT, LABELS, seed=1)
+    make_run(tmp_path, RIGHT, LABELS, seed=2, done=False)
+    assert [run.seed for run in report.runs(tmp_path)] == [1]
+    assert records.unfinished(tmp_path) == 1
+    assert report.runs(tmp_path / "nowhere") == []
+
+
+def test_records_are_read_when_they_are_asked_for(tmp_path: Path) -> None:
+    folder = make_run(tmp_path, RIGHT, LABELS)
+    (folder / "epochs.jsonl").unlink()
+    (folder / "predictions.npz").unlink()
+    run = only(tmp_path)
+    with pytest.raises(records.BrokenRecord, match=r"epochs\.jsonl"):
+        _ = run.epochs
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"epoch": 1}\n', "[]\n", "\xff"])
+def test_broken_epochs_are_named(tmp_path: Path, text: str) -> None:
+    folder = make_run(tmp_path, RIGHT, LABELS)
+    (folder / "epochs.jsonl").write_bytes(text.encode("latin-1"))
+    with pytest.raises(UserError, match=re.escape(str(folder / "epochs.jsonl"))):
+        only(tmp_path).pick("paper")
+
+
+def test_broken_predictions_are_named(tmp_path: Path) -> None:
+    folder = make_run(tmp_path, RIGHT, LABELS)
+    run = only(tmp_path)
+    for contents in (b"", b"PK\x03\x04 not a zip", (folder / "predictions.npz").read_bytes()[:200]):
+        (folder / "predictions.npz").write_bytes(contents)
+        with pytest.raises(records.BrokenRecord, match=r"predictions\.npz"):
+            run.part("test")
+    np.savez(folder / "predictions.npz", test_names=np.array(["u"], dtype=object))
+    with pytest.raises(records.BrokenRecord, match=r"predictions\.npz"):  # no pickle
+        run.part("test")
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"dataset": "impro"}'])
+def test_broken_configurations_are_left_out(tmp_path: Path, capsys: pytest.CaptureFixture, text: str) -> None:
+    folder = make_run(tmp_path, RIGHT, LABELS, seed=1)
+    make_run(tmp_path, RIGHT, LABELS, seed=2)
+    (folder / "config.json").write_text(text)
+    assert [run.seed for run in report.runs(tmp_path)] == [2]
+    assert str(folder / "config.json") in capsys.readouterr().err
+
+
+def test_nothing_but_broken_records(tmp_path: Path) -> None:
+    folder = make_run(tmp_path, HALF, LABELS)
+    (folder / "epochs.jsonl").write_text("")
+    with pytest.raises(UserError, match="every one of these runs is broken"):
+        report.table(report.runs(tmp_path))
+
+
+def test_tables_leave_broken_records_out(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    folder = make_run(tmp_path, HALF, LABELS, seed=1)
+    make_run(tmp_path, RIGHT, LABELS, seed=2)
+    (folder / "predictions.npz").write_bytes(b"")
+    document, _ = report.named_table("comparison", report.runs(tmp_path), ["impro"])
+    assert cell(document.sections[0].frame, "WA", Model="GLAM", Source="ours").startswith("100.00")
+    assert capsys.readouterr().err.count(str(folder)) == 1
+
+
+# ----------------------------------------------------------------------------------------------------- rules
+
+
+def test_rules_are_those_of_training() -> None:
+    assert tuple(records.RULES) == recipes.RULES
+
+
+def test_rules(tmp_path: Path) -> None:
+    # test: 50, 100, 100, 50 -> paper picks the first 100; validation: 0, 50, 50, 100 -> the last; last: the last
+    epochs = [HALF[0], RIGHT[0], RIGHT[0], HALF[0]]
+    val = ([0, 1], [[1, 0], [0, 0], [0, 0], [0, 1]])
+    make_run(tmp_path, epochs, LABELS, split="8:1:1", val=val)
+    run = only(tmp_path)
+    assert [run.pick(rule) for rule in ("paper", "validation", "last")] == [1, 3, 3]
+    assert run.scores("paper")["WA"] == 100 and run.scores("validation")["WA"] == 50
+
+
+def test_paper_weighs_wa_and_ua_alike(tmp_path: Path) -> None:
+    # labels 0 0 0 1; all 0: WA 75, UA 50, mean 62.5; 0 1 1 1: WA 50, UA (33.3 + 100) / 2 = 66.7, mean 58.3
+    make_run(tmp_path, [[0, 0, 0, 0], [0, 1, 1, 1]], [0, 0, 0, 1])
+    assert only(tmp_path).pick("paper") == 0
+
+
+def test_validation_refuses_a_split_without(tmp_path: Path) -> None:
+    make_run(tmp_path, RIGHT, LABELS)
+    with pytest.raises(UserError, match=r"8:2 has no validation part; 8:1:1, session, speaker, dialog have one"):
+        only(tmp_path).pick("validation")
+    with pytest.raises(UserError, match="choose one of paper, validation, last"):
+        only(tmp_path).pick("best")
+
+
+# ---------------------------------------------------------------------------------------------------- 8:1:1
+
+
+def test_8_2_read_as_8_1_1_is_that_split(tmp_path: Path) -> None:
+    seed = 5
+    utterances = [Utterance(f"u{i}", f"/u{i}.wav", "A", "1", "d", "impro", "neu") for i in range(50)]
+    whole, halves = (data.SPLITS[name](utterances, seed) for name in ("8:2", "8:1:1"))
+    names = data.split_record(utterances, whole)["test"]
+    labels = np.arange(len(names)) % 4
+    predicted = guesses(1, labels, [0.3, 0.5, 0.9])
+    folder = make_run(tmp_path, predicted, labels, seed=seed, names=names)
+    write_json(folder / "split.json", data.split_record(utterances, whole))
+    run = report.derive811(only(tmp_path))
+    expected = data.split_record(utterances, halves)
+    assert (run.split, run.seed, run.has_validation) == ("8:1:1", seed, True)
+    assert run.part("test").names.tolist() == expected["test"] and run.part("val").names.tolist() == expected["val"]
+    assert run.split_digest == expected["digest"]
+    assert run.n_test == len(expected["test"])
+    val = [names.index(name) for name in expected["val"]]
+    for epoch, guess in zip(run.epochs, predicted, strict=True):
+        by_hand = metrics.scores(np.eye(4)[guess[val]], labels[val])
+        assert epoch["val"] == by_hand
+    means = [epoch["val"]["WA"] + epoch["val"]["UA"] for epoch in run.epochs]
+    assert run.pick("validation") == means.index(max(means))
+
+
+def test_only_8_2_can_be_halved(tmp_path: Path) -> None:
+    make_run(tmp_path, RIGHT, LABELS, split="dialog", val=(LABELS, RIGHT))
+    with pytest.raises(UserError, match="only one of 8:2"):
+        report.derive811(only(tmp_path))
+
+
+def test_a_real_8_1_1_run_counts_before_a_derived_one(tmp_path: Path) -> None:
+    make_run(tmp_path, HALF, LABELS, seed=1)
+    make_run(tmp_path, HALF, LABELS, seed=2)
+    make_run(tmp_path, RIGHT, LABELS, seed=1, split="8:1:1", val=(LABELS, RIGHT))
+    row = next(c for c in tables.TABLES["split811"].cells(["impro"]) if c.model == "GLAM")
+    found = tables.runs_of(row, report.runs(tmp_path))
+    assert sorted((run.seed, type(run).__name__) for run in found) == [(1, "Run"), (2, "Halved")]
+
+
+# ------------------------------------------------------------------------------------------------- overview
+
+
+def test_mean_and_deviation(tmp_path: Path) -> None:
+    make_run(tmp_path, HALF, LABELS, seed=1)
+    make_run(tmp_path, RIGHT, LABELS, seed=2)
+    frame = report.table(report.runs(tmp_path))
+    # 50 and 100: mean 75, deviations +-25, squares 1250 over n - 1 = 1: 35.36
+    assert frame["WA"].tolist() == ["75.00 ± 35.36"] and frame["n"].tolist() == ["2"]
+    assert frame["published WA"].tolist() == ["81.18 ± 1.47"]
+    assert "Changed" not in frame
+
+
+@pytest.mark.parametrize(
+    ("made", "rule", "published"),
+    [
+        ({}, "paper", "81.18 ± 1.47"),
+        ({}, "last", None),
+        ({"settings": {"alpha": 0.3}}, "paper", "81.15 ± 1.73"),
+        ({"settings": {"alpha": 1}}, "paper", "80.96 ± 1.72"),
+        ({"settings": {"alpha": 0.4}}, "paper", None),
+        ({"settings": {"epochs": 3}}, "paper", None),
+        ({"model": "MACNN", "dataset": "script"}, "paper", "64.57 ± 2.12"),
+        ({"model": "MHResMultiConv3"}, "paper", "80.43 ± 1.53"),
+        ({"model": "AACNN", "dataset": "all"}, "paper", "70.94 ± 5.08"),
+        ({"model": "AACNN", "dataset": "emodb"}, "paper", None),
+        ({"synthetic": True, "corpus": "synthetic"}, "paper", None),
+        ({"split": "8:1:1", "val": (LABELS, RIGHT)}, "validation", "81.04 ± 2.65"),
+        ({"split": "8:1:1", "val": (LABELS, RIGHT)}, "paper", None),
+        ({"split": "speaker", "fold": 0, "folds": 1, "val": (LABELS, RIGHT)}, "validation", None),
+    ],
+)
+def test_published_figures_stand_beside_what_they_are_for(
+    tmp_path: Path, made: dict[str, Any], rule: str, published: str | None
+) -> None:
+    make_run(tmp_path, RIGHT, LABELS, **made)
+    frame = report.table(report.runs(tmp_path), rule)
+    assert (frame["published WA"].iloc[0] if "published WA" in frame else None) == published
+
+
+def test_published_numbers_are_the_papers() -> None:
+    assert len(tables.published()) == 12 + 3 + 6 + 9  # comparison; the ablation's own; alpha's own; 8:1:1
+    assert tables.published()["8:1:1", "script", "APCNN", ""]["macroF1"] == (48.14, 4.27)
+
+
+def test_settings_corpora_and_synthetic_data_are_not_mixed(tmp_path: Path) -> None:
+    make_run(tmp_path, RIGHT, LABELS, seed=1)
+    make_run(tmp_path, HALF, LABELS, seed=2, settings={"epochs": 1})
+    make_run(tmp_path, HALF, LABELS, seed=3, corpus_digest="aa" * 16, synthetic=True, corpus="synthetic")
+    frame = report.table(report.runs(tmp_path))
+    assert frame["n"].tolist() == ["1", "1", "1"]
+    assert set(frame["Dataset"]) == {f"impro {DIGEST[:8]}", "impro aaaaaaaa (SYNTHETIC)"}
+    assert set(frame["Changed"]) == {"–", "epochs=1"}
+
+
+def fold_runs(root: Path, seed: int = 1, folds: Sequence[int] = (0, 1), model: str = "GLAM") -> None:
+    """Fold 0: labels 0 0 0 1, all said 0: WA 75, UA 50. Fold 1: labels 0 1, all said 1: WA 50, UA 50.
+    Pooled: 4 of 6 right, WA 66.67; recalls 3/4 and 1/2, UA 62.5. Averaged: WA 62.5, UA 50."""
+    for fold, labels, said in ((0, [0, 0, 0, 1], 0), (1, [0, 1], 1)):
+        if fold in folds:
+            predicted = [[said] * len(labels)]
+            make_run(root, predicted, labels, split="session", seed=seed, fold=fold, folds=2, val=(LABELS, RIGHT),
+                     model=model, speakers=[f"S{fold}"] * len(labels))  # fmt: skip
+
+
+def test_folds_pooled_and_averaged(tmp_path: Path) -> None:
+    fold_runs(tmp_path)
+    frame = report.table(report.runs(tmp_path), "validation")
+    assert cell(frame, "WA", Folds="pooled") == "66.67" and cell(frame, "UA", Folds="pooled") == "62.50"
+    assert cell(frame, "WA", Folds="averaged") == "62.50" and cell(frame, "UA", Folds="averaged") == "50.00"
+    assert frame["Utterances"].tolist() == ["6", "6"] and frame["n"].tolist() == ["1", "1"]
+
+
+def test_pooling_confusions_is_pooling_logits(tmp_path: Path) -> None:
+    fold_runs(tmp_path)
+    group = records.Group(report.runs(tmp_path), "validation")
+    parts = [(run.part("test"), run.pick("validation")) for run in group.runs]
+    logits = np.concatenate([part.logits[epoch] for part, epoch in parts])
+    scores = metrics.scores(logits, np.concatenate([part.labels for part, _ in parts]))
+    assert group.scores()[0] == pytest.approx([scores[name] for name in metrics.SCORES])
+
+
+def test_incomplete_rounds_are_marked_and_not_counted(tmp_path: Path) -> None:
+    fold_runs(tmp_path)
+    fold_runs(tmp_path, seed=2, folds=(1,))
+    frame = report.table(report.runs(tmp_path), "validation")
+    assert cell(frame, "WA", Folds="pooled, incomplete: 1 of 2 (seed 2)") == "50.00"
+    assert cell(frame, "n", Folds="pooled") == "1" and cell(frame, "WA", Folds="pooled") == "66.67"
+    document, _ = report.named_table("speaker_independent", report.runs(tmp_path), ["impro"])
+    assert any("not counted, incomplete: seed 2 has 1 of 2 folds" in note for note in document.sections[0].notes)
+
+
+def test_a_row_with_incomplete_rounds_alone_has_no_figures(tmp_path: Path) -> None:
+    fold_runs(tmp_path, folds=(1,))
+    document, _ = report.named_table("speaker_independent", report.runs(tmp_path), ["impro"])
+    frame = document.sections[0].frame
+    row = frame[(frame["Model"] == "GLAM") & (frame["Split"] == "session")]
+    assert row["Source"].tolist() == ["incomplete: seed 1 has 1 of 2 folds"] and row["WA"].tolist() == [""]
+
+
+# ------------------------------------------------------------------------------------------- tables by name
+
+
+def test_jobs() -> None:
+    comparison = report.jobs("comparison")
+    assert len(comparison) == 12
+    assert {"model": "MACNN", "dataset": "script", "split": "8:2", "changed": {}} in comparison
+    assert report.jobs("split811") == comparison  # the same runs serve both
+    alphas = [job["changed"] for job in report.jobs("alpha")]
+    assert alphas == [{"alpha": 0}, {"alpha": 0.3}, {}, {"alpha": 0.8}, {"alpha": 1}, {"alpha": 2}, {"alpha": 3}]
+    assert [job["split"] for job in report.jobs("protocols")] == ["8:2", "session", "speaker"] * 4
+    assert {job["dataset"] for job in report.jobs("ablation", ["emodb", "demo"])} == {"emodb", "demo"}
+    assert all(job["changed"] == {"epochs": 3} for job in report.jobs("comparison", ["demo"], {"epochs": 3}))
+    assert report.jobs("comparison", ["demo"], {"epochs": 100})[2]["changed"] == {}  # AACNN's own number
+    with pytest.raises(UserError, match="choose one of comparison, ablation"):
+        report.jobs("nothing")
+
+
+@pytest.mark.parametrize("name", report.TABLES)
+def test_every_row_names_a_model_and_a_split(name: str) -> None:
+    import models
+
+    for row in tables.TABLES[name].cells():
+        assert models.canonical(row.model) == row.model
+        assert row.split in data.SPLITS and row.rule in records.RULES
+
+
+@pytest.mark.parametrize("name", report.TABLES)
+def test_missing_cells_say_so_and_how_to_train_them(name: str) -> None:
+    document, rows = report.named_table(name, [], ["impro"], {"epochs": 3})
+    assert document.sections[0].frame["Source"].tolist() == ["missing"] * len(rows)
+    assert any(
+        f"`python sweep.py --table {name} --seeds 10 --datasets impro --epochs 3` trains what is missing" in note
+        for note in document.sections[0].notes
+    )
+    assert set(document.numbers["status"]) == {"missing"}
+
+
+def test_ours_published_difference(tmp_path: Path) -> None:
+    make_run(tmp_path, HALF, LABELS, seed=1)
+    make_run(tmp_path, RIGHT, LABELS, seed=2)
+    document, _ = report.named_table("comparison", report.runs(tmp_path))
+    frame = document.sections[0].frame
+    at = frame.index[(frame["Dataset"] == "impro") & (frame["Model"] == "GLAM")][0]
+    assert frame["Source"][at : at + 3].tolist() == ["ours", "published", "ours − published"]
+    assert frame["WA"][at].startswith("75.00 ± 35.36 [") and frame["n"][at] == "2"
+    assert frame["WA"][at + 1] == "81.18 ± 1.47" and frame["WA"][at + 2] == "−6.18"
+    assert (frame["Utterances"][at], frame["Speakers"][at]) == ("4", "2")
+    assert frame["Splits"][at] == only_digest(tmp_path)[:8]  # both seeds list the same names here
+    assert cell(frame[frame["Dataset"] == "impro"], "Source", Model="MHCNN (MACNN)") == "missing"
+    text = " ".join(document.caption)
+    assert "optimistic" in text and "Split 8:2" in text and "speakers" in text
+
+
+def only_digest(root: Path) -> str:
+    """The one split digest of the runs under a folder."""
+    (digest,) = {run.split_digest for run in report.runs(root)}
+    return digest
+
+
+def test_other_corpora_have_no_published_figures(tmp_path: Path) -> None:
+    make_run(tmp_path, HALF, LABELS, dataset="emodb", corpus="EMO-DB")
+    document, _ = report.named_table("comparison", report.runs(tmp_path), ["emodb"])
+    assert not {"published", "ours − published"} & set(document.sections[0].frame["Source"])
+    assert len(document.sections[0].frame) == 4
+
+
+def test_a_table_under_another_rule_has_no_published_figures(tmp_path: Path) -> None:
+    make_run(tmp_path, [RIGHT[0], HALF[0]], LABELS)
+    document, _ = report.named_table("comparison", report.runs(tmp_path), ["impro"], rule="last")
+    frame = document.sections[0].frame
+    assert cell(frame, "WA", Model="GLAM").startswith("50.00") and "published" not in set(frame["Source"])
+    with pytest.raises(UserError, match="8:2 has no validation part"):
+        report.named_table("comparison", [], rule="validation")
+    with pytest.raises(UserError, match="have their own rules"):
+        report.named_table("protocols", [], rule="last")
+
+
+def test_synthetic_stands_beside_the_numbers(tmp_path: Path) -> None:
+    make_run(tmp_path, HALF, LABELS, synthetic=True, corpus="synthetic")
+    document, _ = report.named_table("comparison", report.runs(tmp_path), ["impro"])
+    assert cell(document.sections[0].frame, "WA", Source="ours SYNTHETIC").startswith("50.00")
+    assert any("SYNTHETIC" in text for text in document.caption)
+
+
+def test_one_corpus_a_table(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    make_run(tmp_path, RIGHT, LABELS, seed=1)
+    for seed in (2, 3):
+        make_run(tmp_path, HALF, LABELS, seed=seed, corpus_digest="aa" * 16)
+        make_run(tmp_path, HALF, LABELS, seed=seed, corpus_digest="bb" * 16, synthetic=True, corpus="synthetic")
+    make_run(tmp_path, HALF, LABELS, seed=4, corpus_digest="bb" * 16, synthetic=True, corpus="synthetic")
+
+    def shown(corpus: str) -> tuple[str, str]:
+        frame = report.named_table("comparison", report.runs(tmp_path), ["impro"], corpus=corpus)[0].sections[0].frame
+        row = frame[frame["Model"] == "GLAM"]
+        return row["Source"].iloc[0], row["n"].iloc[0]
+
+    assert shown("") == ("ours", "2")  # real before synthetic, then the most runs
+    assert "bbbbbbbb (3)" in capsys.readouterr().err
+    assert shown("c0ff") == ("ours", "1") and shown("bb") == ("ours SYNTHETIC", "3")
+    assert capsys.readouterr().err == ""
+
+
+def test_a_seed_counts_once(tmp_path: Path) -> None:
+    make_run(tmp_path, HALF, LABELS, seed=1)
+    make_run(tmp_path, HALF, LABELS, seed=1, settings={"threads": 1})  # another hash, nothing changed
+    document, _ = report.named_table("comparison", report.runs(tmp_path), ["impro"])
+    assert cell(document.sections[0].frame, "n", Source="ours") == "1"
+    assert any("1 runs repeat a seed" in note for note in document.sections[0].notes)
+
+
+def test_intervals_say_what_they_resample(tmp_path: Path) -> None:
+    make_run(tmp_path, HALF, LABELS, model="GLAM")
+    make_run(tmp_path, HALF, LABELS, model="MACNN", speakers=["A"] * 4)
+    document, _ = report.named_table("comparison", report.runs(tmp_path), ["impro"])
+    notes = "\n".join(document.sections[0].notes)
+    assert "GLAM on impro, 8:2: the interval resamples speakers (one seed)" in notes
+    assert "MHCNN (MACNN) on impro, 8:2: no interval from one seed and one speaker" in notes
+    # speaker A (labels 0 2) is right once, B (1 3) once: every draw of two has WA 50
+    assert cell(document.sections[0].frame, "WA", Model="GLAM") == "50.00 [50.00, 50.00]"
+
+
+# --------------------------------------------------------------------------------------- which is better
+
+
+def test_better_over_seeds(tmp_path: Path) -> None:
+    for seed in range(6):
+        make_run(tmp_path, RIGHT, LABELS, seed=seed)
+        make_run(tmp_path, HALF, LABELS, seed=seed, model="MACNN")
+    make_run(tmp_path, HALF, LABELS, seed=9, model="MACNN")  # not shared
+    document, _ = report.named_table("comparison", report.runs(tmp_path), ["impro"])
+    frame = document.sections[1].frame
+    # six differences of +50: p = 2/64, alone in its family
+    assert cell(frame, "Verdict", Score="WA") == "GLAM is better"
+    assert cell(frame, "p", Score="WA") == "0.0312" and cell(frame, "n", Score="WA") == "6 seeds"
+    assert cell(frame, "Mean difference", Score="UA") == "−50.00"  # MHCNN against GLAM
+    assert cell(frame, "Same split", Score="WA") == "6 of 6"
+
+
+def test_too_few_seeds_to_tell(tmp_path: Path) -> None:
+    for seed in range(5):
+        make_run(tmp_path, RIGHT, LABELS, seed=seed)
+        make_run(tmp_path, [[0, 1, 0, 0, 0]], [*LABELS, 0], seed=seed, model="MACNN")  # shorter segments: another split
+    document, _ = report.named_table("comparison", report.runs(tmp_path), ["impro"])
+    frame = document.sections[1].frame
+    assert set(frame["Verdict"]) == {"n too small to tell"} and set(frame["Same split"]) == {"0 of 5"}
+
+
+def test_better_over_folds(tmp_path: Path) -> None:
+    for seed in (1, 2):
+        fold_runs(tmp_path, seed)
+        fold_runs(tmp_path, seed, model="MACNN")
+    document, _ = report.named_table("speaker_independent", report.runs(tmp_path), ["impro"])
+    frame = document.sections[1].frame
+    assert set(frame["n"]) == {"2 folds"} and set(frame["Same split"]) == {"4 of 4"}
+    assert set(frame["Mean difference"]) == {"+0.00"}
+
+
+def test_ablations_are_tested_against_glam_alone(tmp_path: Path) -> None:
+    for model in ("GLAM", "ResMultiConv3", "MACNN", "AACNN"):
+        make_run(tmp_path, HALF, LABELS, model=model)
+    frame = report.named_table("ablation", report.runs(tmp_path))[0].sections[1].frame
+    assert set(frame["Pair"]) == {f"GLAM against {other}" for other in ("Multi-scale", "MHCNN", "AACNN")}
+
+
+# ------------------------------------------------------------------------------------------------ protocols
+
+
+def test_protocols_say_what_choosing_on_the_test_set_is_worth(tmp_path: Path) -> None:
+    for seed in (1, 2):
+        make_run(tmp_path, [RIGHT[0], HALF[0]], LABELS, seed=seed)
+    fold_runs(tmp_path)
+    document, _ = report.named_table("protocols", report.runs(tmp_path))
+    frame = document.sections[0].frame
+    assert cell(frame[frame["Model"] == "GLAM"], "WA", Split="8:2", Rule="paper").startswith("100.00 ± 0.00")
+    assert cell(frame[frame["Model"] == "GLAM"], "WA", Split="8:2", Rule="last").startswith("50.00 ± 0.00")
+    changes = frame[frame["Source"] == "change from 8:2, paper"]["WA"].tolist()
+    # last: 50 - 100; 8:1:1: picked on two utterances, tested on two; session: 66.67 pooled
+    assert changes[0] == "−50.00" and changes[2] == "−33.33" and len(changes) == 3
+    assert any(note.startswith("GLAM on impro") for note in document.sections[0].notes)
+
+
+def test_protocols_say_when_scores_do_not_fall(tmp_path: Path) -> None:
+    make_run(tmp_path, [[0, 0, 0, 0]], LABELS)  # WA 25, and 8:1:1 0 or 50
+    fold_runs(tmp_path)
+    notes = report.named_table("protocols", report.runs(tmp_path))[0].sections[0].notes
+    assert any(
+        "does not fall along the row as may be expected" in note and "to session, validation" in note for note in notes
+    )
+
+
+# -------------------------------------------------------------------------------------------------- formats
+
+
+class Reader(HTMLParser):
+    """Checks nesting and collects cells and what a page would load."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.rows: list[list[str]] = []
+        self.loads: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.loads += [value or "" for name, value in attrs if name in ("src", "href")]
+        if tag not in ("meta", "img", "link", "br"):
+            self.open.append(tag)
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if {"td", "th"} & set(self.open):
+            self.rows[-1][-1] += data
+
+
+@pytest.fixture
+def document(tmp_path: Path) -> render.Document:
+    for seed in range(6):
+        make_run(tmp_path, RIGHT, LABELS, seed=seed)
+        make_run(tmp_path, HALF, LABELS, seed=seed, model="MACNN")
+    return report.named_table("comparison", report.runs(tmp_path), command="report.py --runs a_b&c<d> 50%")[0]
+
+
+def test_csv_reads_back(document: render.Document) -> None:
+    frame = pd.read_csv(StringIO(render.csv(document)))
+    glam = frame[(frame["kind"] == "score") & (frame["dataset"] == "impro") & (frame["model"] == "GLAM")]
+    assert glam["score"].tolist() == list(metrics.SCORES)
+    assert glam["mean"].tolist() == [100] * 4 and glam["n"].tolist() == [6] * 4
+    assert glam["difference"].tolist() == pytest.approx([100 - 81.18, 100 - 79.25, 100 - 79.87, 100 - 80.99])
+    assert set(frame[frame["status"] == "missing"]["published_mean"].dropna()) >= {70.73, 62.53}
+    test = frame[frame["kind"] == "comparison"]
+    assert test["p"].tolist() == pytest.approx([2**-5] * 2) and set(test["verdict"]) == {"GLAM is better"}
+
+
+def test_markdown_is_a_table(document: render.Document) -> None:
+    text = render.markdown(document)
+    blocks = [block.splitlines() for block in text.split("\n\n") if block.startswith("|")]
+    assert len(blocks) == 2
+    for block in blocks:
+        assert len({line.count("|") for line in block}) == 1 and set(block[1]) == {"|", "-"}
+    odd = render.Document("t", [], [render.Section(pd.DataFrame({"a|b": ["x|y\nz"]}))], pd.DataFrame())
+    assert "| a\\|b" in render.markdown(odd) and "x\\|y z" in render.markdown(odd)
+
+
+def test_latex_is_balanced(document: render.Document) -> None:
+    text = render.latex(document)
+    bare = re.sub(r"\\[{}%$&#_]", "", text)
+    assert bare.count("{") == bare.count("}") and bare.count("$") % 2 == 0
+    begun, ended = (re.findall(rf"\\{word}{{(\w+\*?)}}", text) for word in ("begin", "end"))
+    assert sorted(begun) == sorted(ended) == ["table*", "table*", "tabular", "tabular"]
+    for table in re.findall(r"\\toprule(.*?)\\bottomrule", text, re.S):
+        rows = [re.sub(r"\\&", "", line) for line in table.splitlines() if line.endswith(r"\\")]
+        assert len(rows) > 2 and len({row.count("&") for row in rows}) == 1
+    assert not [character for character in text if ord(character) > 127 and character not in "“”é"]
+    assert r"a\_b\&c\textless{}d\textgreater{} 50\%" in text
+
+
+def test_html_is_one_page_that_loads_nothing(document: render.Document) -> None:
+    document.images.append(render.Image("a “caption” <b>", b"<svg xmlns='http://www.w3.org/2000/svg'/>"))
+    text = render.page(document)
+    reader = Reader()
+    reader.feed(text)
+    assert not reader.open
+    assert all(source.startswith("data:image/svg+xml;base64,") for source in reader.loads)
+    assert "@import" not in text and "url(" not in text and "<script" not in text
+    assert "prefers-color-scheme: dark" in text and "a_b&amp;c&lt;d&gt; 50%" in text
+    assert reader.rows[0][:3] == ["Dataset", "Model", "Source"]
+    assert any(row[1] == "GLAM" and row[3].startswith("100.00") for row in reader.rows)
+
+
+# -------------------------------------------------------------------------------------------------- errors
+
+
+def test_utterances_most_often_wrong(tmp_path: Path) -> None:
+    # u0 (neutral) wrong in all 3 seeds, u1 (sad) in 2, u2 (angry) in none, u3 (happy) in 1
+    for seed, said in enumerate(([1, 0, 2, 3], [1, 0, 2, 3], [2, 1, 2, 0])):
+        make_run(tmp_path, [said], LABELS, seed=seed)
+    frame = report.errors(report.runs(tmp_path))
+    assert frame["name"].tolist() == ["u0", "u1", "u3"] and frame["wrong"].tolist() == [3, 2, 1]
+    first = frame.iloc[0]
+    assert (first["tested"], first["speaker"], first["label"]) == (3, "A", "neutral")
+    assert first["predictions"] == "sad 2, angry 1" and first["path"] == "Session1/sentences/wav/u0.wav"
+    assert frame.iloc[1]["predictions"] == "neutral 2, sad 1"
+    assert len(report.errors(report.runs(tmp_path), most=2)) == 2
+
+
+def test_errors_follow_the_rule_and_separate_models(tmp_path: Path) -> None:
+    make_run(tmp_path, [RIGHT[0], HALF[0]], LABELS)
+    make_run(tmp_path, [HALF[0], HALF[0]], LABELS, model="MACNN")
+    assert report.errors(report.runs(tmp_path), "paper")["model"].tolist() == ["MACNN"] * 2
+    assert report.errors(report.runs(tmp_path), "last")["model"].tolist() == ["GLAM"] * 2 + ["MACNN"] * 2
+
+
+def test_errors_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    make_run(tmp_path, HALF, LABELS, synthetic=True)
+    make_run(tmp_path, RIGHT, LABELS, model="MACNN")
+    assert call(monkeypatch, "--runs", tmp_path, "--errors", "--format", "csv", "--most", 1) == 0
+    frame = pd.read_csv(StringIO(capsys.readouterr().out))
+    assert frame[["model", "name", "wrong"]].to_numpy().tolist() == [["GLAM", "u2", 1]]
+    call(monkeypatch, "--runs", tmp_path, "--errors")
+    assert "### GLAM on impro, 8:2, SYNTHETIC" in capsys.readouterr().out
+    call(monkeypatch, "--runs", tmp_path, "--errors", "--model", "MACNN")
+    assert "most often wrong" in capsys.readouterr().out
+
+
+# --------------------------------------------------------------------------------------------------- audit
+
+
+@pytest.fixture
+def sound(tmp_path: Path) -> Path:
+    """A run folder without a fault, of a split with validation."""
+    return make_run(tmp_path, [HALF[0], RIGHT[0]], LABELS, split="8:1:1", val=(LABELS, [RIGHT[0], HALF[0]]),
+                    settings={"epochs": 2})  # fmt: skip
+
+
+def edit(file: Path, **changes: Any) -> None:
+    write_json(file, {**read_json(file), **changes})
+
+
+def edit_predictions(folder: Path, **changes: np.ndarray) -> None:
+    with np.load(folder / "predictions.npz") as arrays:
+        kept = dict(arrays)
+    np.savez(folder / "predictions.npz", **{**kept, **changes})
+
+
+def edit_epoch(folder: Path, epoch: int, part: str, **changes: Any) -> None:
+    lines = [json.loads(line) for line in (folder / "epochs.jsonl").read_text().splitlines()]
+    lines[epoch][part] |= changes
+    (folder / "epochs.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def settings_of(folder: Path, **changes: Any) -> dict[str, Any]:
+    return {**read_json(folder / "config.json")["settings"], **changes}
+
+
+TAMPER = {
+    "done is missing": (lambda f: (f / "done").unlink(), "unfinished"),
+    "it is being repeated": (lambda f: (f / "state.safetensors").touch(), "unfinished"),
+    "another seed": (lambda f: edit(f / "config.json", seed=2), "says seed 2, the folder says 1"),
+    "another model": (lambda f: edit(f / "config.json", model="MACNN"), "says model MACNN, the folder says GLAM"),
+    "another dataset": (lambda f: edit(f / "config.json", dataset="script"), "says dataset script"),
+    "another split": (lambda f: edit(f / "config.json", split="dialog"), "says split dialog"),
+    "another hash": (lambda f: edit(f / "config.json", hash="0" * 12), "says hash 000000000000, the folder says"),
+    "a setting": (
+        lambda f: edit(f / "config.json", settings=settings_of(f, alpha=0.3)),
+        "its settings and corpus give",
+    ),
+    "a change": (lambda f: edit(f / "config.json", changed={}), "says changed {}, its settings give {'epochs': 2}"),
+    "an unknown setting": (
+        lambda f: edit(f / "config.json", settings=settings_of(f, x=1)),
+        "do not match this version",
+    ),
+    "another corpus": (lambda f: edit(f / "config.json", corpus_digest="aa"), "its settings and corpus give"),
+    "split digest": (lambda f: edit(f / "config.json", split_digest="aa"), "config.json says split digest aa"),
+    "split lists": (lambda f: edit(f / "split.json", train=["x"]), "split.json says split digest"),
+    "a leak": (lambda f: edit(f / "split.json", train=["u0", "t1", "t2", "t3"]), "an utterance in two parts"),
+    "split is no split": (lambda f: (f / "split.json").write_text("[]"), "split.json is not a split's record"),
+    "split is gone": (lambda f: (f / "split.json").unlink(), "split.json cannot be read"),
+    "counts": (lambda f: edit(f / "config.json", n_train=7), "says n_train 7, split.json lists 4"),
+    "names": (lambda f: edit_predictions(f, test_names=np.array(["u1", "u0", "u2", "u3"])), "test names are not"),
+    "labels": (lambda f: edit_predictions(f, test_labels=np.array([1, 0, 2, 3])), "the test predictions do not give"),
+    "no class": (lambda f: edit_predictions(f, val_labels=np.array([0, 1, 2, 4])), "val labels are not among the 4"),
+    "logits": (
+        lambda f: edit_predictions(f, val_logits=np.ones((2, 4, 4))),
+        "epoch 1: the val predictions do not give",
+    ),
+    "no numbers": (lambda f: edit_predictions(f, test_logits=np.full((2, 4, 4), np.nan)), "not all finite"),
+    "fewer epochs": (lambda f: edit_predictions(f, test_logits=np.ones((1, 4, 4))), "logits of shape (1, 4, 4), not"),
+    "a score": (
+        lambda f: edit_epoch(f, 1, "test", UA=99.0),
+        "epoch 2: the test predictions do not give the recorded UA",
+    ),
+    "a validation score": (lambda f: edit_epoch(f, 0, "val", WA=1.0), "epoch 1: the val predictions do not give the"),
+    "a confusion": (lambda f: edit_epoch(f, 0, "test", confusion=[[1] * 4] * 4), "the recorded confusion"),
+    "no predictions": (lambda f: (f / "predictions.npz").unlink(), "predictions.npz cannot be read"),
+    "no epochs": (lambda f: (f / "epochs.jsonl").unlink(), "epochs.jsonl is not a run's record"),
+    "an epoch short": (
+        lambda f: (f / "epochs.jsonl").write_text((f / "epochs.jsonl").read_text().splitlines()[1] + "\n"),
+        "does not count its epochs from 1",
+    ),
+    "no configuration": (lambda f: (f / "config.json").write_text("{"), "config.json cannot be read"),
+}
+
+
+def test_a_sound_run_passes(sound: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    assert audit.problems(sound) == []
+    assert call(monkeypatch, "--runs", sound.parents[4], "--audit") == 0
+    assert capsys.readouterr().out.startswith("1 run folders checked")
+
+
+@pytest.mark.parametrize("fault", TAMPER)
+def test_audit_finds(fault: str, sound: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    tamper, said = TAMPER[fault]
+    tamper(sound)
+    assert any(said in problem for problem in audit.problems(sound)), audit.problems(sound)
+    assert call(monkeypatch, "--runs", sound.parents[4], "--audit") == 1
+    out = capsys.readouterr().out
+    assert out.startswith("impro/8-1-1/GLAM/") and "1 with a problem" in out
+
+
+def test_audit_of_a_table_looks_behind_it_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    make_run(tmp_path, RIGHT, LABELS, settings={"epochs": 1})
+    make_run(tmp_path, RIGHT, LABELS, model="CNN_GAP", done=False)  # in no table
+    assert call(monkeypatch, "--runs", tmp_path, "--audit", "--table", "split811") == 0  # made from runs of 8:2
+    assert call(monkeypatch, "--runs", tmp_path, "--audit") == 1
+    with pytest.raises(UserError, match="no run folder to audit"):
+        call(monkeypatch, "--runs", tmp_path, "--audit", "--table", "speaker_independent")
+
+
+# -------------------------------------------------------------------------------------------- command line
+
+
+def test_help_is_quick_and_imports_nothing_heavy() -> None:
+    heavy = {"torch", "pandas", "scipy", "matplotlib", "sklearn", "librosa"}
+    code = f"import report, sys; print(sorted({heavy} & set(sys.modules)))"
+    root = Path(report.__file__).parent
+    out = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"
+    started = time.perf_counter()
+    done = subprocess.run([sys.executable, "report.py", "--help"], cwd=root, capture_output=True, text=True, check=True)
+    assert "--audit" in done.stdout and time.perf_counter() - started < 2  # under 1 s, on a machine that is not busy
+
+
+def test_an_empty_folder_says_what_to_run(tmp_path: Path) -> None:
+    command = [sys.executable, "report.py", "--runs", str(tmp_path)]
+    done = subprocess.run(command, cwd=Path(report.__file__).parent, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stdout == "" and "Traceback" not in done.stderr
+    assert done.stderr.startswith(f"error: {tmp_path} holds no finished run") and "`bash run`" in done.stderr
+
+
+def test_overview_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    make_run(tmp_path, HALF, LABELS, seed=1, synthetic=True, dataset="demo", settings={"epochs": 1})
+    make_run(tmp_path, HALF, LABELS, seed=2, done=False)
+    make_run(tmp_path, RIGHT, LABELS, seed=3, model="MACNN")
+    assert call(monkeypatch, "--runs", tmp_path) == 0
+    out = capsys.readouterr().out
+    assert "optimistic" in out and "1 unfinished run is not counted" in out and "demo (SYNTHETIC)" in out
+    call(monkeypatch, "--runs", tmp_path, "--dataset", "impro,demo", "--model", "MACNN", "--rule", "last")
+    out = capsys.readouterr().out
+    assert "demo" not in out.split("|", 1)[1] and "the last epoch" in out and "76.09" not in out
+    call(monkeypatch, "--runs", tmp_path, "--set", "epochs=1", "--format", "csv", "--output", tmp_path / "out.csv")
+    frame = pd.read_csv(tmp_path / "out.csv")
+    assert set(frame["dataset"]) == {"demo"} and set(frame["changed"]) == {"epochs=1"} and frame["synthetic"].all()
+
+
+def test_overview_under_validation_reads_8_2_as_8_1_1(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    make_run(tmp_path, RIGHT, LABELS)
+    call(monkeypatch, "--runs", tmp_path, "--rule", "validation")
+    out = capsys.readouterr().out
+    assert "| 8:1:1 |" in out and "| 8:2 " not in out and "| 2 " in out
+    call(monkeypatch, "--runs", tmp_path, "--split", "8:1:1,8:2")
+    out = capsys.readouterr().out
+    assert "| 8:1:1 |" in out and "| 8:2 " in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--rule", "validation", "--split", "8:2"], "8:2 has no validation part"),
+        (["--dataset", "emodb"], "--dataset emodb: there is no finished run of it; there are impro"),
+        (["--model", "MACNN"], "--model MACNN"),
+        (["--split", "speaker"], "--split speaker"),
+        (["--corpus", "ff"], "leave no finished run"),
+        (["--set", "epochs=7"], "leave no finished run"),
+        (["--set", "epochs"], "write SETTING=VALUE"),
+        (["--set", "speed=7"], "--set speed: settings are"),
+        (["--table", "nothing"], "choose one of comparison"),
+        (["--table", "comparison", "--model", "GLAM"], "--model"),
+        (["--table", "comparison", "--set", "speed=7"], "--set speed=7"),
+        (["--table", "comparison", "--errors"], "goes with --audit only"),
+        (["--most", "0"], "--most 0"),
+        (["--figure", "nothing"], "choose one of confusion"),
+    ],
+)
+def test_what_cannot_be_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], said: str
+) -> None:
+    make_run(tmp_path, RIGHT, LABELS)
+    with pytest.raises(UserError, match=re.escape(said)):
+        call(monkeypatch, "--runs", tmp_path, *arguments)
+
+
+def test_table_command_in_every_format(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    make_run(tmp_path, RIGHT, LABELS)
+    for kind in render.FORMATS:
+        output = tmp_path / "out" / f"table.{kind}"
+        assert call(monkeypatch, "--runs", tmp_path, "--table", "comparison", "--dataset", "impro", "--format", kind,
+                    "--output", output) == 0  # fmt: skip
+        assert "missing" in output.read_text()
+    assert (tmp_path / "out" / "table.html").read_text().count("<img ") == 2  # confusion and curves
+    assert capsys.readouterr().err == ""

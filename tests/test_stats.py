@@ -1,0 +1,209 @@
+"""Intervals and tests against answers worked out by hand (the working stands beside each)."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import metrics
+import stats
+
+CLASSES = 3
+
+
+def counts(*speakers: tuple[int, int]) -> np.ndarray:
+    """Confusions `(P, 2, 2)`: of each speaker (right, wrong) utterances of class 0."""
+    return np.array([[[right, wrong], [0, 0]] for right, wrong in speakers])
+
+
+# -------------------------------------------------------------------------------------------------- scores
+
+
+@given(st.lists(st.integers(0, 6), min_size=CLASSES**2, max_size=CLASSES**2).filter(any))
+def test_scores_of_many_confusions_are_those_of_metrics(cells: list[int]) -> None:
+    confusion = np.array(cells).reshape(CLASSES, CLASSES)
+    expected = metrics.from_confusion(confusion)
+    many = stats.scores_of(np.stack([confusion, confusion + 1]))
+    assert many.shape == (2, 4)
+    assert many[0] == pytest.approx([expected[name] for name in metrics.SCORES])
+
+
+def test_scores_of_nothing_are_nan() -> None:
+    assert np.isnan(stats.scores_of(np.zeros((2, 2)))).all()
+
+
+def test_mean_and_sample_deviation() -> None:
+    # mean of 2, 4, 9 is 5; squares of -3, -1, 4 sum to 26; 26 / 2 = 13
+    assert stats.mean_sd(np.array([2.0, 4.0, 9.0])) == pytest.approx((5, 13**0.5))
+    assert stats.mean_sd(np.array([7.0])) == (7, None)
+
+
+# ------------------------------------------------------------------------------------------------ intervals
+
+
+def test_two_speakers_one_seed() -> None:
+    # draws of two of {all right, all wrong}: right twice 1/4, one of each 1/2, wrong twice 1/4 -> WA 100, 50, 0;
+    # 2.5 % and 97.5 % both lie inside the quarters at the ends
+    interval = stats.interval(counts((10, 0), (0, 10))[None])
+    assert interval is not None
+    assert (interval.low[0], interval.high[0]) == (0, 100)
+    assert interval.over == "speakers (one seed)"
+
+
+def test_seeds_do_not_make_up_for_speakers() -> None:
+    # the same two speakers in 50 seeds: which speakers there are matters as much as before
+    interval = stats.interval(np.repeat(counts((10, 0), (0, 10))[None], 50, axis=0))
+    assert interval is not None
+    assert (interval.low[0], interval.high[0]) == (0, 100)
+    assert interval.over == "speakers and seeds"
+
+
+def test_one_speaker_resamples_seeds() -> None:
+    interval = stats.interval(np.stack([counts((10, 0)), counts((0, 10))]))
+    assert interval is not None
+    assert (interval.low[0], interval.high[0]) == (0, 100)
+    assert interval.over == "seeds (one speaker)"
+
+
+def test_a_speaker_counts_with_all_utterances() -> None:
+    # A has 30 right, B 10 wrong: AA 100, AB 30/40 = 75, BB 0; the mean of the three with weights 1/4, 1/2, 1/4 is 62.5
+    confusion = counts((30, 0), (0, 10))[None]
+    generator = np.random.default_rng(2021)
+    drawn = generator.multinomial(2, [0.5, 0.5], 2000)
+    values = 100 * 30 * drawn[:, 0] / (30 * drawn[:, 0] + 10 * drawn[:, 1])
+    assert set(values) == {0, 75, 100} and values.mean() == pytest.approx(62.5, abs=2)
+    interval = stats.interval(confusion)
+    assert interval is not None and interval.low[0] == 0 and interval.high[0] == 100
+
+
+def test_nothing_varies_nothing_to_cover() -> None:
+    interval = stats.interval(np.repeat(counts((3, 1), (3, 1), (3, 1))[None], 4, axis=0))
+    assert interval is not None
+    assert interval.low[0] == interval.high[0] == 75
+
+
+def test_no_interval_from_one_seed_and_one_speaker() -> None:
+    assert stats.interval(counts((3, 1))[None]) is None
+
+
+def test_speakers_that_a_seed_does_not_test() -> None:
+    # seed 1 tests A alone, seed 2 tests B alone: a draw of A A leaves seed 2 nothing to score
+    confusions = np.stack([counts((4, 0), (0, 0)), counts((0, 0), (0, 4))])
+    interval = stats.interval(confusions)
+    assert interval is not None
+    assert np.isfinite(interval.low).all() and np.isfinite(interval.high).all()
+    assert (interval.low[0], interval.high[0]) == (0, 100)
+
+
+def test_equal_calls_equal_intervals() -> None:
+    confusions = np.random.default_rng(1).integers(0, 9, (3, 5, 4, 4))
+    first, second = stats.interval(confusions), stats.interval(confusions)
+    assert first is not None and second is not None
+    assert (first.low == second.low).all() and (first.high == second.high).all()
+    assert (first.low <= stats.scores_of(confusions.sum(1)).mean(0)).all()
+    assert (first.high >= stats.scores_of(confusions.sum(1)).mean(0)).all()
+
+
+def test_coverage_of_the_true_accuracy() -> None:
+    # 20 speakers whose accuracies are drawn around 0.7, 4 seeds of 25 utterances each: the interval of the mean should
+    # hold 70 about 95 times in 100 (percentile intervals of 20 clusters are known to fall a little short). Intervals
+    # over the 2000 utterances as if they were independent would be sqrt(1 + 99 * 0.048) = 2.4 times too narrow.
+    generator = np.random.default_rng(7)
+    held, trials = 0, 200
+    for _ in range(trials):
+        accuracy = generator.beta(14, 6, 20)  # mean 0.7
+        right = generator.binomial(25, accuracy, (4, 20))
+        confusions = np.zeros((4, 20, 2, 2), dtype=int)
+        confusions[..., 0, 0], confusions[..., 0, 1] = right, 25 - right
+        interval = stats.interval(confusions, resamples=300, seed=int(generator.integers(1 << 30)))
+        assert interval is not None
+        held += interval.low[0] <= 70 <= interval.high[0]
+    assert 0.88 <= held / trials <= 0.99
+
+
+# ---------------------------------------------------------------------------------------------------- tests
+
+
+@pytest.mark.parametrize(
+    ("differences", "p", "sign"),
+    [
+        ([1, 2, 3, 4, 5], 2 / 32, 1),  # all of one sign: W- = 0, one case of 32, two-sided
+        ([-1, -2, -3, -4, -5], 2 / 32, -1),
+        ([1, 2, 3, -4], 14 / 16, 1),  # W- = 4; subsets of 1..4 with sum <= 4: {} 1 2 3 4 12 13, 7 of 16
+        ([2, 2, -1], 4 / 8, 1),  # ranks 2.5 2.5 1; sums <= 1 are {} and {1}, 2 of 8
+        ([0, 0, 1, 2, 3, 4, 5], 2 / 32, 1),  # zeros are dropped
+        ([0.1 + 0.2 - 0.3, 1, 2, 3, 4, 5], 2 / 32, 1),  # and so is 5.6e-17
+        ([0, 0, 0], 1, 0),
+        ([1, -1], 1, 0),  # ranks 1.5 and 1.5
+    ],
+)
+def test_signed_rank(differences: list[float], p: float, sign: int) -> None:
+    found = stats.signed_rank(np.array(differences, dtype=float))
+    assert found[0] == pytest.approx(p)
+    assert found[1] == sign
+
+
+def test_signed_rank_of_many_pairs_is_exact_enough() -> None:
+    # normal approximation by hand, n = 60, all positive: W- = 0, mean 915, variance 60*61*121/24
+    p, sign = stats.signed_rank(np.arange(1.0, 61))
+    assert p < 1e-10 and sign == 1
+
+
+@pytest.mark.parametrize(("n", "p"), [(1, 1), (2, 0.5), (5, 0.0625), (6, 0.03125)])
+def test_smallest_p(n: int, p: float) -> None:
+    assert stats.smallest_p(n) == p
+    assert stats.signed_rank(np.arange(1.0, n + 1))[0] == pytest.approx(p)
+
+
+@pytest.mark.parametrize(
+    ("p", "adjusted"),
+    [
+        ([0.01, 0.04, 0.03], [0.03, 0.06, 0.06]),  # 0.01*3, 0.03*2 = 0.06, 0.04*1 -> not below 0.06
+        ([0.5, 0.6], [1, 1]),  # 0.5*2 = 1, then at least 1
+        ([0.02], [0.02]),
+        ([0.01, 0.01], [0.02, 0.02]),
+        ([], []),
+    ],
+)
+def test_holm(p: list[float], adjusted: list[float]) -> None:
+    assert stats.holm(p) == pytest.approx(adjusted)
+
+
+UP = np.arange(1.0, 20)
+
+
+@pytest.mark.parametrize(
+    ("n", "tests", "verdict"),
+    [
+        (5, 1, "n too small to tell"),  # 2/32 = 0.0625
+        (6, 1, "A is better"),  # 2/64 = 0.03125
+        (6, 2, "n too small to tell"),  # 0.0625 after Holm
+        (7, 3, "A is better"),  # 3 * 2/128 = 0.0469
+        (7, 4, "n too small to tell"),  # 4 * 2/128 = 0.0625
+        (8, 6, "A is better"),  # 6 * 2/256 = 0.0469
+    ],
+)
+def test_verdict_from_n(n: int, tests: int, verdict: str) -> None:
+    found = stats.compare([(("A", "B"), UP[:n])] * tests)
+    assert [test.verdict for test in found] == [verdict] * tests
+    assert found[0].n == n and found[0].difference == pytest.approx(UP[:n].mean())
+    assert found[0].adjusted == pytest.approx(min(1, tests * 2 / 2**n))
+
+
+def test_verdicts() -> None:
+    mixed = np.array([1.0, -2, 3, -4, 5, -6, 7, -8])
+    found = stats.compare([(("A", "B"), -UP[:10]), (("A", "C"), mixed), (("B", "C"), UP[:4])])
+    assert [test.verdict for test in found] == ["B is better", "no difference shown", "n too small to tell"]
+
+
+def test_a_clear_test_leaves_room_for_the_next() -> None:
+    # 10 pairs of one sign take p = 0.00195, doubled by Holm; the next is then not doubled: 6 pairs reach 0.03125
+    found = stats.compare([(("A", "B"), UP[:10]), (("A", "C"), UP[:6])])
+    assert [test.adjusted for test in found] == pytest.approx([2 * 2**-9, 2**-5])
+    assert [test.verdict for test in found] == ["A is better", "A is better"]
+
+
+def test_pairs_that_share_nothing_are_no_tests() -> None:
+    found = stats.compare([(("A", "B"), UP[:6]), (("A", "C"), np.array([]))])
+    assert found[0].adjusted == pytest.approx(2**-5)  # of a family of one
+    assert (found[1].n, found[1].p, found[1].verdict) == (0, None, "nothing shared to compare")

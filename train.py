@@ -1,0 +1,485 @@
+"""Train one model on one corpus, split and seed: a run folder with every epoch's scores and predictions.
+
+    python train.py --model GLAM --dataset impro
+    python train.py --model GLAM --dataset impro --split speaker --fold 3
+    python train.py --model MACNN --dataset demo --epochs 5        # synthetic corpus, needs no licence
+
+Without further flags the setting is the published one of the model (recipes.py). The same command goes on where an
+interrupted run stopped; a finished run is not repeated. `python report.py` makes tables of the run folders.
+"""
+
+import argparse
+import sys
+
+import cli
+import path
+import recipes
+
+
+def command_line() -> argparse.ArgumentParser:
+    """The parser of this command."""
+    parser = cli.parser(description=__doc__)
+    parser.add_argument("--list_models", action="store_true", help="print the models and stop")
+    recipes.add_flags(parser)
+    return parser
+
+
+if __name__ == "__main__" and {"-h", "--help"} & set(sys.argv):
+    command_line().parse_args()  # answers before torch is imported
+
+import json
+import os
+import platform
+import subprocess
+import time
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from tqdm import tqdm
+
+import data
+import device
+import metrics
+import models
+from cli import UserError, warn
+from files import atomic, lock, sweep_temporaries, write_json, write_text
+from recipes import Config, learning_rate
+
+EVALUATION_BATCH = 256  # segments
+
+
+# ------------------------------------------------------------------------------------------- data of a run
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of a split as tensors: segments, where each of its rows is, whose it is and what it is."""
+
+    x: Tensor  # (S, F, T), memory-mapped on a CPU
+    rows: Tensor  # (N,) rows of x
+    owner: NDArray[np.int64]  # (N,) ascending positions in `utterances`
+    labels: Tensor  # (N,) class of each row
+    utterances: NDArray[np.int64]  # (U,) indices into the corpus
+
+
+def _tensor(x: NDArray) -> Tensor:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+        return torch.from_numpy(x)  # a read-only map: nothing here writes to features
+
+
+def make_part(segments: data.Segments, utterances: NDArray, labels: NDArray, where: str) -> Part:
+    """The segments of `utterances`, whose classes are `labels` (of the whole corpus), on a device.
+
+    On a CPU the features stay memory-mapped; on CUDA the rows of this part are copied once, if there is room.
+    """
+    rows, owner = segments.rows(utterances)
+    x, index = _tensor(segments.x), torch.from_numpy(rows)
+    if where == "cuda" and len(rows) * x[0].numel() * 4 < 0.6 * torch.cuda.mem_get_info()[0]:
+        x, index = x[index].cuda(), torch.arange(len(rows))
+    return Part(x, index.to(x.device), owner, torch.from_numpy(labels[utterances][owner]).to(where), utterances)
+
+
+def add_warped(part: Part, warped: NDArray, labels: NDArray) -> Part:
+    """Append warped copies of a training part's segments, `(M, F, T)` with classes `(M,)`."""
+    x = torch.cat([part.x[part.rows], torch.from_numpy(warped).to(part.x.device)])
+    more = torch.from_numpy(labels).to(part.labels.device)
+    return replace(part, x=x, rows=torch.arange(len(x), device=x.device), labels=torch.cat([part.labels, more]))
+
+
+def training_part(d: data.Data, train: NDArray, config: Config) -> Part:
+    """The training segments in their published order, with what the recipe's augmentation adds."""
+    labels = d.corpus.labels
+    if config.augment == "upsampling":
+        train = data.upsample(train, labels, config.seed)
+    part = make_part(d.train, train, labels, config.device)
+    if config.augment == "vtlp":
+        part = add_warped(part, *data.warped(d, train, config))
+    return part
+
+
+# ----------------------------------------------------------------------------------------- the inner loops
+
+
+def epoch_order(n: int) -> Tensor:
+    """The order of one shuffled pass, drawn as torch's `DataLoader(shuffle=True)` draws it.
+
+    Two integers from torch's global generator: the loader's base seed, which nothing here uses, then the sampler's.
+    """
+    torch.empty((), dtype=torch.int64).random_()
+    seed = int(torch.empty((), dtype=torch.int64).random_())
+    return torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+
+
+def autocast(config: Config) -> torch.autocast:
+    """bfloat16 where it is safe under --amp, float32 otherwise."""
+    return torch.autocast(config.device, dtype=torch.bfloat16, enabled=config.amp)
+
+
+def train_one_epoch(
+    model: nn.Module, optimizer: torch.optim.Optimizer, part: Part, config: Config, generator: np.random.RandomState,
+    epoch: int, class_weights: Tensor | None = None, quiet: bool = True,
+) -> float:  # fmt: skip
+    """One pass over the training segments; `epoch` counts from 0. Returns the epoch's loss as published:
+    sum(batch loss x nominal batch size) / N."""
+    model.train()
+    n, size = len(part.rows), config.batch_size
+    batches = epoch_order(n).to(part.rows.device).split(size)
+    rate = learning_rate(config, epoch)
+    losses = []
+    for step, batch in enumerate(tqdm(batches, desc=f"epoch {epoch + 1}", leave=False, disable=quiet or None, unit="batch")):
+        for group in optimizer.param_groups:
+            group["lr"] = rate / (1 + config.lr_decay * (epoch * len(batches) + step))
+        x = part.x[part.rows[batch]].to(config.device, non_blocking=True).unsqueeze(1)  # (B, 1, F, T)
+        y = part.labels[batch.to(part.labels.device)]
+        share, partner = 1.0, None
+        if config.alpha > 0:  # mixup
+            share = generator.beta(config.alpha, config.alpha)
+            partner = torch.randperm(len(y)).to(y.device)
+            x = share * x + (1 - share) * x[partner]
+        with autocast(config):
+            logits = model(x).float()
+        loss = F.cross_entropy(logits, y, class_weights)
+        if partner is not None:
+            loss = share * loss + (1 - share) * F.cross_entropy(logits, y[partner], class_weights)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.detach())
+    return float(torch.stack(losses).double().sum()) * size / n  # as published: also the smaller last batch counts whole
+
+
+@torch.inference_mode()
+def evaluate(model: nn.Module, part: Part, config: Config) -> NDArray[np.float32]:
+    """Logits `(U, C)` of each utterance: the mean over its segments."""
+    model.eval()
+    with autocast(config):
+        logits = [model(part.x[rows].to(config.device).unsqueeze(1)).float() for rows in part.rows.split(EVALUATION_BATCH)]
+    segments = torch.cat(logits).double().cpu().numpy()  # (N, C)
+    first = np.searchsorted(part.owner, np.arange(len(part.utterances)))
+    counts = np.diff(np.append(first, len(segments)))
+    return (np.add.reduceat(segments, first) / counts[:, None]).astype(np.float32)
+
+
+# ----------------------------------------------------------------------------- model, optimiser, state
+
+
+def make_model(config: Config, shape: tuple[int, int], classes: int) -> nn.Module:
+    """The network of a run, with the initial weights its seed gives."""
+    heads = {"heads": config.head, "attn_hidden": config.attn_hidden} if "heads" in models.keywords(config.model) else {}
+    return models.create_model(config.model, shape, num_classes=classes, **heads)
+
+
+def make_optimizer(config: Config, model: nn.Module) -> torch.optim.Optimizer:
+    """Adam, AdamW, or SGD with Nesterov momentum 0.9."""
+    common: dict[str, Any] = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(model.parameters(), momentum=0.9, nesterov=True, **common)
+    kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
+    return kind(model.parameters(), eps=config.eps, **common)
+
+
+def loss_weights(part: Part, classes: int) -> Tensor:
+    """1 - n_c/N over training segments `(C,)`."""
+    return 1 - torch.bincount(part.labels, minlength=classes) / len(part.labels)
+
+
+@dataclass
+class History:
+    """What a run has recorded so far, one entry an epoch."""
+
+    records: list[dict[str, Any]]
+    logits: dict[str, list[NDArray[np.float32]]]  # by part: (U, C)
+
+
+class BrokenState(Exception):
+    """A state file that cannot be used."""
+
+
+def save_state(
+    file: Path, model: nn.Module, optimizer: torch.optim.Optimizer, generator: np.random.RandomState, history: History
+) -> None:
+    """Everything needed to go on after the last recorded epoch, atomically, as one safetensors file."""
+    tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
+    for i, values in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{i}.{k}": v for k, v in values.items() if v is not None}
+    tensors |= {f"logits.{part}": torch.from_numpy(np.stack(v)) for part, v in history.logits.items()}
+    _, keys, *rest = generator.get_state()
+    tensors |= {"rng.numpy": torch.from_numpy(keys.astype(np.int64)), "rng.torch": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        tensors["rng.cuda"] = torch.cuda.get_rng_state()
+    text = {"records": json.dumps(history.records), "numpy": json.dumps([int(rest[0]), int(rest[1]), float(rest[2])])}
+    with atomic(file) as temporary:
+        save_file({k: v.detach().cpu().clone().contiguous() for k, v in tensors.items()}, temporary, text)
+
+
+def load_state(
+    file: Path, model: nn.Module, optimizer: torch.optim.Optimizer, generator: np.random.RandomState
+) -> History | None:
+    """Undo `save_state`; None where there is no file. Raises BrokenState, the model then being half restored."""
+    if not file.exists():
+        return None
+    try:
+        tensors = load_file(file)
+        with safe_open(file, "pt") as f:
+            text = f.metadata()
+        records, numpy_rest = json.loads(text["records"]), json.loads(text["numpy"])
+
+        def part(prefix: str) -> dict[str, Tensor]:
+            return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+        states: dict[int, dict[str, Tensor]] = {}
+        for key, value in part("optimizer.").items():
+            number, name = key.split(".", 1)
+            states.setdefault(int(number), {})[name] = value
+        model.load_state_dict(part("model."))
+        optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})
+        generator.set_state(("MT19937", tensors["rng.numpy"].numpy().astype(np.uint32), *numpy_rest))
+        torch.set_rng_state(tensors["rng.torch"])
+        if torch.cuda.is_available() and "rng.cuda" in tensors:
+            torch.cuda.set_rng_state(tensors["rng.cuda"])
+        return History(records, {k: list(v.numpy()) for k, v in part("logits.").items()})
+    except (SafetensorError, KeyError, ValueError, TypeError, RuntimeError, OSError) as error:
+        raise BrokenState(f"{file} cannot be used ({type(error).__name__}: {error})") from None
+
+
+# ------------------------------------------------------------------------------------------------ one run
+
+
+def folder_of(config: Config, dataset: str, digest: str, runs: Path) -> Path:
+    """The run folder of a configuration on a corpus with this digest."""
+    leaf = str(config.seed) if config.fold is None else f"{config.seed}-fold{config.fold}"
+    return runs / dataset / config.split.replace(":", "-") / config.model / config.hash(digest) / leaf
+
+
+def finished(folder: Path, save_model: str | None = None) -> bool:
+    """Whether a run is done, with a checkpoint where one is asked for."""
+    return (folder / "done").exists() and (save_model is None or (folder / "checkpoint" / "config.json").exists())
+
+
+def commit() -> str | None:
+    """The commit of this code, if it is a git checkout."""
+    git = ["git", "-C", str(path.ROOT), "rev-parse", "HEAD"]
+    try:
+        return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def describe_run(config: Config, d: data.Data, parts: data.Parts, split: dict[str, Any], model: nn.Module) -> dict[str, Any]:
+    """config.json: every setting and what the result depends on."""
+    folds = data.SPLITS[config.split].folds
+    return {
+        "model": config.model, "recipe": config.recipe, "dataset": d.corpus.dataset, "corpus": d.corpus.name,
+        "licence": d.corpus.licence, "synthetic": d.corpus.synthetic, "split": config.split, "fold": config.fold,
+        "folds": folds(d.corpus.utterances) if folds else None, "seed": config.seed, "classes": list(d.corpus.classes),
+        "shape": list(d.shape), "settings": config.settings(), "changed": config.changed(), "hash": config.hash(d.digest),
+        "corpus_digest": d.digest, "split_digest": split["digest"], "n_train": len(parts.train),
+        "n_val": 0 if parts.val is None else len(parts.val), "n_test": len(parts.test), "n_dropped": len(d.dropped),
+        "n_bad": len(d.bad), "params": sum(p.numel() for p in model.parameters()), "device": device.describe(config.device),
+        "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
+        "commit": commit(),
+    }  # fmt: skip
+
+
+def save_predictions(file: Path, d: data.Data, parts: dict[str, Part], history: History) -> None:
+    """predictions.npz: names, speakers, paths, labels and every epoch's logits of the parts that were scored."""
+    root = os.path.commonpath([str(Path(u.path).parent) for u in d.corpus.utterances])
+    arrays: dict[str, NDArray] = {}
+    for name, part in parts.items():
+        utterances = [d.corpus.utterances[i] for i in part.utterances]
+        arrays[f"{name}_names"] = np.array([u.name for u in utterances])
+        arrays[f"{name}_speakers"] = np.array([u.speaker for u in utterances])
+        arrays[f"{name}_paths"] = np.array([os.path.relpath(u.path, root) for u in utterances])
+        arrays[f"{name}_labels"] = d.corpus.labels[part.utterances]
+        arrays[f"{name}_logits"] = np.stack(history.logits[name])
+    with atomic(file) as temporary, open(temporary, "wb") as f:
+        np.savez_compressed(f, **arrays)
+
+
+def save_checkpoint(folder: Path, model: nn.Module, run: dict[str, Any], rule: str, record: dict[str, Any]) -> None:
+    """checkpoint/: the weights, and what they are: run, epoch, rule, scores."""
+    with atomic(folder / "model.safetensors") as temporary:
+        save_file({k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}, temporary)
+    write_json(folder / "config.json", {**run, "rule": rule, "epoch": record["epoch"], "scores": record})
+
+
+def train(config: Config, runs: Path | None = None, save_model: str | None = None, skip_bad: bool = False,
+          quiet: bool = False, wait: bool = True) -> Path | None:  # fmt: skip
+    """Train one run and return its folder; a finished one is not repeated, an unfinished one goes on.
+
+    Where another process is at the same run: wait for it, or return None without `wait`. Raises UserError.
+    """
+    split = data.split_by_name(config.split)
+    if save_model == "validation" and not split.has_validation:
+        raise UserError(f"--save_model validation: the split {config.split} has no validation part")
+    folder = folder_of(config, *data.identity(config), runs or path.RUNS)
+    if finished(folder, save_model):
+        return folder
+    d = data.load(config, skip_bad)
+    with lock(folder / "lock", wait=wait) as mine:
+        if not mine:
+            return None
+        if not finished(folder, save_model):
+            sweep_temporaries(folder)
+            parts = split(d.corpus.utterances, config.seed, config.fold)
+            try:
+                _train(config, d, parts, folder, save_model, quiet)
+            except BrokenState as error:
+                warn(f"{error}; the run starts again")
+                (folder / "state.safetensors").unlink()
+                _train(config, d, parts, folder, save_model, quiet)
+    return folder
+
+
+def _arithmetic(config: Config) -> None:
+    """Threads, and how exactly sums are repeated."""
+    torch.set_num_threads(config.threads)
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what deterministic matrix products need on CUDA
+    torch.use_deterministic_algorithms(config.deterministic)
+    torch.backends.cudnn.benchmark = not config.deterministic
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = not config.deterministic
+
+
+def _train(config: Config, d: data.Data, parts: data.Parts, folder: Path, save_model: str | None, quiet: bool) -> None:
+    _arithmetic(config)
+    torch.manual_seed(config.seed)
+    _, generator = data.published_draw(len(d.corpus.utterances), config.seed)
+    model = make_model(config, d.shape, len(d.corpus.classes))
+    record = data.split_record(d.corpus.utterances, parts)
+    run = describe_run(config, d, parts, record, model)
+    if not quiet:
+        print_summary(model, run)
+    model.to(config.device)
+    optimizer = make_optimizer(config, model)
+    training = training_part(d, parts.train, config)
+    weights = loss_weights(training, len(d.corpus.classes)) if config.class_weights else None
+    scored = {name: make_part(d.test, rows, d.corpus.labels, config.device)
+              for name, rows in (("val", parts.val), ("test", parts.test)) if rows is not None}  # fmt: skip
+
+    (folder / "done").unlink(missing_ok=True)  # a finished run that is repeated for its weights
+    write_json(folder / "config.json", run)
+    write_json(folder / "split.json", record)
+    state = folder / "state.safetensors"
+    history = load_state(state, model, optimizer, generator) or History([], {name: [] for name in scored})
+    write_text(folder / "epochs.jsonl", "".join(json.dumps(r) + "\n" for r in history.records))
+
+    bar = tqdm(range(len(history.records), config.epochs), initial=len(history.records), total=config.epochs, disable=quiet,
+               desc=f"{config.model} {d.corpus.dataset} {folder.name}", unit="epoch")  # fmt: skip
+    for epoch in bar:
+        started = time.perf_counter()
+        loss = train_one_epoch(model, optimizer, training, config, generator, epoch, weights, quiet)
+        epoch_record: dict[str, Any] = {"epoch": epoch + 1, "lr": learning_rate(config, epoch), "train_loss": loss}
+        for name, part in scored.items():
+            logits = evaluate(model, part, config)
+            history.logits[name].append(logits)
+            epoch_record[name] = metrics.scores(logits, d.corpus.labels[part.utterances])
+        if not np.isfinite(loss):
+            raise UserError(f"the loss of epoch {epoch + 1} is {loss}: training diverged; try a smaller --learning_rate")
+        epoch_record["seconds"] = round(time.perf_counter() - started, 3)
+        history.records.append(epoch_record)
+        if save_model and metrics.pick_epoch(history.records, save_model) == epoch:
+            save_checkpoint(folder / "checkpoint", model, run, save_model, epoch_record)
+        if epoch + 1 < config.epochs:
+            save_state(state, model, optimizer, generator, history)
+        with open(folder / "epochs.jsonl", "a", encoding="utf-8") as f:
+            f.write(json.dumps(epoch_record) + "\n")
+        bar.set_postfix(loss=f"{loss:.3f}", WA=f"{epoch_record['test']['WA']:.1f}", UA=f"{epoch_record['test']['UA']:.1f}")
+
+    write_text(folder / "epochs.jsonl", "".join(json.dumps(r) + "\n" for r in history.records))  # and to the disk
+    save_predictions(folder / "predictions.npz", d, scored, history)
+    write_text(folder / "done", "")
+    state.unlink(missing_ok=True)
+
+
+# ------------------------------------------------------------------------------------------------ printing
+
+
+def print_summary(model: nn.Module, run: dict[str, Any]) -> None:
+    """Layers and parameters. In eval mode it draws no random number and changes no statistics."""
+    from pytorch_model_summary import summary
+
+    model.eval()
+    print(summary(model, torch.zeros(1, 1, *run["shape"])))
+    print(f"{run['model']} on {run['dataset']} ({run['corpus']}), split {run['split']}, recipe {run['recipe']}, "
+          f"changed: {run['changed'] or 'nothing'}")  # fmt: skip
+    bad = f", {run['n_bad']} broken left out" if run["n_bad"] else ""
+    print(f"{run['n_train']} training, {run['n_val']} validation, {run['n_test']} test utterances; "
+          f"{run['n_dropped']} dropped as shorter than {run['settings']['segment_length']} s{bad}", flush=True)  # fmt: skip
+
+
+def format_scores(record: dict[str, Any], classes: list[str]) -> str:
+    """Per class precision, recall, F1 and support, the confusion matrix, and the four scores."""
+    confusion = np.array(record["confusion"])
+    each = metrics.per_class(confusion)
+    width = max(10, *(len(c) + 2 for c in classes))
+    lines = [" " * width + f"{'precision':>10}{'recall':>10}{'F1':>10}{'support':>10}"]
+    for i, name in enumerate(classes):
+        values = "".join(f"{100 * each[k][i]:10.2f}" for k in ("precision", "recall", "f1"))
+        lines.append(f"{name:<{width}}{values}{each['support'][i]:10d}")
+    lines += ["", "confusion (rows: truth, columns: predicted)", " " * width + "".join(f"{c:>{width}}" for c in classes)]
+    lines += [f"{name:<{width}}" + "".join(f"{n:{width}d}" for n in row) for name, row in zip(classes, confusion, strict=True)]
+    lines += ["", "   ".join(f"{name} {record[name]:.2f}" for name in metrics.SCORES)]
+    return "\n".join(lines)
+
+
+def print_result(folder: Path) -> None:
+    """The scores of a finished run on its test utterances, under every rule its split allows."""
+    run = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    records = [json.loads(line) for line in (folder / "epochs.jsonl").read_text(encoding="utf-8").splitlines()]
+    synthetic = "SYNTHETIC corpus: these are not IEMOCAP's numbers\n" if run["synthetic"] else ""
+    last = records[-1]
+    print(f"\n{synthetic}{run['n_test']} test utterances ({run['n_dropped']} of the corpus dropped as too short), "
+          f"epoch {last['epoch']} (rule last)\n")  # fmt: skip
+    print(format_scores(last["test"], run["classes"]))
+    for rule in ("validation", "paper"):
+        if rule == "validation" and "val" not in last:
+            continue
+        best = records[metrics.pick_epoch(records, rule)]
+        note = " (chosen on the test set: optimistic)" if rule == "paper" else ""
+        print(f"rule {rule}: epoch {best['epoch']}{note}: " + "   ".join(f"{n} {best['test'][n]:.2f}" for n in metrics.SCORES))
+    print(f"\n{folder}", flush=True)
+
+
+# ------------------------------------------------------------------------------------------ command line
+
+
+def folds_to_run(config: Config, skip_bad: bool) -> Iterator[Config]:
+    """The configuration, or one for each fold where its split has folds and none was chosen."""
+    split = data.split_by_name(config.split)
+    if split.folds is None or config.fold is not None:
+        yield config
+        return
+    for fold in range(split.folds(data.load(config, skip_bad).corpus.utterances)):
+        yield replace(config, fold=fold)
+
+
+def main() -> None:
+    """`python train.py`"""
+    given = vars(command_line().parse_args())
+    if given.pop("list_models"):
+        print("\n".join(f"{name:<18}{models.describe(name)}" for name in models.list_models()))
+        return
+    config = recipes.parse_config(given)
+    quiet = given.get("quiet", False)
+    try:
+        for one in folds_to_run(config, given.get("skip_bad", False)):
+            folder = train(one, **given)
+            if folder and not quiet:
+                print_result(folder)
+    except torch.OutOfMemoryError as error:
+        raise device.out_of_memory(error) from None
+
+
+if __name__ == "__main__":
+    cli.run_main(main)
