@@ -1,10 +1,13 @@
 """Corpora by name, splits by name, and the tensors a run trains on."""
 
 import csv
+import importlib
+import itertools
+import pkgutil
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from dataclasses import asdict, dataclass, replace
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+import corpora
 import path
 from cli import UserError, warn
-from corpora import Utterance
+from corpora import Utterance, warn_once
 from files import digest_of, lock
 from recipes import Config
 
@@ -73,34 +77,51 @@ def _demo(happy: str) -> Source:
     return _iemocap(root, ("impro", "script"), happy)
 
 
+def _module(name: str, happy: str) -> Source:
+    module = importlib.import_module(f"corpora.{name}")
+    return Source(module.NAME, module.LICENCE, module.utterances(getattr(path, name.upper())), module.CLASSES)
+
+
 DATASETS: dict[str, Callable[[str], Source]] = {  # name -> happy (IEMOCAP's --happy) -> Source
     "impro": lambda happy: _iemocap(path.IEMOCAP, ("impro",), happy),
     "script": lambda happy: _iemocap(path.IEMOCAP, ("script",), happy),
     "all": lambda happy: _iemocap(path.IEMOCAP, ("impro", "script"), happy),
     "demo": _demo,
+    **{  # corpora/emodb.py goes by its name and is in path.EMODB
+        module.name: partial(_module, module.name)
+        for module in pkgutil.iter_modules(corpora.__path__)
+        if hasattr(path, module.name.upper())
+    },
 }
 
 
 def csv_source(file: Path) -> Source:
     """Any corpus as a CSV with the columns `path,emotion` and, where known, `name,speaker,session,dialog,kind`.
 
-    Paths may be relative to the CSV's folder. Raises UserError naming the file and the row or the column.
+    Paths may be relative to the CSV's folder. Utterances are in the order of their names (the paths, unless there is a
+    column `name`), classes in alphabetical order. Raises UserError naming the file and the row or the column.
     """
     try:
         with open(file, newline="", encoding="utf-8-sig") as f:
-            reader = csv.DictReader(f, strict=True)
+            reader = csv.DictReader(f, strict=True, skipinitialspace=True)
             columns, rows = reader.fieldnames or [], list(reader)
     except (OSError, UnicodeError, csv.Error) as error:
-        raise UserError(f"--dataset {file} cannot be read as CSV: {error}") from None
+        raise UserError(f"{file} cannot be read as CSV in UTF-8: {error}") from None
     if missing := [column for column in ("path", "emotion") if column not in columns]:
-        raise UserError(f"{file} lacks the column {' and '.join(missing)}: it needs path,emotion[,speaker,session,dialog,kind]")
+        raise UserError(
+            f"{file} lacks the column {' and '.join(missing)}: it needs path,emotion[,speaker,session,dialog,kind]"
+        )
     utterances = []
     for number, row in enumerate(rows, start=2):
         if None in row or not (row["path"] or "").strip() or not (row["emotion"] or "").strip():
-            raise UserError(f"{file}, line {number}: every row needs a path and an emotion, and no more fields than the header")
+            raise UserError(
+                f"{file}, line {number}: every row needs a path and an emotion, and no more fields than the header"
+            )
         text = {column: (row.get(column) or "").strip() for column in ("speaker", "session", "dialog", "kind")}
         name = (row.get("name") or row["path"]).strip()
-        utterances.append(Utterance(name, str((file.parent / row["path"].strip()).absolute()), **text, emotion=row["emotion"].strip()))
+        utterances.append(
+            Utterance(name, str((file.parent / row["path"].strip()).absolute()), **text, emotion=row["emotion"].strip())
+        )
     names = [u.name for u in utterances]
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
@@ -109,12 +130,18 @@ def csv_source(file: Path) -> Source:
     return Source(file.stem, "as its owner says", sorted(utterances, key=lambda u: u.name), {e: e for e in emotions})
 
 
-def corpus(dataset: str, happy: str = "exc", classes: Sequence[str] = ()) -> Corpus:
-    """The labelled utterances of a dataset by name, or of a CSV file.
+def _is_csv(dataset: str) -> bool:
+    return dataset.lower().endswith(".csv")
+
+
+def corpus(dataset: str, happy: str = "exc", classes: Sequence[str] = (), test_dataset: str = "") -> Corpus:
+    """The labelled utterances of a dataset by name, or of a CSV file; with `test_dataset`, of two corpora.
 
     Raises UserError for an unknown dataset or class (with the choices), and where nothing is left to train on.
     """
-    if dataset.lower().endswith(".csv"):
+    if test_dataset:
+        return _two_corpora(dataset, test_dataset, happy, classes)
+    if _is_csv(dataset):
         source = csv_source(Path(dataset))
     elif dataset in DATASETS:
         source = DATASETS[dataset](happy)
@@ -131,28 +158,72 @@ def corpus(dataset: str, happy: str = "exc", classes: Sequence[str] = ()) -> Cor
     if len(names) < 2:
         raise UserError(f"{dataset} has the class {names[0]} alone; a classifier needs two or more")
     labels = np.array([label_of[u.emotion] for u in utterances], dtype=np.int64)
-    folder = re.sub(r"[^A-Za-z0-9._-]", "_", Path(dataset).stem if dataset.lower().endswith(".csv") else dataset)
+    folder = re.sub(r"[^A-Za-z0-9._-]", "_", Path(dataset).stem if _is_csv(dataset) else dataset)
     return Corpus(folder.lstrip(".") or "csv", source.name, source.licence, source.synthetic, names, utterances, labels)
 
 
+@dataclass(frozen=True)
+class Foreign(Utterance):
+    """An utterance of the corpus that `--test` names: the split `cross` tests these and trains on the others."""
+
+
+def _two_corpora(dataset: str, test_dataset: str, happy: str, classes: Sequence[str]) -> Corpus:
+    """One corpus to train on and after it another to test on, with the classes that both have.
+
+    The names and speakers of the first get its name before them, as two corpora may call different ones alike.
+    """
+    here, there = corpus(dataset, happy), corpus(test_dataset, happy)
+    _check_apart(dataset, here, test_dataset, there)
+    shared = tuple(c for c in here.classes if c in there.classes)
+    if len(shared) < 2:
+        raise UserError(f"{dataset} has {', '.join(here.classes)} and {test_dataset} has {', '.join(there.classes)}: a "
+                        "classifier needs two classes that both have")  # fmt: skip
+    if unknown := [c for c in classes if c not in shared]:
+        raise UserError(f"--classes {','.join(unknown)}: {dataset} and {test_dataset} share {', '.join(shared)}")
+    here, there = (corpus(name, happy, classes or shared) for name in (dataset, test_dataset))
+    own = [replace(u, name=f"{here.dataset}:{u.name}", speaker=u.speaker and f"{here.dataset}:{u.speaker}")
+           for u in here.utterances]  # fmt: skip
+    return Corpus(
+        f"{here.dataset}-to-{there.dataset}", f"{here.name}, tested on {there.name}", here.licence,
+        here.synthetic or there.synthetic, here.classes, (*own, *(Foreign(**asdict(u)) for u in there.utterances)),
+        np.concatenate([here.labels, there.labels]),
+    )  # fmt: skip
+
+
+def _check_apart(dataset: str, here: Corpus, test_dataset: str, there: Corpus) -> None:
+    """Refuse corpora that share recordings or the speakers of one corpus; warn where only the speakers' names tell."""
+    flags = f"--train {dataset} --test {test_dataset}"
+    if both := {u.path for u in here.utterances} & {u.path for u in there.utterances}:
+        raise UserError(f"{flags}: both have {min(both)}; what is trained on cannot be tested on")
+    if not (speakers := ({u.speaker for u in here.utterances} & {u.speaker for u in there.utterances}) - {""}):
+        return
+    if _is_csv(dataset) and _is_csv(test_dataset):
+        warn_once(f"{flags}: both have speakers called {', '.join(sorted(speakers))}; if these are the same people, "
+                  "the scores are too good")  # fmt: skip
+    elif here.name == there.name:
+        raise UserError(f"{flags}: both are {here.name}, spoken by the same people; to test on unheard speakers use "
+                        "--dataset all --split speaker")  # fmt: skip
+
+
 def corpus_digest(corpus: Corpus) -> str:
-    """Digest of names, classes and the bytes of every recording: a run on other data gets another folder."""
+    """Digest of what is known of every utterance and of its bytes: a run on other data gets another folder."""
     import features
 
     contents = features.content_digests([u.path for u in corpus.utterances])
-    rows = [[u.name, corpus.classes[y], c] for u, y, c in zip(corpus.utterances, corpus.labels, contents, strict=True)]
+    rows = [[u.name, u.speaker, u.session, u.dialog, corpus.classes[y], c]
+            for u, y, c in zip(corpus.utterances, corpus.labels, contents, strict=True)]  # fmt: skip
     return digest_of(rows)
 
 
-@lru_cache(maxsize=None)
-def _identity(dataset: str, happy: str, classes: tuple[str, ...]) -> tuple[str, str]:
-    whole = corpus(dataset, happy, classes)
+@cache
+def _identity(dataset: str, happy: str, classes: tuple[str, ...], test_dataset: str) -> tuple[str, str]:
+    whole = corpus(dataset, happy, classes, test_dataset)
     return whole.dataset, corpus_digest(whole)
 
 
 def identity(config: Config) -> tuple[str, str]:
     """What a corpus is called in the runs folder, and its digest."""
-    return _identity(config.dataset, config.happy, config.classes)
+    return _identity(config.dataset, config.happy, config.classes, config.test_dataset)
 
 
 # -------------------------------------------------------------------------------------------------- splits
@@ -188,7 +259,9 @@ class Split:
         parts = self.divide(utterances, seed, fold or 0)
         for part, rows in (("training", parts.train), ("validation", parts.val), ("test", parts.test)):
             if rows is not None and len(rows) == 0:
-                raise UserError(f"--split {self.name}: {len(utterances)} utterances are too few; the {part} part is empty")
+                raise UserError(
+                    f"--split {self.name}: {len(utterances)} utterances are too few; the {part} part is empty"
+                )
         return parts
 
 
@@ -242,8 +315,12 @@ def _eight_one_one(utterances: Sequence[Utterance], seed: int, fold: int) -> Par
 
 def _values(utterances: Sequence[Utterance], what: str, least: int) -> list[str]:
     values = sorted({getattr(u, what) for u in utterances})
-    if "" in values or len(values) < least:
-        raise UserError(f"--split {what} needs at least {least} {what}s, and one for every utterance; this corpus has {values}")
+    if "" in values:
+        count = sum(getattr(u, what) == "" for u in utterances)
+        raise UserError(f"--split {what}: of {len(utterances)} utterances {count} have no {what}; a CSV file gives it "
+                        f"in the column {what}, and --split 8:1:1 does without")  # fmt: skip
+    if len(values) < least:
+        raise UserError(f"--split {what} needs at least {least} {what}s; this corpus has {', '.join(values)} alone")
     return values
 
 
@@ -288,9 +365,27 @@ def _dialog(utterances: Sequence[Utterance], seed: int, fold: int) -> Parts:
     scenarios = np.array([scenario(u) for u in utterances])
     groups = np.random.default_rng([811, seed]).permutation(np.unique(scenarios))
     if len(groups) < 3:
-        raise UserError(f"--split dialog needs at least 3 scenarios; this corpus has {sorted(groups)}")
+        raise UserError(f"--split dialog needs at least 3 scenarios; this corpus has {', '.join(sorted(groups))} alone")
     few = max(1, round(len(groups) / 10))
     val, test = (np.flatnonzero(np.isin(scenarios, part)) for part in (groups[:few], groups[few : 2 * few]))
+    return Parts(_rest(len(utterances), val, test), val, test)
+
+
+@split("cross")
+def _cross(utterances: Sequence[Utterance], seed: int, fold: int) -> Parts:
+    """All of `--test`'s corpus is test; of the other, a tenth of the speakers, by seed, is validation, at least one.
+
+    Where speakers are not known, or there is one alone, it is a tenth of the utterances.
+    """
+    test = np.array([i for i, u in enumerate(utterances) if isinstance(u, Foreign)], dtype=np.int64)
+    if len(test) == 0:
+        raise UserError("--split cross tests on a second corpus; name it with --test")
+    own = _rest(len(utterances), test)
+    of = np.array([utterances[i].speaker or utterances[i].name for i in own])
+    if len(np.unique(of)) == 1:
+        of = own
+    groups = np.random.default_rng([813, seed]).permutation(np.unique(of))
+    val = own[np.isin(of, groups[: max(1, round(len(groups) / 10))])]
     return Parts(_rest(len(utterances), val, test), val, test)
 
 
@@ -303,7 +398,9 @@ def split_by_name(name: str) -> Split:
 
 def split_record(utterances: Sequence[Utterance], parts: Parts) -> dict[str, Any]:
     """The names in each part, training in the order drawn, and their digest."""
-    lists = [None if rows is None else [utterances[i].name for i in rows] for rows in (parts.train, parts.val, parts.test)]
+    lists = [
+        None if rows is None else [utterances[i].name for i in rows] for rows in (parts.train, parts.val, parts.test)
+    ]
     return {"digest": digest_of(lists), "train": lists[0], "val": lists[1], "test": lists[2]}
 
 
@@ -337,6 +434,7 @@ class Data:
     digest: str  # of the whole corpus, too short utterances included
     dropped: tuple[str, ...]  # names of utterances shorter than a segment
     bad: tuple[tuple[str, str], ...]  # (name, reason) of broken recordings left out
+    warp: tuple[NDArray[np.float32], NDArray[np.int64]] | None = None  # what `warped` gave elsewhere
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -358,19 +456,20 @@ def load(config: Config, skip_bad: bool = False) -> Data:
     """
     if test_overlap(config) != config.test_overlap:
         warn(f"--test_overlap {config.test_overlap} is not shorter than the segment: {test_overlap(config)} s is used")
-    data = ("dataset", "happy", "classes", "feature", "n_mfcc", "segment_length", "train_overlap", "padding", "device")
+    data = ("dataset", "test_dataset", "happy", "classes", "feature", "n_mfcc", "segment_length", "train_overlap",
+            "padding", "device")  # fmt: skip
     return _load(*(getattr(config, name) for name in data), test_overlap(config), skip_bad)
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=16)  # maps of files, so they take little memory
 def _load(
-    dataset: str, happy: str, classes: tuple[str, ...], feature: str, n_mfcc: int, length: float, train_overlap: float,
-    padding: bool, device: str, overlap: float, skip_bad: bool,
+    dataset: str, test_dataset: str, happy: str, classes: tuple[str, ...], feature: str, n_mfcc: int, length: float,
+    train_overlap: float, padding: bool, device: str, overlap: float, skip_bad: bool,
 ) -> Data:  # fmt: skip
     import features
 
-    whole = corpus(dataset, happy, classes)
-    _, digest = _identity(dataset, happy, classes)
+    whole = corpus(dataset, happy, classes, test_dataset)
+    _, digest = _identity(dataset, happy, classes, test_dataset)
 
     def store(overlap: float) -> Any:
         return features.load(whole.utterances, feature, length, overlap, n_mfcc, padding, device, skip_bad)
@@ -379,10 +478,12 @@ def _load(
     second = first if overlap == train_overlap else store(overlap)
     keep = np.flatnonzero(first.counts > 0)
     usable = whole.subset(keep)
-    for label, name in enumerate(whole.classes):
-        if not (usable.labels == label).any():
-            raise UserError(f"{dataset} has no usable utterance of the class {name} (at least {length} s long; --padding keeps "
-                            f"shorter ones, --classes picks classes)")  # fmt: skip
+    foreign = np.array([isinstance(u, Foreign) for u in usable.utterances])
+    for side, label in itertools.product(sorted({False, bool(test_dataset)}), range(len(whole.classes))):
+        if label not in usable.labels[foreign == side]:
+            raise UserError(f"{test_dataset if side else dataset} has no usable utterance of the class "
+                            f"{whole.classes[label]} (at least {length} s long; --padding keeps shorter ones, "
+                            "--classes picks classes)")  # fmt: skip
     train = Segments(first.x, first.starts[keep], first.counts[keep])
     test = train if second is first else Segments(second.x, second.starts[keep], second.counts[keep])
     bad = {name for name, _ in first.bad}
@@ -397,10 +498,14 @@ def warped(d: Data, train: NDArray, config: Config) -> tuple[NDArray[np.float32]
     """
     import features
 
+    if d.warp is not None:
+        return d.warp
     utterances = [d.corpus.utterances[i] for i in train]
     factors = features.vtlp_factors(config.seed, [u.name for u in utterances])
     parts, labels = [], []
-    for i, u, factor in tqdm(list(zip(train, utterances, factors, strict=True)), "VTLP", unit="utterance", disable=None):
+    for i, u, factor in tqdm(
+        list(zip(train, utterances, factors, strict=True)), "VTLP", unit="utterance", disable=None
+    ):
         wave = features.vtlp(features.load_audio(u.path), factor)
         segments = features.segment(wave, config.segment_length, config.train_overlap, config.padding)
         x = features.extract(config.feature, segments, config.n_mfcc, config.device)

@@ -15,13 +15,15 @@ def device_type(gpu: int | None = None, device: str | None = None) -> str:
     """
     import torch
 
+    if gpu is not None and device is not None and (gpu < 0) != (device == "cpu"):
+        raise UserError(f"--device {device} and --gpu {gpu} contradict each other: leave one out")
     if device == "cpu" or (gpu is not None and gpu < 0):
-        if gpu is not None and gpu >= 0:
-            raise UserError(f"--device cpu and --gpu {gpu} contradict each other")
         return "cpu"
     if not torch.cuda.is_available():
         if device == "cuda":
-            raise UserError("--device cuda: this machine has no CUDA device (or torch cannot use it); leave the flag out")
+            raise UserError(
+                "--device cuda: this machine has no CUDA device (or torch cannot use it); leave the flag out"
+            )
         if gpu is not None:
             warn(f"--gpu {gpu}: no CUDA device here, so the CPU computes (--gpu -1 asks for it)")
         return "cpu"
@@ -43,4 +45,6 @@ def describe(device: str) -> str:
 
 def out_of_memory(error: "torch.OutOfMemoryError") -> UserError:
     """What to say when a GPU's memory does not suffice."""
-    return UserError(f"the GPU ran out of memory; finished runs are kept. Use a smaller --batch_size or --gpu -1 ({error})")
+    return UserError(
+        f"the GPU ran out of memory; finished runs are kept. Use a smaller --batch_size or --gpu -1 ({error})"
+    )

@@ -49,6 +49,7 @@ STYLE: dict[Any, Any] = {
 }
 NAMES = ("WA", "UA", "macro F1", "weighted F1")
 MOST_PANELS = 6
+DARK_INK_FROM = 46  # per cent: on cividis, black and white both have a contrast of at least 4.5 around here
 
 
 @dataclass
@@ -111,7 +112,7 @@ def _matrix(axis: "Axes", counts: NDArray[np.int64], classes: list[str], first: 
     percent = 100 * counts / np.maximum(counts.sum(1, keepdims=True), 1)
     image = axis.imshow(percent, cmap="cividis", vmin=0, vmax=100)
     for (i, j), value in np.ndenumerate(percent):
-        ink = "black" if value > 55 else "white"
+        ink = "black" if value > DARK_INK_FROM else "white"
         axis.text(j, i, f"{value:.1f}\n({counts[i, j]})", ha="center", va="center", color=ink, fontsize=7.5)
     axis.set_xticks(range(len(classes)), classes, rotation=30, ha="right", rotation_mode="anchor")
     axis.set_yticks(range(len(classes)), classes if first else [""] * len(classes))
@@ -254,9 +255,13 @@ def tsne(runs: Sequence[Run]) -> Drawn:
 def embed(hidden: NDArray[np.float32], labels: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Points in the plane `(U, 2)`, the same at every call, and their labels."""
     from sklearn.manifold import TSNE
+    from threadpoolctl import threadpool_limits
 
     perplexity = min(30.0, (len(hidden) - 1) / 3)
-    return TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(hidden), labels
+    with threadpool_limits(
+        1
+    ):  # the same sums everywhere; and threads that wait for each other cost more than they save
+        return TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(hidden), labels
 
 
 def _say_tsne(runs: Sequence[Run]) -> str:
@@ -271,15 +276,15 @@ def _say_tsne(runs: Sequence[Run]) -> str:
     return said + (" SYNTHETIC data: these say nothing about speech." if first.synthetic else "")
 
 
-def repeat_command(run: Run) -> str:
-    """The command that repeats a run and keeps its weights."""
-    words = ["python", "train.py", "--model", run.model, "--dataset", run.config["settings"]["dataset"]]
-    words += ["--split", run.config["settings"]["split"], "--seed", str(run.seed)]
-    words += [] if run.fold is None else ["--fold", str(run.fold)]
-    return shlex.join([*words, *records.flags(run.changed), "--save_model"])
+def train_command(model: str, like: Run, settings: dict[str, Any]) -> str:
+    """The command that trains a model as a run of another was trained, and keeps its weights."""
+    own = like.config["settings"]
+    words = ["python", "train.py", "--model", model, "--dataset", own["dataset"], "--split", own["split"]]
+    words += ["--seed", str(like.seed), *([] if like.fold is None else ["--fold", str(like.fold)])]
+    return shlex.join([*words, *records.flags(settings), "--save_model"])
 
 
-def runs_to_show(chosen: Sequence[Run], models: Sequence[str] | None) -> list[Run]:
+def runs_to_show(chosen: Sequence[Run], models: Sequence[str] | None, settings: dict[str, Any]) -> list[Run]:
     """One run with a checkpoint for each model, of one seed where that is possible.
 
     Raises UserError saying which runs to repeat with `--save_model`.
@@ -290,18 +295,14 @@ def runs_to_show(chosen: Sequence[Run], models: Sequence[str] | None) -> list[Ru
         model: [r for r in own if (r.folder / "checkpoint" / "config.json").is_file()] for model, own in lists.items()
     }
     if lacking := [model for model in wanted if not saved[model]]:
-        have = [run for model in lacking for run in lists[model][:1]]
-        commands = "\n  ".join(
-            [repeat_command(run) for run in have]
-            + [
-                f"python train.py --model {m} --dataset {chosen[0].dataset} --save_model"
-                for m in lacking
-                if not lists[m]
-            ]
-        )
-        raise UserError(
-            f"no weights were kept of {', '.join(lacking)}; repeat these runs with --save_model:\n  {commands}"
-        )
+        commands = [
+            train_command(model, own[0], own[0].changed)
+            if (own := lists[model])
+            else train_command(model, chosen[0], tables.resolve(model, settings))
+            for model in lacking
+        ]
+        text = f"no weights were kept of {', '.join(lacking)}; repeat these runs with --save_model"
+        raise UserError("\n  ".join([f"{text}:", *commands]))
     shared = set.intersection(*({(run.seed, run.fold) for run in own} for own in saved.values()))
     pick = min(shared, key=lambda key: (key[0], key[1] or 0)) if shared else None
     return [next((r for r in own if (r.seed, r.fold) == pick), own[0]) for own in saved.values()]
@@ -362,7 +363,7 @@ def make(name: str, chosen: list[Run], args: Namespace) -> list[Path]:
     view = one_view(chosen)
     first = view[0]
     if name == "tsne":
-        drawn = _styled(lambda: tsne(runs_to_show(as_published(view, args.set), args.model)))
+        drawn = _styled(lambda: tsne(runs_to_show(as_published(view, args.set), args.model, args.set)))
     else:
         drawn = records.leaving_out_broken(lambda usable: _draw(name, usable, args.rule, args.set), view)
     rule = [args.rule] if name in ("confusion", "alpha") else []

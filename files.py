@@ -73,15 +73,22 @@ def read_json(path: Path) -> Any:
 @contextmanager
 def lock(path: Path, wait: bool = True) -> Iterator[bool]:
     """Hold an exclusive lock on `path` (created if missing); yields whether it was got. The kernel drops it when the
-    process ends, however it ends."""
+    process ends, however it ends. Whoever holds the lock may remove the file."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a") as f:
-        try:
-            fcntl.flock(f, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            yield False
-            return
-        yield True
+    while True:
+        with open(path, "a") as f:
+            try:
+                fcntl.flock(f, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            except BlockingIOError:
+                yield False
+                return
+            try:
+                same = os.path.samestat(os.fstat(f.fileno()), path.stat())
+            except FileNotFoundError:
+                same = False
+            if same:  # else its last owner removed it between our opening and our locking it
+                yield True
+                return
 
 
 def digest_file(path: Path) -> str:

@@ -59,5 +59,37 @@ def pick_epoch(records: Sequence[dict[str, Any]], rule: str) -> int:
     if rule == "last":
         return len(records) - 1
     part = {"paper": "test", "validation": "val"}[rule]
-    means = [(record[part]["WA"] + record[part]["UA"]) / 2 for record in records]
+    # equal scores can differ in the last bit, as sums of the same recalls in another order
+    means = [round((record[part]["WA"] + record[part]["UA"]) / 2, 9) for record in records]
     return means.index(max(means))
+
+
+def softmax(logits: NDArray, temperature: float = 1.0) -> NDArray[np.float64]:
+    """Probabilities of the classes, the last axis of `logits`, which are first divided by `temperature`."""
+    scaled = np.asarray(logits, dtype=np.float64) / temperature
+    powers = np.exp(scaled - scaled.max(-1, keepdims=True))
+    return powers / powers.sum(-1, keepdims=True)
+
+
+def confidence_bins(probabilities: NDArray, labels: NDArray, bins: int = 15) -> tuple[NDArray, NDArray, NDArray]:
+    """Of each of `bins` equal intervals of confidence in (0, 1]: its utterances, their mean confidence and their
+    accuracy (0 .. 1; 0 where there are none), `(bins,)` each.
+
+    Confidence is the probability of the class predicted. Guo, Pleiss, Sun and Weinberger, "On Calibration of Modern
+    Neural Networks", ICML 2017, section 2.
+    """
+    confidence, right = probabilities.max(1), probabilities.argmax(1) == labels
+    where = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
+    counts = np.bincount(where, minlength=bins)
+    sums = [np.bincount(where, weights=values, minlength=bins) for values in (confidence, right.astype(np.float64))]
+    mean_confidence, accuracy = (np.divide(s, counts, out=np.zeros(bins), where=counts > 0) for s in sums)
+    return counts, mean_confidence, accuracy
+
+
+def ece(logits: NDArray, labels: NDArray, bins: int = 15, temperature: float = 1.0) -> float:
+    """Expected calibration error in per cent, from utterance logits `(U, C)` and labels `(U,)`: the distance of
+    accuracy from mean confidence in each bin, weighted by its utterances (Guo et al., ICML 2017, equation 3)."""
+    if len(labels) == 0:
+        raise ValueError("no utterances to score")
+    counts, confidence, accuracy = confidence_bins(softmax(logits, temperature), labels, bins)
+    return float(100 * (counts * np.abs(accuracy - confidence)).sum() / counts.sum())

@@ -77,6 +77,7 @@ class Config(Recipe):
 
     model: str = "GLAM"
     dataset: str = "impro"
+    test_dataset: str = ""  # another corpus to test on (split cross); "": a part of the same
     split: str = "8:2"
     fold: int | None = None
     seed: int = 987654
@@ -95,7 +96,8 @@ class Config(Recipe):
     def changed(self) -> dict[str, Any]:
         """The settings that differ from the published recipe and its defaults: what a table's row must say."""
         published = config_for(self.model).settings()
-        own = ("model", "recipe", "dataset", "split", "fold", "seed", "threads", "device", "deterministic")
+        own = ("model", "recipe", "dataset", "test_dataset", "split", "fold", "seed", "threads", "device",
+               "deterministic")  # fmt: skip
         return {k: v for k, v in self.settings().items() if k not in own and v != published[k]}
 
     def hash(self, corpus_digest: str) -> str:
@@ -135,12 +137,19 @@ def check(config: Config) -> None:
         need(0 < getattr(config, flag) < float("inf"), flag, "must be greater than 0")
     for flag in ("weight_decay", "lr_decay", "lr_min", "alpha", "train_overlap", "test_overlap"):
         need(0 <= getattr(config, flag) < float("inf"), flag, "must be 0 or more")
+    if (config.split == "cross") != bool(config.test_dataset):
+        raise UserError("--test NAME and --split cross go together: train on one corpus, test on another")
     need(config.n_mfcc <= 128, "n_mfcc", "there are 128 mel bands, so at most 128 coefficients")
     need(config.train_overlap < config.segment_length, "train_overlap",
          f"must be shorter than the segment of {config.segment_length} s (--segment_length)")  # fmt: skip
     need(0 <= config.seed < 2**32, "seed", "must be from 0 to 4294967295")
     need(config.fold is None or config.fold >= 0, "fold", "folds count from 0")
-    for flag, choices in (("optimizer", OPTIMIZERS), ("lr_schedule", SCHEDULES), ("augment", AUGMENTS), ("happy", HAPPY)):
+    for flag, choices in (
+        ("optimizer", OPTIMIZERS),
+        ("lr_schedule", SCHEDULES),
+        ("augment", AUGMENTS),
+        ("happy", HAPPY),
+    ):
         need(getattr(config, flag) in choices, flag, f"choose one of {', '.join(choices)}")
 
 
@@ -177,20 +186,38 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     yes_no = {"action": argparse.BooleanOptionalAction}
     data = group("data")
     add = data.add_argument
-    add("--dataset", "--impro_or_script", "-i", metavar="NAME",
+    add(
+        "--dataset",
+        "--train",
+        "--impro_or_script",
+        "-i",
+        metavar="NAME",
         help="impro, script, all (IEMOCAP's halves, or both), demo (synthetic), another corpus by name, or a CSV file with "
-        "the columns path,emotion[,speaker,session,dialog,kind] (default: impro)")
+        "the columns path,emotion[,speaker,session,dialog,kind] (default: impro)",
+    )
+    add("--test", dest="test_dataset", metavar="NAME",
+        help="train on all of --dataset, test on all of this one, by the classes both have (split cross)")  # fmt: skip
     add("--happy", choices=HAPPY, help="IEMOCAP's labels that make up the class happy (default: exc, as published)")
     add("--classes", type=comma_list, metavar="A,B,..", help="train on these classes only (default: all of the corpus)")
-    add("--split", metavar="NAME", help="8:2 (default, as published), 8:1:1, session, speaker, dialog")
+    add("--split", metavar="NAME", help="8:2 (default, as published), 8:1:1, session, speaker, dialog, cross (--test)")
     add("--seed", type=int, metavar="N", help="of the split, the weights, the batches and mixup (default: 987654)")
     add("--fold", type=int, metavar="K", help="of a split that has folds, from 0 (default: all in turn)")
     add("--padding", **yes_no, help="repeat an utterance shorter than a segment instead of dropping it")
     add("--segment_length", type=float, metavar="S", help="seconds (GLAM: 1.8)")
-    add("--train_overlap", type=float, metavar="S", help="seconds shared by neighbouring segments in training (GLAM: 1.6)")
+    add(
+        "--train_overlap",
+        type=float,
+        metavar="S",
+        help="seconds shared by neighbouring segments in training (GLAM: 1.6)",
+    )
     add("--test_overlap", type=float, metavar="S", help="the same in scoring (GLAM: 1.6)")
-    add("--feature", "--features_to_use", "-f", metavar="NAME",
-        help="mfcc, melspectrogram, spectrogram, interspeech2018, logfbank, fbank (GLAM: mfcc)")
+    add(
+        "--feature",
+        "--features_to_use",
+        "-f",
+        metavar="NAME",
+        help="mfcc, melspectrogram, spectrogram, interspeech2018, logfbank, fbank (GLAM: mfcc)",
+    )
     add("--n_mfcc", "--nmfcc", "-n", type=int, metavar="N", help="MFCC coefficients (default: 26)")
     add("--augment", choices=AUGMENTS, help="training utterances added: VTLP-warped copies, or classes filled up")
     add("--class_weights", **yes_no, help="weight the loss of class c by 1 - n_c/N over training segments")
@@ -213,16 +240,28 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add("--alpha", type=float, metavar="A", help="mixup's beta distribution; 0: no mixup (GLAM: 0.5)")
 
     machine = group("machine")
-    machine.add_argument("--gpu", "-g", type=int, metavar="N", help="CUDA device; -1: the CPU (default: 0 if there is one)")
+    machine.add_argument(
+        "--gpu", "-g", type=int, metavar="N", help="CUDA device; -1: the CPU (default: 0 if there is one)"
+    )
     machine.add_argument("--device", choices=("cpu", "cuda"), help="the same in words")
-    machine.add_argument("--threads", type=int, metavar="N", help="CPU threads; results depend on it in the last digits (default: 2)")
+    machine.add_argument(
+        "--threads", type=int, metavar="N", help="CPU threads; results depend on it in the last digits (default: 2)"
+    )
     machine.add_argument("--amp", **yes_no, help="bfloat16 where it is safe: faster, scores within noise")
-    machine.add_argument("--deterministic", **yes_no, help="bit-equal repeats on the same machine, at some speed on a GPU")
+    machine.add_argument(
+        "--deterministic", **yes_no, help="bit-equal repeats on the same machine, at some speed on a GPU"
+    )
 
     add = group("output").add_argument
     add("--runs", type=Path, metavar="DIR", help=f"where run folders go (default: {path.RUNS}, set in path.py)")
-    add("--save_model", nargs="?", const="last", choices=RULES, metavar="RULE",
-        help="keep the weights of the epoch this rule picks, in the run folder's checkpoint/: last (default), validation or paper")
+    add(
+        "--save_model",
+        nargs="?",
+        const="last",
+        choices=RULES,
+        metavar="RULE",
+        help="keep the weights of the epoch this rule picks, in the run folder's checkpoint/: last (default), validation or paper",
+    )
     add("--skip_bad", **yes_no, help="leave broken recordings out, and count them, instead of stopping")
     add("--quiet", **yes_no, help="no bars, no model summary, no table")
 
@@ -237,5 +276,7 @@ def parse_config(given: dict[str, Any]) -> Config:
     for flag, keyword in (("head", "heads"), ("attn_hidden", "attn_hidden")):
         if flag in given and keyword not in models.keywords(model):
             raise UserError(f"--{flag}: the model {model} has no head attention")
+    if "test_dataset" in given:
+        given.setdefault("split", "cross")
     overrides = {f.name: given.pop(f.name) for f in fields(Config) if f.name in given}
     return config_for(model, **{**overrides, "device": device})

@@ -2,6 +2,7 @@
 
 import base64
 import html
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -100,7 +101,7 @@ STYLE = """
   --band: #1d2127; --mark: #ffb885; --mark-page: #35200f; --link: #7db7ff; } }
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--page); color: var(--ink); font: 16px/1.55 system-ui, sans-serif; }
-main { max-width: 76rem; margin: 0 auto; padding: 2rem 1.25rem 4rem; }
+main { max-width: 86rem; margin: 0 auto; padding: 2rem 1.25rem 4rem; }
 h1 { font-size: 1.7rem; line-height: 1.25; margin: 0 0 .75rem; }
 h2 { font-size: 1.15rem; margin: 2.5rem 0 .5rem; }
 p, li { max-width: 48rem; }
@@ -110,11 +111,12 @@ p { margin: .5rem 0; }
 .synthetic { background: var(--mark-page); color: var(--mark); border-left: 4px solid; padding: .6rem .9rem; font-weight: 600; }
 .scroll { overflow-x: auto; margin: 1.25rem 0 .75rem; border: 1px solid var(--line); border-radius: 8px; }
 table { border-collapse: collapse; width: 100%; font-size: .9rem; font-variant-numeric: tabular-nums; }
-th, td { padding: .45rem .75rem; text-align: left; white-space: nowrap; }
+th, td { padding: .45rem .75rem; text-align: left; vertical-align: top; white-space: nowrap; }
 th { background: var(--band); font-weight: 600; border-bottom: 1px solid var(--line); }
 tbody tr.first td { border-top: 1px solid var(--line); }
 tbody tr.first:first-child td { border-top: 0; }
 tbody tr.more td { color: var(--soft); padding-top: 0; }
+.interval { display: block; color: var(--soft); font-size: .85em; }
 tbody td:first-child { font-weight: 600; }
 code { font: .88em ui-monospace, monospace; overflow-wrap: anywhere; }
 figure { margin: 1.5rem 0 2rem; }
@@ -130,12 +132,17 @@ def _inline(text: str) -> str:
     return "".join(f"<code>{part}</code>" if i % 2 else part for i, part in enumerate(parts))
 
 
+def _cell(text: str) -> str:
+    """A cell; an interval in brackets goes on a line of its own."""
+    return "<td>" + re.sub(r" (\[[^\]]+\])$", r'<span class="interval">\1</span>', _inline(text)) + "</td>"
+
+
 def _html_table(section: Section) -> str:
     head = "".join(f'<th scope="col">{_inline(column)}</th>' for column in section.frame.columns)
     rows = []
     for row in section.frame.to_numpy().tolist():
         kind = "first" if str(row[0]) else "more"
-        rows.append(f'<tr class="{kind}">' + "".join(f"<td>{_inline(cell)}</td>" for cell in row) + "</tr>")
+        rows.append(f'<tr class="{kind}">' + "".join(map(_cell, row)) + "</tr>")
     return (f'<div class="scroll" tabindex="0"><table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n' + "\n".join(rows) +
             "\n</tbody>\n</table></div>")  # fmt: skip
 

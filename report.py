@@ -96,7 +96,7 @@ def select(found: Iterable[Run], args: Namespace) -> list[Run]:
 
 
 def table(found: Iterable[Run], rule: str = "paper") -> "DataFrame":
-    """Every group of finished runs under one rule, a row each: mean ± standard deviation and n, beside the published."""
+    """Every group of finished runs under one rule, a row each: mean ± standard deviation, n, the published figure."""
     return records.leaving_out_broken(lambda usable: _overview(usable, rule)[0], found)
 
 
@@ -222,7 +222,9 @@ def comparison_section(tests: Sequence[dict[str, Any]]) -> render.Section:
         "Same split: how many of the shared runs were tested on the same utterances. Models with longer segments drop "
         "more short utterances, and the same seed then draws another split.",
     ]
-    return render.Section(DataFrame(texts), "Which is better than which", notes)
+    frame = DataFrame(texts)
+    frame = frame.drop(columns=["Split"] if frame["Split"].nunique() == 1 else [])
+    return render.Section(frame, "Which is better than which", notes)
 
 
 def say_protocols(rows: Sequence[Row]) -> list[str]:
@@ -257,17 +259,18 @@ def train_command(name: str, datasets: Sequence[str] | None, settings: dict[str,
 def notes_of(rows: Sequence[Row], command: str) -> list[str]:
     """What must be said under a table about its rows."""
     notes = []
-    lacking = [f"{row.cell.name} on {row.cell.dataset}, {row.cell.split}: {row.status}" for row in rows if row.status]
-    if lacking:
-        notes.append(f"`{command}` trains what is missing ({len(lacking)} of {len(rows)} rows).")
+    if lacking := sum(bool(row.status) for row in rows):
+        notes.append(f"`{command}` trains what is missing ({lacking} of {len(rows)} rows).")
+    about: dict[str, list[str]] = {}  # what is said of which rows
     for row in rows:
         where = f"{row.cell.name} on {row.cell.dataset}, {row.cell.split}"
         if row.rounds and row.rounds.incomplete:
-            notes.append(f"{where}: not counted, {row.rounds.left_open}.")
+            about.setdefault(f"not counted, {row.rounds.left_open}", []).append(where)
         if row.rounds and row.interval is None:
-            notes.append(f"{where}: no interval from one seed and one speaker.")
+            about.setdefault("no interval from one seed and one speaker", []).append(where)
         elif row.interval and row.interval.over != "speakers and seeds":
-            notes.append(f"{where}: the interval resamples {row.interval.over}.")
+            about.setdefault(f"the interval resamples {row.interval.over}", []).append(where)
+    notes += [f"{'; '.join(dict.fromkeys(places))}: {said}." for said, places in about.items()]
     groups = [row.rounds for row in rows if row.rounds]
     if repeats := sum(group.repeats for group in groups):
         notes.append(f"{repeats} runs repeat a seed on another device or thread count and are not counted again.")

@@ -27,6 +27,7 @@ def command_line() -> argparse.ArgumentParser:
 if __name__ == "__main__" and {"-h", "--help"} & set(sys.argv):
     command_line().parse_args()  # answers before torch is imported
 
+import hashlib
 import json
 import os
 import platform
@@ -34,7 +35,7 @@ import subprocess
 import time
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ import device
 import metrics
 import models
 from cli import UserError, warn
-from files import atomic, lock, sweep_temporaries, write_json, write_text
+from files import atomic, digest_of, lock, read_json, sweep_temporaries, write_json, write_text
 from recipes import Config, learning_rate
 
 EVALUATION_BATCH = 256  # segments
@@ -137,7 +138,9 @@ def train_one_epoch(
     batches = epoch_order(n).to(part.rows.device).split(size)
     rate = learning_rate(config, epoch)
     losses = []
-    for step, batch in enumerate(tqdm(batches, desc=f"epoch {epoch + 1}", leave=False, disable=quiet or None, unit="batch")):
+    for step, batch in enumerate(
+        tqdm(batches, desc=f"epoch {epoch + 1}", leave=False, disable=quiet or None, unit="batch")
+    ):
         for group in optimizer.param_groups:
             group["lr"] = rate / (1 + config.lr_decay * (epoch * len(batches) + step))
         x = part.x[part.rows[batch]].to(config.device, non_blocking=True).unsqueeze(1)  # (B, 1, F, T)
@@ -156,7 +159,9 @@ def train_one_epoch(
         loss.backward()
         optimizer.step()
         losses.append(loss.detach())
-    return float(torch.stack(losses).double().sum()) * size / n  # as published: also the smaller last batch counts whole
+    return (
+        float(torch.stack(losses).double().sum()) * size / n
+    )  # as published: also the smaller last batch counts whole
 
 
 @torch.inference_mode()
@@ -164,7 +169,9 @@ def evaluate(model: nn.Module, part: Part, config: Config) -> NDArray[np.float32
     """Logits `(U, C)` of each utterance: the mean over its segments."""
     model.eval()
     with autocast(config):
-        logits = [model(part.x[rows].to(config.device).unsqueeze(1)).float() for rows in part.rows.split(EVALUATION_BATCH)]
+        logits = [
+            model(part.x[rows].to(config.device).unsqueeze(1)).float() for rows in part.rows.split(EVALUATION_BATCH)
+        ]
     segments = torch.cat(logits).double().cpu().numpy()  # (N, C)
     first = np.searchsorted(part.owner, np.arange(len(part.utterances)))
     counts = np.diff(np.append(first, len(segments)))
@@ -176,7 +183,9 @@ def evaluate(model: nn.Module, part: Part, config: Config) -> NDArray[np.float32
 
 def make_model(config: Config, shape: tuple[int, int], classes: int) -> nn.Module:
     """The network of a run, with the initial weights its seed gives."""
-    heads = {"heads": config.head, "attn_hidden": config.attn_hidden} if "heads" in models.keywords(config.model) else {}
+    heads = (
+        {"heads": config.head, "attn_hidden": config.attn_hidden} if "heads" in models.keywords(config.model) else {}
+    )
     return models.create_model(config.model, shape, num_classes=classes, **heads)
 
 
@@ -200,10 +209,19 @@ class History:
 
     records: list[dict[str, Any]]
     logits: dict[str, list[NDArray[np.float32]]]  # by part: (U, C)
+    best: dict[str, Tensor] = field(default_factory=dict)  # the weights of the epoch that `rule` picks so far
+    rule: str | None = None  # of --save_model
 
 
 class BrokenState(Exception):
     """A state file that cannot be used."""
+
+
+def _check(tensors: dict[str, Tensor], text: dict[str, str]) -> str:
+    """Digest of everything in a state file: one that is not as it was written is not used."""
+    rows = [[k, str(v.dtype), list(v.shape), hashlib.blake2b(v.numpy().tobytes(), digest_size=16).hexdigest()]
+            for k, v in sorted(tensors.items())]  # fmt: skip
+    return digest_of([rows, text])
 
 
 def save_state(
@@ -213,14 +231,17 @@ def save_state(
     tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
     for i, values in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{i}.{k}": v for k, v in values.items() if v is not None}
+    tensors |= {f"best.{k}": v for k, v in history.best.items()}
     tensors |= {f"logits.{part}": torch.from_numpy(np.stack(v)) for part, v in history.logits.items()}
     _, keys, *rest = generator.get_state()
     tensors |= {"rng.numpy": torch.from_numpy(keys.astype(np.int64)), "rng.torch": torch.get_rng_state()}
     if torch.cuda.is_available():
         tensors["rng.cuda"] = torch.cuda.get_rng_state()
-    text = {"records": json.dumps(history.records), "numpy": json.dumps([int(rest[0]), int(rest[1]), float(rest[2])])}
+    text = {"records": json.dumps(history.records), "numpy": json.dumps([int(rest[0]), int(rest[1]), float(rest[2])]),
+            "rule": json.dumps(history.rule)}  # fmt: skip
+    tensors = {k: v.detach().cpu().clone().contiguous() for k, v in tensors.items()}
     with atomic(file) as temporary:
-        save_file({k: v.detach().cpu().clone().contiguous() for k, v in tensors.items()}, temporary, text)
+        save_file(tensors, temporary, {**text, "check": _check(tensors, text)})
 
 
 def load_state(
@@ -233,7 +254,9 @@ def load_state(
         tensors = load_file(file)
         with safe_open(file, "pt") as f:
             text = f.metadata()
-        records, numpy_rest = json.loads(text["records"]), json.loads(text["numpy"])
+        if text.pop("check") != _check(tensors, text):
+            raise ValueError("it is not as it was written")
+        records, numpy_rest, rule = (json.loads(text[key]) for key in ("records", "numpy", "rule"))
 
         def part(prefix: str) -> dict[str, Tensor]:
             return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
@@ -248,8 +271,8 @@ def load_state(
         torch.set_rng_state(tensors["rng.torch"])
         if torch.cuda.is_available() and "rng.cuda" in tensors:
             torch.cuda.set_rng_state(tensors["rng.cuda"])
-        return History(records, {k: list(v.numpy()) for k, v in part("logits.").items()})
-    except (SafetensorError, KeyError, ValueError, TypeError, RuntimeError, OSError) as error:
+        return History(records, {k: list(v.numpy()) for k, v in part("logits.").items()}, part("best."), rule)
+    except (SafetensorError, AttributeError, KeyError, ValueError, TypeError, RuntimeError, OSError) as error:
         raise BrokenState(f"{file} cannot be used ({type(error).__name__}: {error})") from None
 
 
@@ -263,12 +286,19 @@ def folder_of(config: Config, dataset: str, digest: str, runs: Path) -> Path:
 
 
 def finished(folder: Path, save_model: str | None = None) -> bool:
-    """Whether a run is done, with a checkpoint where one is asked for."""
-    return (folder / "done").exists() and (save_model is None or (folder / "checkpoint" / "config.json").exists())
+    """Whether a run is done, with a checkpoint by the rule asked for, if any."""
+    if not (folder / "done").exists() or save_model is None:
+        return (folder / "done").exists()
+    try:
+        return read_json(folder / "checkpoint" / "config.json").get("rule") == save_model
+    except (UserError, AttributeError):  # there is none, or it is not one
+        return False
 
 
 def commit() -> str | None:
-    """The commit of this code, if it is a git checkout."""
+    """The commit of this code, if it is a git checkout; where it is a copy, GLAM_COMMIT says what of."""
+    if "GLAM_COMMIT" in os.environ:
+        return os.environ["GLAM_COMMIT"] or None
     git = ["git", "-C", str(path.ROOT), "rev-parse", "HEAD"]
     try:
         return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
@@ -276,7 +306,9 @@ def commit() -> str | None:
         return None
 
 
-def describe_run(config: Config, d: data.Data, parts: data.Parts, split: dict[str, Any], model: nn.Module) -> dict[str, Any]:
+def describe_run(
+    config: Config, d: data.Data, parts: data.Parts, split: dict[str, Any], model: nn.Module
+) -> dict[str, Any]:
     """config.json: every setting and what the result depends on."""
     folds = data.SPLITS[config.split].folds
     return {
@@ -307,31 +339,39 @@ def save_predictions(file: Path, d: data.Data, parts: dict[str, Part], history: 
         np.savez_compressed(f, **arrays)
 
 
-def save_checkpoint(folder: Path, model: nn.Module, run: dict[str, Any], rule: str, record: dict[str, Any]) -> None:
-    """checkpoint/: the weights, and what they are: run, epoch, rule, scores."""
-    with atomic(folder / "model.safetensors") as temporary:
-        save_file({k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}, temporary)
-    write_json(folder / "config.json", {**run, "rule": rule, "epoch": record["epoch"], "scores": record})
+def save_checkpoint(
+    folder: Path, model: nn.Module, run: dict[str, Any], rule: str, history: History, labels: NDArray | None
+) -> None:
+    """checkpoint/: the weights of the epoch a rule picks, and what they are; `labels` are the validation part's."""
+    import checkpoints
+
+    epoch = metrics.pick_epoch(history.records, rule)
+    model.load_state_dict(history.best)
+    val = None if labels is None else (history.logits["val"][epoch], labels)
+    checkpoints.save(folder, model, run, rule, history.records[epoch], val)
 
 
 def train(config: Config, runs: Path | None = None, save_model: str | None = None, skip_bad: bool = False,
-          quiet: bool = False, wait: bool = True) -> Path | None:  # fmt: skip
+          quiet: bool = False, wait: bool = True, d: data.Data | None = None) -> Path | None:  # fmt: skip
     """Train one run and return its folder; a finished one is not repeated, an unfinished one goes on.
 
-    Where another process is at the same run: wait for it, or return None without `wait`. Raises UserError.
+    Where another process is at the same run: wait for it, or return None without `wait`. `d` is what `data.load` gives,
+    for a caller that has it. Raises UserError.
     """
     split = data.split_by_name(config.split)
     if save_model == "validation" and not split.has_validation:
         raise UserError(f"--save_model validation: the split {config.split} has no validation part")
-    folder = folder_of(config, *data.identity(config), runs or path.RUNS)
+    dataset, digest = (d.corpus.dataset, d.digest) if d else data.identity(config)
+    folder = folder_of(config, dataset, digest, runs or path.RUNS)
     if finished(folder, save_model):
         return folder
-    d = data.load(config, skip_bad)
+    d = d or data.load(config, skip_bad)
     with lock(folder / "lock", wait=wait) as mine:
         if not mine:
             return None
         if not finished(folder, save_model):
             sweep_temporaries(folder)
+            sweep_temporaries(folder / "checkpoint")
             parts = split(d.corpus.utterances, config.seed, config.fold)
             try:
                 _train(config, d, parts, folder, save_model, quiet)
@@ -339,6 +379,7 @@ def train(config: Config, runs: Path | None = None, save_model: str | None = Non
                 warn(f"{error}; the run starts again")
                 (folder / "state.safetensors").unlink()
                 _train(config, d, parts, folder, save_model, quiet)
+        (folder / "lock").unlink(missing_ok=True)
     return folder
 
 
@@ -371,7 +412,11 @@ def _train(config: Config, d: data.Data, parts: data.Parts, folder: Path, save_m
     write_json(folder / "config.json", run)
     write_json(folder / "split.json", record)
     state = folder / "state.safetensors"
-    history = load_state(state, model, optimizer, generator) or History([], {name: [] for name in scored})
+    fresh = History([], {name: [] for name in scored}, rule=save_model)
+    history = load_state(state, model, optimizer, generator) or fresh
+    if save_model not in (None, "last", history.rule):
+        raise BrokenState(f"{state} does not hold the weights that --save_model {save_model} picks so far")
+    history.rule = save_model
     write_text(folder / "epochs.jsonl", "".join(json.dumps(r) + "\n" for r in history.records))
 
     bar = tqdm(range(len(history.records), config.epochs), initial=len(history.records), total=config.epochs, disable=quiet,
@@ -385,19 +430,26 @@ def _train(config: Config, d: data.Data, parts: data.Parts, folder: Path, save_m
             history.logits[name].append(logits)
             epoch_record[name] = metrics.scores(logits, d.corpus.labels[part.utterances])
         if not np.isfinite(loss):
-            raise UserError(f"the loss of epoch {epoch + 1} is {loss}: training diverged; try a smaller --learning_rate")
+            raise UserError(
+                f"the loss of epoch {epoch + 1} is {loss}: training diverged; try a smaller --learning_rate"
+            )
         epoch_record["seconds"] = round(time.perf_counter() - started, 3)
         history.records.append(epoch_record)
         if save_model and metrics.pick_epoch(history.records, save_model) == epoch:
-            save_checkpoint(folder / "checkpoint", model, run, save_model, epoch_record)
+            history.best = {k: v.detach().cpu().clone() for k, v in model.state_dict().items()}
         if epoch + 1 < config.epochs:
             save_state(state, model, optimizer, generator, history)
         with open(folder / "epochs.jsonl", "a", encoding="utf-8") as f:
             f.write(json.dumps(epoch_record) + "\n")
-        bar.set_postfix(loss=f"{loss:.3f}", WA=f"{epoch_record['test']['WA']:.1f}", UA=f"{epoch_record['test']['UA']:.1f}")
+        bar.set_postfix(
+            loss=f"{loss:.3f}", WA=f"{epoch_record['test']['WA']:.1f}", UA=f"{epoch_record['test']['UA']:.1f}"
+        )
 
     write_text(folder / "epochs.jsonl", "".join(json.dumps(r) + "\n" for r in history.records))  # and to the disk
     save_predictions(folder / "predictions.npz", d, scored, history)
+    if save_model:
+        val_labels = None if parts.val is None else d.corpus.labels[parts.val]
+        save_checkpoint(folder / "checkpoint", model, run, save_model, history, val_labels)
     write_text(folder / "done", "")
     state.unlink(missing_ok=True)
 
@@ -411,6 +463,7 @@ def print_summary(model: nn.Module, run: dict[str, Any]) -> None:
 
     model.eval()
     print(summary(model, torch.zeros(1, 1, *run["shape"])))
+    print(f"{run['params']:,} parameters in all")  # the table misses those that a layer of ours uses as plain weights
     print(f"{run['model']} on {run['dataset']} ({run['corpus']}), split {run['split']}, recipe {run['recipe']}, "
           f"changed: {run['changed'] or 'nothing'}")  # fmt: skip
     bad = f", {run['n_bad']} broken left out" if run["n_bad"] else ""
@@ -427,8 +480,14 @@ def format_scores(record: dict[str, Any], classes: list[str]) -> str:
     for i, name in enumerate(classes):
         values = "".join(f"{100 * each[k][i]:10.2f}" for k in ("precision", "recall", "f1"))
         lines.append(f"{name:<{width}}{values}{each['support'][i]:10d}")
-    lines += ["", "confusion (rows: truth, columns: predicted)", " " * width + "".join(f"{c:>{width}}" for c in classes)]
-    lines += [f"{name:<{width}}" + "".join(f"{n:{width}d}" for n in row) for name, row in zip(classes, confusion, strict=True)]
+    lines += [
+        "",
+        "confusion (rows: truth, columns: predicted)",
+        " " * width + "".join(f"{c:>{width}}" for c in classes),
+    ]
+    lines += [
+        f"{name:<{width}}" + "".join(f"{n:{width}d}" for n in row) for name, row in zip(classes, confusion, strict=True)
+    ]
     lines += ["", "   ".join(f"{name} {record[name]:.2f}" for name in metrics.SCORES)]
     return "\n".join(lines)
 
@@ -447,7 +506,10 @@ def print_result(folder: Path) -> None:
             continue
         best = records[metrics.pick_epoch(records, rule)]
         note = " (chosen on the test set: optimistic)" if rule == "paper" else ""
-        print(f"rule {rule}: epoch {best['epoch']}{note}: " + "   ".join(f"{n} {best['test'][n]:.2f}" for n in metrics.SCORES))
+        print(
+            f"rule {rule}: epoch {best['epoch']}{note}: "
+            + "   ".join(f"{n} {best['test'][n]:.2f}" for n in metrics.SCORES)
+        )
     print(f"\n{folder}", flush=True)
 
 

@@ -1,11 +1,18 @@
-"""Corpora: each module lists its recordings as utterances; data.py calls them by name."""
+"""Corpora: a module each, found by its name, if path.py has a line of that name in capitals (`emodb`: EMODB).
+
+It has `NAME`, `LICENCE`, `utterances(root)` and `CLASSES`: the classes its emotion codes mean, called as elsewhere and
+in the same order: neutral, sad, angry, happy, fearful, disgusted, surprised, calm, bored.
+"""
 
 import csv
+import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
+from functools import cache
+from itertools import pairwise
 from pathlib import Path
 
-from cli import UserError
+from cli import UserError, warn
 from files import atomic
 
 
@@ -44,3 +51,32 @@ def read_index(path: Path) -> list[Utterance]:
         return [Utterance(**row) for row in rows]
     except (OSError, UnicodeError, csv.Error) as error:
         raise UserError(f"{path} cannot be read as an index ({error}); delete it and run again") from None
+
+
+@cache
+def warn_once(text: str) -> None:
+    """`cli.warn`, but for what this process has warned of before: a corpus is listed more than once in a run."""
+    warn(text)
+
+
+def recordings(root: Path, pattern: str, name: str, example: str, variable: str) -> list[tuple[Path, re.Match[str]]]:
+    """The wave files under `root` in the order of their names, each with the match of its name to `pattern`.
+
+    Files of other names are counted and listed in a warning; those that macOS leaves (`._*`) are ignored. Raises
+    UserError naming path.py's `variable` where `root` is no folder or holds no such file.
+    """
+    where = f"set {variable} in path.py, or the environment variable {variable}, to the folder that holds {example}"
+    if not root.is_dir():
+        raise UserError(f"{name} was looked for in {root}, which is not a folder: {where}")
+    files = sorted((f for f in root.rglob("*.[wW][aA][vV]") if not f.name.startswith(".")), key=lambda f: (f.name, f))
+    found = [(file.absolute(), match) for file in files if (match := re.fullmatch(pattern, file.stem))]
+    if not found:
+        raise UserError(f"{root} has no recording named as {name} names them: {where}")
+    if twice := next((a.stem for (a, _), (b, _) in pairwise(found) if a.stem == b.stem), ""):
+        raise UserError(f"{root} holds {twice}.wav twice; keep one of the two, or {where}")
+    matched = {file for file, _ in found}
+    if odd := [file.name for file in files if file.absolute() not in matched]:
+        listed = ", ".join(odd[:5]) + (", .." if len(odd) > 5 else "")
+        warn_once(f"{len(odd)} of {len(files)} wave files in {root} are not named as {name} names them ({example}) "
+                   f"and are left out: {listed}")  # fmt: skip
+    return found

@@ -9,6 +9,7 @@ scripted ones. Scores obtained on it are EMO-DB's, never IEMOCAP's.
     IEMOCAP=EMODB_as_IEMOCAP python handleIEMOCAP.py
 """
 
+import errno
 import os
 import re
 import shutil
@@ -49,12 +50,19 @@ def new_folder(out: Path, marker: str = "") -> Iterator[Path]:
     temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     old = temporary.with_suffix(".old")
     shutil.rmtree(temporary, ignore_errors=True)  # of a process killed long ago that had our number
-    temporary.mkdir(parents=True)
+    try:
+        temporary.mkdir(parents=True)
+    except (FileExistsError, FileNotFoundError, NotADirectoryError) as error:
+        raise UserError(f"{out} cannot be made ({error.strerror}: {error.filename}); name another folder") from None
     try:
         yield temporary
         if ours:
             out.rename(old)
         temporary.rename(out)
+    except OSError as error:
+        if error.filename is None or error.errno in (errno.ENOSPC, errno.EDQUOT):  # it names what was read, or nothing
+            error.filename = str(out)
+        raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)

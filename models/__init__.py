@@ -1,8 +1,8 @@
 """Networks by name.
 
 A network is a `layers.Classifier` decorated with `register` in its family's file. Every module of this package is
-looked into, so a new family, or a new class in an old one, needs no list edited. The families need torch and are imported
-when a name is first asked for: `import models` alone is cheap.
+looked into, so a new family, or a new class in an old one, needs no list edited. The families need torch and are
+imported when a name is first asked for: `import models` alone is cheap.
 """
 
 import functools
@@ -10,6 +10,7 @@ import importlib
 import inspect
 import pkgutil
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from cli import UserError
@@ -76,10 +77,24 @@ def create_model(name: str, shape: tuple[int, int] = (26, 57), **kwargs: Any) ->
 
     `num_classes` (default 4) goes with every network, `heads` (4) and `attn_hidden` (64) with those that have head
     attention. Its initial weights follow from `torch.manual_seed`. Raises UserError for an unknown name, a keyword the
-    network does not take, and a shape too small for it.
+    network does not take or a number that is not positive, and a shape too small for it.
     """
     known = keywords(name)
     unknown = [each for each in kwargs if each not in known]
     if unknown:
         raise UserError(f"model {canonical(name)} takes no {unknown[0]!r}: it takes {', '.join(known)}")
+    for each in ("num_classes", "heads", "attn_hidden"):
+        if kwargs.get(each, 1) < 1:
+            raise UserError(f"model {canonical(name)} needs {each} of at least 1, not {kwargs[each]}")
     return _classes[canonical(name)](shape, **kwargs)
+
+
+def from_pretrained(folder: str | Path, online: bool = False) -> "Classifier":
+    """The trained network of a checkpoint or run folder, in eval mode: features (B, 1, F, T) -> logits (B, classes).
+
+    With `online` also one of the Hugging Face hub by its `owner/name`; without, the network is not touched.
+    `checkpoints.load` gives its classes and settings too. Raises UserError for what is not a checkpoint.
+    """
+    import checkpoints
+
+    return checkpoints.load(folder, online).module

@@ -89,12 +89,7 @@ class SingleScale5(nn.Module):
 
 
 def head_projections(channels: int, width: int, heads: int) -> tuple[nn.ModuleList, nn.ModuleList, nn.ModuleList]:
-    """1x1 convolutions channels -> width for queries, keys and values, created head by head.
-
-    Raises UserError unless there is at least one head of at least one channel.
-    """
-    if heads < 1 or width < 1:
-        raise UserError(f"head attention needs heads (--head) and attn_hidden of at least 1, not {heads} and {width}")
+    """1x1 convolutions channels -> width for queries, keys and values, created head by head."""
     query, key, value = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
     for _ in range(heads):
         for projections in (query, key, value):

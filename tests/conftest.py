@@ -30,7 +30,9 @@ def emodb() -> Path:
 def emodb_iemocap(emodb: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """EMO-DB laid out as an IEMOCAP release: real recordings through every step that reads IEMOCAP."""
     out = tmp_path_factory.mktemp("emodb") / "IEMOCAP_full_release"
-    subprocess.run([sys.executable, "-m", "corpora.emodb_as_iemocap", emodb, out], cwd=ROOT, check=True, capture_output=True)
+    subprocess.run(
+        [sys.executable, "-m", "corpora.emodb_as_iemocap", emodb, out], cwd=ROOT, check=True, capture_output=True
+    )
     return out
 
 
@@ -39,7 +41,10 @@ def small_release(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A synthetic IEMOCAP-shaped release of some 60 utterances. Read only: copy it to change it."""
     out = tmp_path_factory.mktemp("synthetic") / "IEMOCAP_full_release"
     subprocess.run(
-        [sys.executable, "-m", "corpora.synthetic", out, "--utterances", "60"], cwd=ROOT, check=True, capture_output=True
+        [sys.executable, "-m", "corpora.synthetic", out, "--utterances", "60"],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
     )
     return out
 
@@ -69,9 +74,17 @@ class Command:
     def __call__(self, *words: object, status: int = 0, cwd: Path = ROOT, **kwargs) -> subprocess.CompletedProcess[str]:
         first = [sys.executable] if str(words[0]).endswith(".py") else []
         done = subprocess.run(
-            [*first, *map(str, words)], cwd=cwd, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=600, **kwargs
+            [*first, *map(str, words)],
+            cwd=cwd,
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            timeout=600,
+            **kwargs,
         )
-        assert done.returncode == status, f"{words} gave {done.returncode}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+        assert done.returncode == status, (
+            f"{words} gave {done.returncode}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+        )
         assert "Traceback" not in done.stderr, done.stderr[-3000:]
         return done
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 import metrics
 import recipes
@@ -15,12 +16,12 @@ CLASSES = ["neutral", "sad", "angry", "happy"]
 DIGEST = "c0ffee00c0ffee00c0ffee00c0ffee00"
 
 
-def one_hot(predicted: Sequence[Sequence[int]], classes: int) -> np.ndarray:
+def one_hot(predicted: Any, classes: int) -> np.ndarray:
     """Logits `(E, U, C)` whose largest is the class predicted."""
     return np.eye(classes, dtype=np.float32)[np.asarray(predicted, dtype=int)]
 
 
-def columns(part: str, labels: Sequence[int], predicted: Sequence[Sequence[int]], names: Sequence[str],
+def columns(part: str, labels: Any, predicted: Any, names: Sequence[str],
             speakers: Sequence[str], classes: int) -> dict[str, np.ndarray]:  # fmt: skip
     """A part's arrays in predictions.npz."""
     paths = [f"Session1/sentences/wav/{name}.wav" for name in names]
@@ -30,7 +31,7 @@ def columns(part: str, labels: Sequence[int], predicted: Sequence[Sequence[int]]
 
 
 def make_run(
-    root: Path, predicted: Sequence[Sequence[int]], labels: Sequence[int], *, model: str = "GLAM",
+    root: Path, predicted: Sequence[Sequence[int]] | NDArray, labels: Sequence[int] | NDArray, *, model: str = "GLAM",
     dataset: str = "impro", split: str = "8:2", seed: int = 1, fold: int | None = None, folds: int | None = None,
     val: tuple[Sequence[int], Sequence[Sequence[int]]] | None = None, settings: dict[str, Any] | None = None,
     names: Sequence[str] | None = None, speakers: Sequence[str] | None = None, classes: Sequence[str] = CLASSES,
@@ -65,17 +66,14 @@ def make_run(
     })  # fmt: skip
     lines = []
     for epoch in range(len(predicted)):
-        record = {
-            "epoch": epoch + 1,
-            "lr": 0.001,
-            "train_loss": losses[epoch] if losses else 1 / (epoch + 1),
-            "seconds": 0.1,
-        }
+        loss = losses[epoch] if losses else 1 / (epoch + 1)
+        record: dict[str, Any] = {"epoch": epoch + 1, "lr": 0.001, "train_loss": loss, "seconds": 0.1}
         for name, part in parts.items():
             record[name] = metrics.scores(part[f"{name}_logits"][epoch], part[f"{name}_labels"])
         lines.append(json.dumps(record) + "\n")
     (folder / "epochs.jsonl").write_text("".join(lines))
-    np.savez_compressed(folder / "predictions.npz", **{k: v for part in parts.values() for k, v in part.items()})
+    arrays: dict[str, Any] = {key: value for part in parts.values() for key, value in part.items()}
+    np.savez_compressed(folder / "predictions.npz", **arrays)
     if done:
         (folder / "done").touch()
     else:

@@ -9,7 +9,9 @@ from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, precisio
 import metrics
 
 PAIRS = st.integers(2, 6).flatmap(
-    lambda c: st.tuples(st.just(c), st.lists(st.tuples(st.integers(0, c - 1), st.integers(0, c - 1)), min_size=1, max_size=60))
+    lambda c: st.tuples(
+        st.just(c), st.lists(st.tuples(st.integers(0, c - 1), st.integers(0, c - 1)), min_size=1, max_size=60)
+    )
 )
 
 
@@ -20,7 +22,9 @@ def test_scores_are_scikit_learns(case):
     got = metrics.scores(np.eye(classes)[predicted], labels)
     present = np.unique(labels)
     assert got["WA"] == pytest.approx(100 * accuracy_score(labels, predicted))
-    assert got["UA"] == pytest.approx(100 * recall_score(labels, predicted, average="macro", labels=present, zero_division=0))
+    assert got["UA"] == pytest.approx(
+        100 * recall_score(labels, predicted, average="macro", labels=present, zero_division=0)
+    )
     assert got["macroF1"] == pytest.approx(100 * f1_score(labels, predicted, average="macro", zero_division=0))
     assert got["weightedF1"] == pytest.approx(100 * f1_score(labels, predicted, average="weighted", zero_division=0))
     assert got["confusion"] == confusion_matrix(labels, predicted, labels=range(classes)).tolist()
@@ -44,7 +48,12 @@ def test_rules_take_the_earliest_of_equals():
     def record(test, val):
         return {"test": {"WA": test[0], "UA": test[1]}, "val": {"WA": val[0], "UA": val[1]}}
 
-    records = [record((50, 50), (80, 60)), record((70, 50), (70, 72)), record((60, 60), (72, 70)), record((55, 50), (0, 0))]
+    records = [
+        record((50, 50), (80, 60)),
+        record((70, 50), (70, 72)),
+        record((60, 60), (72, 70)),
+        record((55, 50), (0, 0)),
+    ]
     assert metrics.pick_epoch(records, "paper") == 1  # 60 = (70 + 50) / 2 = (60 + 60) / 2
     assert metrics.pick_epoch(records, "validation") == 1  # 71 twice
     assert metrics.pick_epoch(records, "last") == 3

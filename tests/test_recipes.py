@@ -56,9 +56,19 @@ def test_original_flag_names_and_letters_keep_working():
     words = ("-m MHCNN -f mfcc -i script -n 20 -b 16 -l 0.01 -e 3 -g -1 --lr_min 1e-7 --segment_length 1.5 --train_overlap 1 "
              "--test_overlap 1.2 --alpha 0.2 --lr_schedule warmstep --optimizer sgd --seed 7 --head 2 --attn_hidden 32")  # fmt: skip
     c = recipes.parse_config(vars(parser.parse_args(words.split())))
-    assert (c.model, c.feature, c.dataset, c.n_mfcc, c.batch_size, c.learning_rate, c.epochs) == ("MACNN", "mfcc", "script", 20, 16, 0.01, 3)
+    assert (c.model, c.feature, c.dataset, c.n_mfcc, c.batch_size, c.learning_rate, c.epochs) == (
+        "MACNN",
+        "mfcc",
+        "script",
+        20,
+        16,
+        0.01,
+        3,
+    )
     assert (c.device, c.lr_schedule, c.head, c.attn_hidden, c.seed) == ("cpu", "step", 2, 32, 7)
-    same = vars(parser.parse_args("--model MACNN --features_to_use mfcc --impro_or_script script --nmfcc 20 --gpu -1".split()))
+    same = vars(
+        parser.parse_args("--model MACNN --features_to_use mfcc --impro_or_script script --nmfcc 20 --gpu -1".split())
+    )
     assert recipes.parse_config(same).n_mfcc == 20
 
 

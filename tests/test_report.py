@@ -38,7 +38,7 @@ def only(root: Path) -> records.Run:
     return run
 
 
-def call(monkeypatch: pytest.MonkeyPatch, *arguments: str | Path) -> int:
+def call(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
     """`python report.py ...` in this process."""
     monkeypatch.setattr(sys, "argv", ["report.py", *map(str, arguments)])
     return report.main()

@@ -1,0 +1,305 @@
+"""Checkpoints: trained weights and everything needed to use them, in the layout of the Hugging Face hub.
+
+A checkpoint is a folder of `model.safetensors`, `config.json` and a model card, `README.md`. What it says is checked
+before it is believed, and nothing in it is run: pickled weights are not read.
+"""
+
+import math
+import os
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from huggingface_hub import ModelCard, ModelCardData, PyTorchModelHubMixin, hf_hub_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from torch import nn
+
+import calibration
+import features
+import models
+from cli import UserError
+from files import atomic, digest_file, read_json, write_json
+
+if TYPE_CHECKING:
+    from models.layers import Classifier
+
+WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
+LARGEST_CONFIG = 2**24  # bytes
+LONGEST_SEGMENT = 120  # seconds
+RULES = {  # how a model card says it
+    "paper": "**the epoch with the best (WA + UA) / 2 on the test utterances themselves: these scores are optimistic**",
+    "validation": "the epoch with the best (WA + UA) / 2 on the validation utterances",
+    "last": "the last epoch",
+}
+
+_Kind = type | tuple[type, ...]
+NUMBER: _Kind = (int, float)
+FIELDS: dict[str, _Kind] = {  # of config.json, besides which it holds all that a run folder's does
+    "model": str, "shape": list, "classes": list, "settings": dict, "corpus": str, "dataset": str, "licence": str,
+    "synthetic": bool, "split": str, "fold": (int, type(None)), "seed": int, "rule": str, "epoch": int, "scores": dict,
+    "temperature": (int, float, type(None)), "temperature_note": str, "weights": str,
+}  # fmt: skip
+SETTINGS: dict[str, tuple[_Kind, float, float]] = {  # type, least and most, of the settings that prediction needs
+    "feature": (str, 0, 0), "n_mfcc": (int, 1, features.MELS), "padding": (bool, 0, 1), "head": (int, 1, 256),
+    "attn_hidden": (int, 1, 4096), "segment_length": (NUMBER, 1e-3, LONGEST_SEGMENT),
+    "test_overlap": (NUMBER, 0, LONGEST_SEGMENT),
+}  # fmt: skip
+
+
+class Checkpoint(PyTorchModelHubMixin):
+    """A trained network in eval mode, and its config.json. The hub's mixin saves and loads it: `save_pretrained`,
+    `from_pretrained`, `push_to_hub`.
+
+    `load` is the way to read one: it asks before it goes to the network, and its errors are sentences.
+    """
+
+    def __init__(self, module: nn.Module, config: dict[str, Any]):
+        self.module: Any = module  # what the mixin saves, under the names its weights have in the network itself
+        self.config = config
+        settings = config["settings"]
+        self.classes: list[str] = config["classes"]
+        self.feature: str = settings["feature"]
+        self.n_mfcc: int = settings["n_mfcc"]
+        self.padding: bool = settings["padding"]  # whether short utterances were repeated in training, or left out
+        self.length = float(settings["segment_length"])  # seconds
+        self.overlap, _ = features.usable_test_overlap(self.length, float(settings["test_overlap"]))  # seconds
+        self.size = int(self.length * features.SAMPLE_RATE)  # samples of a segment
+        self.hop = int((self.length - self.overlap) * features.SAMPLE_RATE)  # samples from a segment to the next
+        self.temperature: float | None = config["temperature"]  # fitted on validation utterances, if there were any
+
+    @property
+    def title(self) -> str:
+        """`GLAM trained on IEMOCAP (impro)`, and that it is synthetic where it is."""
+        synthetic = ", SYNTHETIC speech" if self.config["synthetic"] else ""
+        return f"{self.config['model']} trained on {self.config['corpus']} ({self.config['dataset']}{synthetic})"
+
+    def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:
+        """README.md, after what config.json says."""
+        return ModelCard(model_card(self.config))
+
+    @classmethod
+    def _from_pretrained(
+        cls, *, model_id: str, config: Any = None, revision: str | None = None, cache_dir: str | Path | None = None,
+        force_download: bool = False, local_files_only: bool = False, token: str | bool | None = None,
+        map_location: str = "cpu", **_: Any,
+    ) -> "Checkpoint":  # fmt: skip
+        """The mixin calls this with the contents of config.json. Its own version would fall back on pickled weights."""
+        folder = Path(model_id)
+        if folder.is_dir():
+            file = folder / WEIGHTS
+        else:
+            file = Path(hf_hub_download(
+                model_id, WEIGHTS, revision=revision, cache_dir=cache_dir, force_download=force_download,
+                local_files_only=local_files_only, token=token,
+            ))  # fmt: skip
+        check(config, f"{model_id}/{CONFIG}")
+        if digest_file(file) != config["weights"]:
+            raise UserError(f"{file} is not the file that {CONFIG} belongs to, or it is damaged; copy the folder again")
+        module = cls._load_as_safetensor(empty_model(config, file), str(file), map_location, True)  # type: ignore[type-var]
+        if not all(bool(v.isfinite().all()) for v in module.state_dict().values()):
+            raise UserError(f"{file} holds weights that are not finite numbers; train again")
+        return cls(module, config)
+
+
+# ------------------------------------------------------------------------------------------------- reading
+
+
+def find(folder: Path) -> Path:
+    """The checkpoint in a folder: itself, or `checkpoint/` of a run folder. Raises UserError if there is none."""
+    for candidate in (folder / "checkpoint", folder):
+        if (candidate / CONFIG).is_file() and (candidate / WEIGHTS).is_file():
+            return candidate
+    if not folder.is_dir():
+        raise UserError(f"--checkpoint {folder}: there is no such folder; python train.py --save_model makes one")
+    if any((folder / name).exists() for name in ("pytorch_model.bin", "checkpoint/pytorch_model.bin")):
+        raise UserError(
+            f"{folder} holds pickled weights (pytorch_model.bin), which are not read: unpickling can run any code; "
+            f"convert them to {WEIGHTS}"
+        )
+    raise UserError(
+        f"{folder} is not a checkpoint: it needs {WEIGHTS} and {CONFIG}; python train.py --save_model makes it"
+    )
+
+
+def load(folder: str | Path, online: bool = False, device: str = "cpu") -> Checkpoint:
+    """Read a checkpoint or a run folder that has one; with `online`, one of the Hugging Face hub by its `owner/name`.
+
+    The network is not touched unless `online` and no such folder exists. Raises UserError naming the file for whatever
+    is not a checkpoint.
+    """
+    where = str(folder)
+    if not (online and not Path(folder).is_dir()):
+        where = str(find(Path(folder)))
+        if (Path(where) / CONFIG).stat().st_size > LARGEST_CONFIG:
+            raise UserError(f"{where}/{CONFIG} is not a checkpoint's: it is larger than 16 MiB")
+        check(read_json(Path(where) / CONFIG), f"{where}/{CONFIG}")
+    try:
+        return Checkpoint.from_pretrained(where, map_location=device)
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
+        raise UserError(f"--checkpoint {where} cannot be had from the Hugging Face hub: {error}") from None
+    except (SafetensorError, OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
+        raise UserError(f"{where} cannot be read as a checkpoint ({type(error).__name__}: {error})") from None
+
+
+def check(config: Any, where: str) -> None:
+    """Raise UserError, naming the file `where`, unless this is what config.json of a checkpoint holds."""
+
+    def need(right: bool, what: str) -> None:
+        if not right:
+            raise UserError(f"{where} is not a checkpoint's: {what}; train again with --save_model")
+
+    need(isinstance(config, dict), "it is not a JSON object")
+    for name, kind in FIELDS.items():
+        need(name in config and _is(config[name], kind), f"{name!r} is {'wrong' if name in config else 'missing'}")
+    settings, classes, shape = config["settings"], config["classes"], config["shape"]
+    for name, (kind, least, most) in SETTINGS.items():
+        right = name in settings and _is(settings[name], kind) and (kind is str or least <= settings[name] <= most)
+        need(right, f"the setting {name!r} is {'wrong' if name in settings else 'missing'}")
+    names = [c for c in classes if isinstance(c, str) and 0 < len(c) <= 100 and c.isprintable()]
+    need(2 <= len(classes) <= 1000 and len(set(names)) == len(classes), "'classes' are not two or more different names")
+    need(len(shape) == 2 and all(_is(n, int) and 1 <= n <= 100_000 for n in shape), "'shape' is not [rows, frames]")
+    need(config["rule"] in RULES, f"'rule' is none of {', '.join(RULES)}")
+    need(config["temperature"] is None or 1e-3 <= config["temperature"] <= 1e3, "'temperature' is out of range")
+    try:
+        models.canonical(config["model"])
+        length, asked = float(settings["segment_length"]), float(settings["test_overlap"])
+        overlap, _ = features.usable_test_overlap(length, asked)
+        cut = features.segment(np.zeros(int(length * features.SAMPLE_RATE), np.float32), length, overlap)
+        made = features.extract(settings["feature"], cut, settings["n_mfcc"]).shape[1:]
+    except (UserError, RuntimeError) as error:
+        raise UserError(f"{where} is not a checkpoint's: {error}") from None
+    need(list(made) == shape, f"'shape' is {shape}, but its feature and segments give {list(made)}")
+
+
+def _is(value: Any, kind: _Kind) -> bool:
+    """Whether JSON holds a finite value of this type; true and false are no numbers."""
+    if isinstance(value, bool):
+        return kind is bool
+    return isinstance(value, kind) and not (isinstance(value, float) and not math.isfinite(value))
+
+
+def _new_model(config: dict[str, Any]) -> "Classifier":
+    settings = config["settings"]
+    heads = {"heads": settings["head"], "attn_hidden": settings["attn_hidden"]}
+    keywords = heads if "heads" in models.keywords(config["model"]) else {}
+    rows, frames = config["shape"]
+    return models.create_model(config["model"], (rows, frames), num_classes=len(config["classes"]), **keywords)
+
+
+def empty_model(config: dict[str, Any], weights: Path) -> "Classifier":
+    """The network of a checked config.json, with weights to be overwritten.
+
+    Memory is taken only once the shapes in `weights` are known to be the network's. Raises UserError naming it if not.
+    """
+    try:
+        with torch.device("meta"):
+            wanted = {k: list(v.shape) for k, v in _new_model(config).state_dict().items()}
+    except UserError as error:
+        raise UserError(f"{weights.with_name(CONFIG)} is not a checkpoint's: {error}") from None
+    with safe_open(weights, "pt") as file:
+        there = {k: file.get_slice(k).get_shape() for k in file.keys()}  # noqa: SIM118
+    if there != wanted:
+        odd = sorted(k for k in wanted.keys() | there.keys() if wanted.get(k) != there.get(k))
+        what = f"a {config['model']} of shape {config['shape']}"
+        raise UserError(f"{weights} does not hold the weights of {what}: {odd[0]} differs")
+    with torch.random.fork_rng(devices=[]):
+        return _new_model(config)
+
+
+# ------------------------------------------------------------------------------------------------- writing
+
+
+def save(
+    folder: Path, module: nn.Module, run: dict[str, Any], rule: str, record: dict[str, Any],
+    validation: tuple[NDArray, NDArray] | None = None,
+) -> None:  # fmt: skip
+    """Write a checkpoint of `module` at the epoch of `record`, an object of epochs.jsonl, of the run that `run` (its
+    config.json) describes. `validation`: that epoch's logits `(U, C)` and labels `(U,)`, to fit the temperature on.
+
+    Each file is replaced whole, config.json last: it holds the digest of the weights it belongs to.
+    """
+    temporary = folder / ".new"
+    shutil.rmtree(temporary, ignore_errors=True)  # of a killed process: whoever is here holds the run's lock
+    temperature, note = None, f"none: the split {run['split']} has no validation part to fit one on"
+    if validation is not None:
+        temperature = round(calibration.fit_temperature(*validation), 6)
+        note = f"fitted on the {len(validation[1])} validation utterances of epoch {record['epoch']}"
+    config = {**run, "rule": rule, "epoch": record["epoch"], "scores": record, "temperature": temperature,
+              "temperature_note": note, "optimistic": rule == "paper"}  # fmt: skip
+    try:
+        Checkpoint(module, config).save_pretrained(temporary)
+        (temporary / CONFIG).unlink()
+        config["weights"] = digest_file(temporary / WEIGHTS)
+        for name in (CARD, WEIGHTS):
+            with atomic(folder / name) as new:
+                os.replace(temporary / name, new)
+        write_json(folder / CONFIG, config)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _slug(text: str) -> str:
+    return "".join(c if c.isalnum() else "-" for c in text.lower()).strip("-")
+
+
+def _scores_table(config: dict[str, Any]) -> str:
+    lines = ["| part | utterances | WA | UA | macro F1 | weighted F1 |", "|---|---|---|---|---|---|"]
+    for part, key in (("test", "n_test"), ("val", "n_val")):
+        if s := config["scores"].get(part):
+            numbers = " | ".join(f"{s[name]:.2f}" for name in ("WA", "UA", "macroF1", "weightedF1"))
+            lines.append(f"| {'validation' if part == 'val' else part} | {config.get(key, '')} | {numbers} |")
+    return "\n".join(lines)
+
+
+def model_card(config: dict[str, Any]) -> str:
+    """README.md of a checkpoint, with the hub's metadata at its head."""
+    settings, model = config["settings"], config["model"]
+    licence = "mit" if config["synthetic"] else "other"
+    data = ModelCardData(
+        license=licence, license_name=None if licence != "other" else f"{_slug(config['corpus'])}-terms",
+        library_name="pytorch", pipeline_tag="audio-classification",
+        tags=["speech-emotion-recognition", _slug(model), _slug(config["corpus"]), f"rule-{config['rule']}"]
+        + ["synthetic"] * config["synthetic"],
+    )  # fmt: skip
+    fold = "" if config["fold"] is None else f", fold {config['fold']}"
+    changed, names = config.get("changed") or {}, ", ".join(config["classes"])
+    temperature, (rows, frames) = config["temperature"], config["shape"]
+    warning = "> Trained on SYNTHETIC sound: this shows that the code runs, and knows nothing about speech.\n\n"
+    return f"""---
+{data.to_yaml()}
+---
+# {model} on {config["corpus"]}
+
+{warning if config["synthetic"] else ""}Recognises {names} in speech, from segments of {settings["segment_length"]} s.
+
+- Corpus: {config["corpus"]}, dataset `{config["dataset"]}`; split `{config["split"]}`{fold}, seed {config["seed"]}
+- Weights of epoch {config["epoch"]}, chosen by the rule `{config["rule"]}`: {RULES[config["rule"]]}
+- Changed from the published recipe: {", ".join(f"{k} = {v}" for k, v in changed.items()) or "nothing"}
+- Feature: {settings["feature"]}, {rows} x {frames}; segments overlap by {settings["test_overlap"]} s
+- Temperature of the probabilities: {"" if temperature is None else f"{temperature}, "}{config["temperature_note"]}
+
+## Scores in per cent
+
+{_scores_table(config)}
+
+## Licence
+
+Terms of the corpus it was trained on: {config["licence"]}. They may bind what is done with these weights.
+
+## Use
+
+In a checkout of the repository that made it:
+
+    python predict.py recording.wav --checkpoint FOLDER
+    python export.py --checkpoint FOLDER --output model.onnx --waveform
+
+or `models.from_pretrained("FOLDER")`: a network in eval mode, features (B, 1, {rows}, {frames}) to logits
+(B, {len(config["classes"])}), in the order {names}. `config.json` holds every setting.
+
+It knows this corpus: its speakers, language and microphones, and emotions as its annotators named them. It does not
+tell what anybody feels, and no decision about a person should rest on it.
+"""

@@ -1,0 +1,202 @@
+"""A checkpoint as one ONNX file, for ONNX Runtime and whatever else reads ONNX.
+
+    python export.py --checkpoint CHECKPOINT --output model.onnx              # features (B, 1, F, T) in, logits (B, C) out
+    python export.py --checkpoint CHECKPOINT --output model.onnx --waveform   # segments (B, N) of samples in, logits out
+    python export.py --checkpoint CHECKPOINT --output model.onnx --waveform --check recording.wav
+
+A row of the input is one segment; the batch may have any size. With --waveform a row holds the samples of a segment at
+16 kHz and the feature extraction is inside, as matrix products that any runtime has. The logits of an utterance are the
+mean over its segments', which start every `hop` samples; its probabilities their softmax, after division by
+`temperature` if there is one. The file's metadata hold these, the names of the classes and where it came from.
+
+Every file is run in ONNX Runtime beside torch before it is kept: on the recordings after --check, else on noise.
+Needs `pip install -r requirements-export.txt`.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cli
+from cli import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from checkpoints import Checkpoint
+
+LEAST_OPSET, MOST_OPSET, OPSET = 18, 23, 18
+TOLERANCE = 1e-4  # of logits, relative to the largest if that is above 1
+FEWEST_CHECKED = 16  # segments of noise
+REPEATS = 5
+
+
+def command_line() -> argparse.ArgumentParser:
+    """The parser of this command."""
+    parser = cli.parser(description=__doc__)
+    add = parser.add_argument
+    add("--checkpoint", required=True, metavar="FOLDER", help="checkpoint or run folder that has one")
+    add("--online", action="store_true", help="FOLDER may be owner/name on the Hugging Face hub, to be downloaded")
+    add("--output", type=Path, required=True, metavar="FILE", help="the .onnx file to write")
+    add("--waveform", action="store_true", help="samples in instead of features")
+    add("--opset", type=int, default=OPSET, metavar="N", help=f"ONNX operator set, 18 to 23 (default: {OPSET})")
+    add("--check", nargs="+", default=[], metavar="FILE", help="recordings to compare with torch on, in place of noise")
+    return parser
+
+
+def requirements() -> None:
+    """Raise UserError, saying what to install, where a package that export needs is missing."""
+    from importlib.util import find_spec
+
+    if missing := [name for name in ("onnx", "onnxruntime", "onnxscript") if find_spec(name) is None]:
+        raise UserError(f"{', '.join(missing)} not installed: pip install -r requirements-export.txt")
+
+
+def metadata(checkpoint: "Checkpoint", waveform: bool) -> dict[str, str]:
+    """What the file says of itself, as text; lists and objects are JSON."""
+    config = checkpoint.config
+    values: dict[str, Any] = {
+        "input": "waveform" if waveform else "features", "classes": checkpoint.classes, "sample_rate": 16000,
+        "segment_samples": checkpoint.size, "hop_samples": checkpoint.hop, "short_recordings_in_training":
+        "repeated" if checkpoint.padding else "left out", "feature": checkpoint.feature, "n_mfcc": checkpoint.n_mfcc,
+        "shape": config["shape"], "temperature": checkpoint.temperature, "model": config["model"],
+        "corpus": config["corpus"], "dataset": config["dataset"], "licence": config["licence"],
+        "synthetic": config["synthetic"], "split": config["split"], "seed": config["seed"], "rule": config["rule"],
+        "epoch": config["epoch"], "weights": config["weights"],
+    }  # fmt: skip
+    return {k: v if isinstance(v, str) else json.dumps(v, ensure_ascii=False) for k, v in values.items()}
+
+
+def convert(checkpoint: "Checkpoint", output: Path, waveform: bool = False, opset: int = OPSET) -> None:
+    """Write a checkpoint's network as ONNX, weights inside. Nothing is compared yet: see `compare`."""
+    import logging
+    import warnings
+
+    import torch
+
+    from frontend import Frontend
+
+    c, network = checkpoint, checkpoint.module
+    rows, frames = c.config["shape"]
+    if waveform:
+        network = torch.nn.Sequential(Frontend(c.feature, c.size, c.n_mfcc), network).eval()
+        example = torch.randn(2, c.size, generator=torch.Generator().manual_seed(0)) / 10
+    else:
+        example = torch.randn(2, 1, rows, frames, generator=torch.Generator().manual_seed(0))
+    noisy = logging.getLogger("torch.onnx")
+    level, _ = noisy.level, noisy.setLevel(logging.ERROR)  # it tells of packages that are not needed here
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            program = torch.onnx.export(
+                network, (example,), dynamo=True, opset_version=opset, verbose=False,
+                input_names=["waveform" if waveform else "features"], output_names=["logits"],
+                dynamic_shapes=({0: torch.export.Dim("batch")},),
+            )  # fmt: skip
+    finally:
+        noisy.setLevel(level)
+    assert program is not None
+    program.model.metadata_props.update(metadata(c, waveform))
+    program.save(output, external_data=False)
+
+
+def _noise(checkpoint: "Checkpoint") -> "NDArray[np.float32]":
+    import numpy as np
+
+    return np.random.default_rng(0).standard_normal((FEWEST_CHECKED, checkpoint.size), dtype=np.float32) / 10
+
+
+def segments_of(checkpoint: "Checkpoint", files: list[str]) -> "NDArray[np.float32]":
+    """Segments `(S, N)` of recordings as they are predicted on; of noise if there are none. Raises AudioError."""
+    import numpy as np
+
+    import features
+
+    if not files:
+        return _noise(checkpoint)
+    c = checkpoint
+    return np.concatenate([features.segment(features.load_audio(f), c.length, c.overlap, padding=True) for f in files])
+
+
+def compare(checkpoint: "Checkpoint", file: Path, waveform: bool, segments: "NDArray[np.float32]") -> dict[str, float]:
+    """Run an exported file in ONNX Runtime and the checkpoint in torch, on the CPU, on segments `(S, N)`.
+
+    Returns the largest difference of two logits, the largest logit, and the milliseconds a segment takes in either
+    (the best of five, 16 segments at a time).
+    """
+    import time
+
+    import numpy as np
+    import onnxruntime
+    import torch
+
+    import features
+    from inference import Recogniser
+
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    name, recognise, c = session.get_inputs()[0].name, Recogniser(checkpoint), checkpoint
+
+    def ready(some: "NDArray[np.float32]") -> "NDArray[np.float32]":
+        if waveform:
+            return np.ascontiguousarray(some)
+        return features.extract(c.feature, some, c.n_mfcc).unsqueeze(1).numpy()
+
+    def best(function: Any) -> float:
+        took = []
+        for _ in range(REPEATS):
+            start = time.perf_counter()
+            function()
+            took.append(time.perf_counter() - start)
+        return 1000 * min(took) / len(some)
+
+    ours = recognise.logits(segments)
+    theirs = [session.run(None, {name: ready(segments[i : i + 16])})[0] for i in range(0, len(segments), 16)]
+    some = segments[:16]
+    given = ready(some)
+    x = torch.from_numpy(given)
+
+    def with_torch() -> None:
+        with torch.inference_mode():
+            recognise.logits(some) if waveform else recognise.network(x)
+
+    return {"difference": float(np.abs(np.concatenate(theirs) - ours).max()), "largest": float(np.abs(ours).max()),
+            "torch": best(with_torch), "onnx": best(lambda: session.run(None, {name: given}))}  # fmt: skip
+
+
+def main() -> None:
+    """`python export.py`"""
+    args = command_line().parse_args()
+    if not LEAST_OPSET <= args.opset <= MOST_OPSET:
+        raise UserError(f"--opset {args.opset}: choose {LEAST_OPSET} to {MOST_OPSET}")
+    if args.output.suffix != ".onnx":
+        raise UserError(f"--output {args.output}: the file's name must end in .onnx")
+    requirements()
+    import checkpoints
+    from files import atomic
+
+    checkpoint = checkpoints.load(args.checkpoint, args.online)
+    segments = segments_of(checkpoint, args.check)
+    with atomic(args.output) as temporary:
+        convert(checkpoint, temporary, args.waveform, args.opset)
+        result = compare(checkpoint, temporary, args.waveform, segments)
+        allowed = TOLERANCE * max(1.0, result["largest"])
+        if not result["difference"] <= allowed:
+            raise UserError(f"{args.output} is not kept: its logits differ from torch's by {result['difference']:.1e}, "
+                            f"more than {allowed:.1e}; try another --opset")  # fmt: skip
+    kind = f"{args.output}: {'waveform' if args.waveform else 'features'} to logits, opset {args.opset}, "
+    print(f"{kind}{args.output.stat().st_size / 1e6:.1f} MB; {checkpoint.title}")
+    what = (
+        f"{len(segments)} segments of {len(args.check)} recordings"
+        if args.check
+        else f"{len(segments)} segments of noise"
+    )
+    print(f"on {what} its logits differ from torch's by at most {result['difference']:.1e}; a segment takes "
+          f"{result['onnx']:.2f} ms in ONNX Runtime and {result['torch']:.2f} ms in torch on this CPU")  # fmt: skip
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    cli.run_main(main)

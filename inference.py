@@ -1,0 +1,254 @@
+"""A checkpoint and a recording of any length -> class, probabilities and their course over time, in bounded memory."""
+
+import io
+import math
+import os
+import stat
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+import features
+from checkpoints import Checkpoint
+from features import LOUDEST, SAMPLE_RATE, SPEECH_RATES, AudioError
+from metrics import softmax
+
+BLOCK = 2**20  # samples decoded at once, of all channels
+BATCH = 256  # segments computed at once, as in training
+MOST_BINS = 4096  # of a wave's outline
+
+Wave = NDArray[np.float32]
+
+
+# ----------------------------------------------------------------------------------------------- recordings
+
+
+class _File(io.FileIO):
+    """For libsndfile, which seeks before the start of damaged files and cannot take an exception."""
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        try:
+            return super().seek(max(0, offset) if whence == 0 else offset, whence)
+        except OSError:
+            return self.tell()
+
+
+def _missing_bytes(file: Path, size: int) -> int:
+    """How many bytes a RIFF file's data chunk declares beyond the end of the file; see features."""
+    import mmap
+
+    with open(file, "rb") as f, mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ) as contents:
+        return features._missing_bytes(contents)  # type: ignore[arg-type]
+
+
+def _decoded(file: Path) -> Iterator[tuple[NDArray[np.float32], int]]:
+    """Blocks `(n, channels)` and their rate. Raises ValueError saying what is wrong."""
+    import soundfile
+
+    status = os.stat(file)
+    if not stat.S_ISREG(status.st_mode):
+        raise ValueError("is not a file")
+    if status.st_size == 0:
+        raise ValueError("is empty (0 bytes)")
+    if missing := _missing_bytes(file, status.st_size):
+        raise ValueError(f"is truncated: {missing} bytes of the samples its header declares are missing")
+    try:
+        with _File(str(file)) as raw, soundfile.SoundFile(raw) as sound:
+            rate, declared, count = sound.samplerate, sound.frames, 0
+            packed = sound.format in ("FLAC", "OGG", "MP3", "MPEG")
+            if not packed and declared * sound.channels > 16 * status.st_size:
+                raise ValueError(f"declares {declared} samples in {status.st_size} bytes")
+            if rate not in SPEECH_RATES:
+                raise ValueError(f"declares a sample rate of {rate} Hz")
+            while len(block := sound.read(max(1, BLOCK // sound.channels), dtype="float32", always_2d=True)):
+                count += len(block)
+                yield block, rate
+    except soundfile.LibsndfileError as error:
+        raise ValueError(f"cannot be decoded as audio: {error.error_string}") from None
+    except (RuntimeError, TypeError, OverflowError, MemoryError) as error:
+        raise ValueError(f"cannot be decoded as audio: {error}") from None
+    if count < declared < 2**62:  # beyond that libsndfile means that the length is unknown
+        raise ValueError(f"is truncated: {count} of {declared} samples are there")
+    if count == 0:
+        raise ValueError("holds no samples")
+
+
+def _resampled(blocks: Iterable[tuple[NDArray[np.float32], int]]) -> Iterator[Wave]:
+    """Channels averaged and 16 kHz: the samples that features.load_audio gives, in blocks."""
+    import soxr
+
+    taken = given = rate = 0
+    stream = None
+    for block, rate in blocks:
+        mono = np.mean(block.T, axis=0) if block.shape[1] > 1 else block[:, 0]
+        if rate != SAMPLE_RATE:
+            stream = stream or soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32", quality="soxr_hq")
+            taken += len(mono)
+            mono = stream.resample_chunk(np.ascontiguousarray(mono))
+            given += len(mono)
+        yield mono
+    if stream is not None:
+        left = math.ceil(taken * (SAMPLE_RATE / rate)) - given
+        end = stream.resample_chunk(np.empty(0, np.float32), last=True)[: max(0, left)]
+        yield np.pad(end, (0, max(0, left) - len(end)))
+
+
+def stream_audio(file: str | Path) -> Iterator[Wave]:
+    """The samples of `features.load_audio(file)` in blocks, in memory that does not grow with the recording.
+
+    Raises AudioError as it does; a fault further on (the end is missing) when it is met.
+    """
+    try:
+        with np.errstate(over="ignore", invalid="ignore"):
+            for wave in _resampled(_decoded(Path(file))):
+                if not np.isfinite(wave).all():
+                    raise ValueError("holds samples that are not finite numbers")
+                if len(wave) and (loudest := np.abs(wave).max()) > LOUDEST:
+                    raise ValueError(f"holds samples of {loudest:.0e} times full scale")
+                yield wave
+    except FileNotFoundError:
+        raise AudioError(f"{file}: does not exist") from None
+    except OSError as error:
+        raise AudioError(f"{file}: cannot be read ({error.strerror or error})") from None
+    except ValueError as error:
+        raise AudioError(f"{file}: {error}") from None
+
+
+class Outline:
+    """The lowest and the highest sample of equal stretches of a wave, at most 4096 of them, however long it is."""
+
+    def __init__(self) -> None:
+        self.stretch = 16  # samples
+        self.rest: Wave = np.empty(0, np.float32)
+        self.bins: NDArray[np.float32] = np.empty((0, 2), np.float32)
+
+    def add(self, wave: Wave) -> None:
+        wave = np.concatenate((self.rest, wave))
+        while len(self.bins) + len(wave) // self.stretch > MOST_BINS and self.stretch < 2**62:
+            if len(self.bins) % 2:  # an odd one out goes back, as two samples that stand for it
+                wave = np.concatenate((np.resize(self.bins[-1], self.stretch), wave))
+                self.bins = self.bins[:-1]
+            pairs = self.bins.reshape(-1, 2, 2)
+            self.bins = np.stack((pairs[:, :, 0].min(1), pairs[:, :, 1].max(1)), 1)
+            self.stretch *= 2
+        whole = len(wave) // self.stretch * self.stretch
+        new = wave[:whole].reshape(-1, self.stretch)
+        self.bins = np.concatenate((self.bins, np.stack((new.min(1), new.max(1)), 1)))
+        self.rest = wave[whole:].copy()
+
+    def edges(self) -> NDArray[np.float64]:
+        """Where the stretches begin, in seconds `(n,)`."""
+        return np.arange(len(self.bins)) * self.stretch / SAMPLE_RATE
+
+    def loudest(self) -> float:
+        """The greatest absolute value."""
+        return float(np.abs(self.bins).max(initial=0))
+
+
+class Cut:
+    """Cuts blocks of a wave into the segments that `features.segment` gives for all of it."""
+
+    def __init__(self, size: int, hop: int):
+        self.size, self.hop = size, hop
+        self.rest: Wave = np.empty(0, np.float32)
+        self.samples = 0
+
+    def add(self, wave: Wave) -> NDArray[np.float32]:
+        """The next segments `(S, size)`, a view."""
+        self.samples += len(wave)
+        self.rest = np.concatenate((self.rest, wave))
+        if len(self.rest) < self.size:
+            return np.empty((0, self.size), np.float32)
+        segments = np.lib.stride_tricks.sliding_window_view(self.rest, self.size)[:: self.hop]
+        self.rest = self.rest[len(segments) * self.hop :].copy()
+        return segments
+
+
+# ----------------------------------------------------------------------------------------------- prediction
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """What a checkpoint makes of one recording."""
+
+    file: str
+    classes: list[str]
+    logits: NDArray[np.float32]  # (C,), the mean over segments
+    probabilities: NDArray[np.float64]  # (C,), softmax(logits / temperature)
+    starts: NDArray[np.float64]  # (S,) seconds
+    ends: NDArray[np.float64]  # (S,) seconds
+    timeline: NDArray[np.float64]  # (S, C) probabilities of each segment
+    seconds: float
+    note: str = ""  # what was done to it, if anything
+    outline: Outline = field(default_factory=Outline)
+
+    @property
+    def label(self) -> str:
+        """The likeliest class."""
+        return self.classes[int(self.probabilities.argmax())]
+
+    def as_dict(self, timeline: bool = False) -> dict[str, Any]:
+        """As JSON holds it."""
+        result = {"file": self.file, "class": self.label, "probabilities": self._named(self.probabilities),
+                  "seconds": round(self.seconds, 4), "segments": len(self.starts), "note": self.note}  # fmt: skip
+        if timeline:
+            result["timeline"] = [
+                {"start": round(float(start), 4), "end": round(float(end), 4), "probabilities": self._named(p)}
+                for start, end, p in zip(self.starts, self.ends, self.timeline, strict=True)
+            ]
+        return result
+
+    def _named(self, probabilities: NDArray[np.float64]) -> dict[str, float]:
+        return dict(zip(self.classes, map(float, probabilities), strict=True))
+
+
+class Recogniser:
+    """Predicts with a checkpoint: `Recogniser(checkpoints.load(folder))("recording.wav")`. Threads may share it."""
+
+    def __init__(self, checkpoint: Checkpoint, device: str = "cpu", calibrate: bool = True):
+        """With `calibrate`, logits are divided by the checkpoint's temperature where it has one."""
+        self.checkpoint, self.device = checkpoint, device
+        self.network = checkpoint.module.to(device).eval()
+        self.temperature = (checkpoint.temperature or 1.0) if calibrate else 1.0
+
+    @torch.inference_mode()
+    def logits(self, segments: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Logits `(S, C)` of segments `(S, size)`."""
+        c, parts = self.checkpoint, [np.empty((0, len(self.checkpoint.classes)), np.float32)]
+        for start in range(0, len(segments), BATCH):
+            x = features.extract(c.feature, segments[start : start + BATCH], c.n_mfcc, self.device)
+            parts.append(self.network(x.unsqueeze(1)).float().cpu().numpy())
+        return np.concatenate(parts)
+
+    def __call__(self, file: str | Path, name: str = "") -> Prediction:
+        """Predict for a recording, called `name` in the result. Raises AudioError for one that cannot be used."""
+        try:
+            return self.blocks(stream_audio(file), name or str(file))
+        except AudioError as error:
+            raise AudioError(str(error).replace(str(file), name, 1) if name else str(error)) from None
+
+    def blocks(self, waves: Iterable[Wave], name: str = "") -> Prediction:
+        """Predict for a recording given as blocks `(n,)` of samples at 16 kHz."""
+        c = self.checkpoint
+        cut, outline, logits = Cut(c.size, c.hop), Outline(), []
+        for wave in waves:
+            outline.add(wave)
+            logits.append(self.logits(cut.add(wave)))
+        seconds, note = cut.samples / SAMPLE_RATE, ""
+        if cut.samples < c.size:
+            logits.append(self.logits(features.segment(cut.rest, c.length, c.overlap, padding=True)))
+            note = f"shorter than {c.length:g} s: repeated" + (
+                ", as in training" if c.padding else "; such were left out of training"
+            )
+        segments = np.concatenate(logits)
+        # as train.evaluate: a mean in double precision
+        mean = (np.add.reduceat(segments.astype(np.float64), [0]) / len(segments)).astype(np.float32)[0]
+        starts = np.arange(len(segments)) * c.hop / SAMPLE_RATE
+        ends = np.minimum(starts + c.size / SAMPLE_RATE, seconds)
+        probabilities, timeline = softmax(mean, self.temperature), softmax(segments, self.temperature)
+        return Prediction(name, c.classes, mean, probabilities, starts, ends, timeline, seconds, note, outline)

@@ -1,0 +1,357 @@
+"""Emotions in recordings: class and probabilities of each, and of each moment.
+
+    python predict.py recording.wav --checkpoint runs/impro/8-2/GLAM/0123456789ab/987654
+    python predict.py FOLDER --checkpoint CHECKPOINT --csv > predictions.csv
+    python predict.py call.flac --checkpoint CHECKPOINT --timeline --plot call.png
+    arecord -d 5 -f S16_LE -r 16000 | python predict.py - --checkpoint CHECKPOINT
+
+Any rate, number of channels, length and format that libsndfile reads. A recording is cut into segments as in training;
+its probabilities are the softmax of the mean of its segments' logits, divided by the checkpoint's temperature where it
+has one (--no-calibrate leaves it out: the softmax of predictions.npz). A recording shorter than a segment is repeated
+until one is full, and said so. Broken ones are reported and left out; the exit status is then 1.
+
+`python train.py --save_model` makes a checkpoint.
+"""
+
+import argparse
+import csv
+import json
+import os
+import sys
+import tempfile
+import textwrap
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cli
+from cli import UserError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from inference import Prediction, Recogniser
+
+SUFFIXES = frozenset(
+    ".aif .aifc .aiff .au .caf .flac .gsm .m1a .mp1 .mp2 .mp3 .nist .oga .ogg .opus .rf64 .snd .sph .voc .w64 .wav "
+    ".wave .wve".split()
+)
+PICTURES = (".png", ".pdf", ".svg")
+# Okabe and Ito's colours; line styles and names say the same again
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+LINES = ("-", "--", "-.", (0, (6, 1, 1, 1, 1, 1)), (0, (3, 1)), (0, (8, 2)), ":")
+
+
+def command_line() -> argparse.ArgumentParser:
+    """The parser of this command."""
+    parser = cli.parser(description=__doc__)
+    add = parser.add_argument
+    add(
+        "inputs",
+        nargs="+",
+        metavar="FILE|FOLDER|-",
+        help="recordings; of a folder all in it, sorted by name; - reads one from standard input",
+    )
+    add("--checkpoint", required=True, metavar="FOLDER", help="checkpoint or run folder that has one")
+    add("--online", action="store_true", help="FOLDER may be owner/name on the Hugging Face hub, to be downloaded")
+    add("--timeline", action="store_true", help="also the probabilities of each segment, from start to end in seconds")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="one JSON object instead of a table")
+    form.add_argument("--csv", action="store_true", help="CSV instead of a table")
+    add(
+        "--plot",
+        type=Path,
+        metavar="PATH",
+        help="draw waveform and emotions over time: a .png, .pdf or .svg file, or a folder for several recordings",
+    )
+    add(
+        "--calibrate",
+        action=argparse.BooleanOptionalAction,
+        help="divide logits by the checkpoint's temperature (default: if it has one)",
+    )
+    add("--jobs", type=int, metavar="N", help="recordings at a time (default: as many as there are cores, up to 8)")
+    add("--gpu", type=int, metavar="N", help="CUDA device; -1: the CPU (default: 0 if there is one)")
+    add("--device", choices=("cpu", "cuda"), help="the same in words")
+    return parser  # fmt: skip
+
+
+# ---------------------------------------------------------------------------------------------------- inputs
+
+
+@dataclass(frozen=True)
+class Input:
+    """One recording: where it is, what it is called, and its name below the folder it was found in."""
+
+    path: Path
+    name: str
+    relative: Path
+
+
+def _in_folder(folder: Path) -> Iterator[Input]:
+    for parent, folders, files in os.walk(folder):
+        folders[:] = sorted(f for f in folders if not f.startswith("."))
+        for name in sorted(files):
+            file = Path(parent, name)
+            if file.suffix.lower() in SUFFIXES and not name.startswith("."):
+                yield Input(file, str(file), file.relative_to(folder))
+
+
+def _standard_input(folder: Path) -> Input:
+    """What standard input holds, in a file: decoders seek."""
+    if sys.stdin is None or sys.stdin.isatty():
+        raise UserError("- reads a recording from standard input: redirect or pipe one into it")
+    file = folder / "stdin"
+    with open(file, "wb") as f:
+        while block := sys.stdin.buffer.read(2**20):
+            f.write(block)
+    return Input(file, "-", Path("stdin"))
+
+
+def find_inputs(words: list[str], scratch: Path) -> list[Input]:
+    """The recordings that the command line names. Raises UserError for a folder without any."""
+    found: list[Input] = []
+    for word in words:
+        if word == "-":
+            if any(one.name == "-" for one in found):
+                raise UserError("- is given twice, but there is one standard input")
+            found.append(_standard_input(scratch))
+        elif Path(word).is_dir():
+            inside = list(_in_folder(Path(word)))
+            if not inside:
+                raise UserError(f"{word} holds no recording (files called {' '.join(sorted(SUFFIXES))})")
+            found += inside
+        else:
+            found.append(Input(Path(word), word, Path(Path(word).name)))
+    return found
+
+
+# ---------------------------------------------------------------------------------------------------- output
+
+
+class Table:
+    """A table for reading, a row at a time."""
+
+    def __init__(self, names: list[str], classes: list[str], timeline: bool):
+        self.timeline, self.width = timeline, max(len("recording"), *(len(name) for name in names)) if names else 9
+        self.widths = [max(6, len(c)) for c in classes]
+        self.label = max(5, *(len(c) for c in classes))
+        titles = "  ".join(f"{c:>{w}}" for c, w in zip(classes, self.widths, strict=True))
+        print(f"{'recording':<{self.width}}  {'seconds':>17}  {'class':<{self.label}}  {titles}", flush=True)
+
+    def _row(self, name: str, when: str, classes: list[str], p: Any, note: str = "") -> None:
+        numbers = "  ".join(f"{x:>{w}.3f}" for x, w in zip(p, self.widths, strict=True))
+        text = f"{name:<{self.width}}  {when:>17}  {classes[int(p.argmax())]:<{self.label}}  {numbers}  {note}"
+        print(text.rstrip(), flush=True)
+
+    def add(self, one: "Prediction") -> None:
+        self._row(one.file, f"{one.seconds:.2f}", one.classes, one.probabilities, one.note)
+        if self.timeline:
+            for start, end, p in zip(one.starts, one.ends, one.timeline, strict=True):
+                self._row("", f"{start:.2f} - {end:.2f}", one.classes, p)
+
+    def finish(self, broken: list[dict[str, str]]) -> None:
+        pass
+
+
+class Csv:
+    """A row an utterance; with the timeline, after it a row a segment."""
+
+    def __init__(self, classes: list[str], timeline: bool):
+        self.timeline, self.writer = timeline, csv.writer(sys.stdout, lineterminator="\n")
+        self.writer.writerow(["file", "part", "start", "end", "class", *(f"p_{c}" for c in classes), "note"])
+
+    def add(self, one: "Prediction") -> None:
+        rows = [("utterance", 0.0, one.seconds, one.probabilities, one.note)]
+        if self.timeline:
+            columns = zip(one.starts, one.ends, one.timeline, strict=True)
+            rows += [("segment", start, end, p, "") for start, end, p in columns]
+        for part, start, end, p, note in rows:
+            numbers = [f"{x:.9g}" for x in p]
+            label = one.classes[int(p.argmax())]
+            self.writer.writerow([one.file, part, f"{start:.4f}", f"{end:.4f}", label, *numbers, note])
+        sys.stdout.flush()
+
+    def finish(self, broken: list[dict[str, str]]) -> None:
+        pass
+
+
+class Json:
+    """One object, printed at the end."""
+
+    def __init__(self, head: dict[str, Any], timeline: bool):
+        self.head, self.timeline = head, timeline
+        self.utterances: list[dict[str, Any]] = []
+
+    def add(self, one: "Prediction") -> None:
+        self.utterances.append(one.as_dict(self.timeline))
+
+    def finish(self, broken: list[dict[str, str]]) -> None:
+        print(json.dumps({**self.head, "utterances": self.utterances, "broken": broken}, indent=2))
+
+
+def plot_files(target: Path, inputs: list[Input], words: list[str]) -> list[Path]:
+    """Where each recording's picture goes. Raises UserError for one file for several recordings."""
+    if target.suffix.lower() in PICTURES and not target.is_dir():
+        if len(inputs) > 1 or Path(words[0]).is_dir():
+            raise UserError(f"--plot {target} is one picture; for a folder or several recordings, name a folder")
+        return [target]
+    if target.exists() and not target.is_dir():
+        raise UserError(f"--plot {target}: name a file that ends in {', '.join(PICTURES)}, or a folder")
+    files = [target / one.relative.with_name(one.relative.name + ".png") for one in inputs]
+    if twice := next((one for one, file in zip(inputs, files, strict=True) if files.count(file) > 1), None):
+        raise UserError(f"--plot {target}: two recordings are called {twice.relative}; do them one by one")
+    return files
+
+
+def plot(one: "Prediction", output: Path, title: str = "") -> None:
+    """Draw the waveform of a recording and the probability of each class over time, to a .png, .pdf or .svg file.
+
+    A segment's probabilities stand at its middle. The strip between says which class is likeliest.
+    """
+    from matplotlib.figure import Figure
+
+    from files import atomic
+
+    figure = Figure(figsize=(9, 4.6), layout="constrained")
+    wave, strip, course = figure.subplots(3, 1, sharex=True, height_ratios=[4, 0.7, 8])
+    at = one.outline.edges()
+    wave.fill_between(at, one.outline.bins[:, 0], one.outline.bins[:, 1], color="#555555", linewidth=0.4)
+    loudest = max(1e-3, one.outline.loudest())
+    wave.set_ylim(-1.05 * loudest, 1.05 * loudest)
+    wave.set_yticks([])
+    wave.set_ylabel("wave", rotation=0, ha="right", va="center")
+    name = one.file if len(one.file) <= 70 else "…" + one.file[-69:]
+    wave.set_title(f"{name}: {one.label} ({one.probabilities.max():.0%})", loc="left", fontsize=11)
+    _strip(strip, one)
+    _course(course, one)
+    course.set_xlim(0, max(one.seconds, 1e-3))
+    for axis in (wave, strip, course):
+        axis.spines[["top", "right"]].set_visible(False)
+    notes = "; ".join(text for text in (title, one.note) if text)
+    figure.supxlabel(textwrap.fill(notes, 150), x=0.01, ha="left", fontsize=8, color="#444444")
+    with atomic(output) as temporary:
+        figure.savefig(temporary, format=output.suffix.lstrip(".").lower(), dpi=150, facecolor="white")
+
+
+def _strip(axis: "Axes", one: "Prediction") -> None:
+    """Which class is likeliest around the middle of each segment, in its colour."""
+    import numpy as np
+
+    middles, best = (one.starts + one.ends) / 2, one.timeline.argmax(1)
+    edges = np.concatenate(([0.0], (middles[1:] + middles[:-1]) / 2, [one.seconds]))
+    first = np.flatnonzero(np.concatenate(([True], np.diff(best) != 0)))
+    for start, stop in zip(first, [*first[1:], len(best)], strict=True):
+        c, left, right = int(best[start]), edges[start], edges[stop]
+        axis.axvspan(left, right, color=COLOURS[c % len(COLOURS)], linewidth=0)
+        if right - left > 0.011 * len(one.classes[c]) * one.seconds:
+            ink = "white" if c % len(COLOURS) in (0, 2, 6) else "black"
+            axis.text((left + right) / 2, 0.5, one.classes[c], color=ink, fontsize=8, ha="center", va="center",
+                      transform=axis.get_xaxis_transform(), clip_on=True)  # fmt: skip
+    axis.set_yticks([])
+    axis.spines[:].set_visible(False)
+    axis.tick_params(length=0)
+
+
+def _course(axis: "Axes", one: "Prediction") -> None:
+    """Probabilities of the classes over time, and at the right those of the whole recording."""
+    import numpy as np
+
+    middles = (one.starts + one.ends) / 2
+    at = np.array([0.0, one.seconds]) if len(middles) == 1 else middles
+    for c, name in enumerate(one.classes):
+        values = one.timeline[:, c] if len(middles) > 1 else np.repeat(one.timeline[:, c], 2)
+        style: dict[str, Any] = {"color": COLOURS[c % len(COLOURS)], "linestyle": LINES[c % len(LINES)]}
+        label = f"{name} {one.probabilities[c]:.0%}"
+        axis.plot(at, values, linewidth=1.6 if len(at) < 1000 else 0.8, label=label, **style)
+    axis.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, handlelength=3.2, title="in all")
+    axis.set_ylim(0, 1)
+    axis.set_ylabel("probability")
+    axis.set_xlabel("seconds")
+    axis.grid(True, color="#dddddd", linewidth=0.6)
+
+
+# ---------------------------------------------------------------------------------------------------- the run
+
+
+def predict_all(recognise: "Recogniser", inputs: list[Input], jobs: int) -> Iterator["Prediction | str"]:
+    """The prediction of each recording, or what is wrong with it, in order; several are computed at a time."""
+    import torch
+    from tqdm import tqdm
+
+    from features import AudioError
+
+    def one(recording: Input) -> "Prediction | str":
+        try:
+            return recognise(recording.path, recording.name)
+        except AudioError as error:
+            return str(error)
+
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // jobs))
+    with ThreadPoolExecutor(jobs) as executor:
+        bar = tqdm(executor.map(one, inputs), total=len(inputs), unit="recording", leave=False,
+                   disable=True if len(inputs) == 1 else None)  # fmt: skip
+        yield from bar
+
+
+def say_calibration(temperature: float | None, applied: bool, note: str) -> str:
+    """Whether probabilities are calibrated, in words."""
+    if temperature is None:
+        return f"probabilities are not calibrated ({note})"
+    return f"probabilities are {'' if applied else 'not '}calibrated (temperature {temperature:g}, {note})"
+
+
+def main() -> int:
+    """`python predict.py`"""
+    args = command_line().parse_args()
+    if args.jobs is not None and args.jobs < 1:
+        raise UserError(f"--jobs {args.jobs}: must be at least 1")
+    with tempfile.TemporaryDirectory(prefix="predict-") as scratch:
+        return run(args, find_inputs(args.inputs, Path(scratch)))
+
+
+def run(args: argparse.Namespace, inputs: list[Input]) -> int:
+    """Predict, print and draw. Returns the exit status."""
+    from device import device_type
+
+    pictures = plot_files(args.plot, inputs, args.inputs) if args.plot else None
+    device = device_type(args.gpu, args.device)
+    import checkpoints
+    from inference import Recogniser
+
+    checkpoint = checkpoints.load(args.checkpoint, args.online)
+    temperature, why = checkpoint.temperature, checkpoint.config["temperature_note"]
+    if args.calibrate and temperature is None:
+        raise UserError(f"--calibrate: {args.checkpoint} has no temperature ({why}); leave the flag out")
+    calibrated = temperature is not None and args.calibrate is not False
+    recognise = Recogniser(checkpoint, device, calibrated)
+    told = f"{checkpoint.title}; {say_calibration(temperature, calibrated, why)}"
+    sys.stdout.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]  # names of files are bytes
+    sys.stderr.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    print(told, file=sys.stderr, flush=True)
+    out: Table | Csv | Json
+    if args.json:
+        out = Json({"checkpoint": str(args.checkpoint), "model": checkpoint.config["model"], "calibrated": calibrated,
+                    "temperature": temperature, "synthetic": checkpoint.config["synthetic"],
+                    "classes": checkpoint.classes}, args.timeline)  # fmt: skip
+    elif args.csv:
+        out = Csv(checkpoint.classes, args.timeline)
+    else:
+        out = Table([one.name for one in inputs], checkpoint.classes, args.timeline)
+    broken = []
+    jobs = min(len(inputs), args.jobs or min(8, os.cpu_count() or 1))
+    for i, result in enumerate(predict_all(recognise, inputs, jobs)):
+        if isinstance(result, str):
+            print(f"error: {result}", file=sys.stderr, flush=True)
+            broken.append({"file": inputs[i].name, "fault": result})
+            continue
+        out.add(result)
+        if pictures:
+            plot(result, pictures[i], told)
+    out.finish(broken)
+    return 1 if broken else 0
+
+
+if __name__ == "__main__":
+    cli.run_main(main)

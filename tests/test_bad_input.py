@@ -1,0 +1,171 @@
+"""Bad input: a sentence that names the file or the flag, exit status 2, no traceback, nothing half written."""
+
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import soundfile
+
+from tests.conftest import ROOT
+
+QUICK = ("train.py", "--gpu", -1, "--model", "CNN_GAP", "--epochs", 1, "--quiet")
+
+
+def refused(command, *words, says, **kwargs):
+    error = command(*QUICK, *words, status=2, **kwargs).stderr
+    assert error.startswith(("error:", "usage:", "warning:")), error
+    for text in says if isinstance(says, tuple) else (says,):
+        assert text in error, error
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--model", "GLAMM"), ("GLAMM", "GLAM,", "MACNN")),
+        (("--dataset", "imprO"), ("--dataset imprO", "impro", "script")),
+        (("--feature", "mel"), ("mel", "mfcc", "spectrogram")),
+        (("--split", "9:1"), ("--split 9:1", "8:2")),
+        (("--epoch", "1"), "--epoch"),
+        (("--happy", "sad"), ("--happy", "hap+exc")),
+        (("--train_overlap", "2"), ("--train_overlap 2.0", "segment")),
+        (("--fold", "1"), ("--fold 1", "8:2")),
+        (("--dataset", "all", "--split", "speaker", "--fold", "10"), ("--fold 10", "0 to 9")),
+        (("--classes", "neutral,bored"), ("bored", "neutral, sad, angry, happy")),
+        (("--classes", "neutral"), "two or more"),
+        (("--head", "2"), ("--head", "CNN_GAP")),
+        (("--learning_rate", "0"), "--learning_rate"),
+        (("--seed", "-1"), "--seed"),
+        (("--device", "cuda"), ("--device cuda", "--gpu -1")),
+        (("--save_model", "validation"), "8:2"),
+        (("--dataset", "nowhere.csv"), "nowhere.csv"),
+        (("--segment_length", "30"), ("no usable utterance", "--padding")),
+    ],
+)
+def test_a_flag_that_cannot_be(here, command, words, says):
+    refused(command, *words, says=says)
+    assert not list(here.rglob("config.json"))
+
+
+@pytest.mark.parametrize("kind", ["missing", "empty", "other"])
+def test_a_corpus_that_is_none(here, command, tmp_path, monkeypatch, kind):
+    root = tmp_path / "corpus"
+    if kind != "missing":
+        root.mkdir()
+    if kind == "other":
+        (root / "holiday.txt").write_text("sun")
+    monkeypatch.setenv("IEMOCAP", str(root))
+    refused(command, says=(str(root), "path.py"))
+
+
+def write_corpus(folder, seconds=2.2, classes=("sad", "angry"), each=6, **formats):
+    rng = np.random.default_rng(0)
+    rows = ["path,emotion"]
+    for i in range(each):
+        for c in classes:
+            soundfile.write(folder / f"{c}{i}.wav", 0.1 * rng.standard_normal(int(seconds * 16000)), 16000, **formats)
+            rows.append(f"{c}{i}.wav,{c}")
+    (folder / "own.csv").write_text("\n".join(rows) + "\n")
+    return folder / "own.csv"
+
+
+def test_too_short_for_a_segment(here, command, tmp_path):
+    refused(command, "--dataset", write_corpus(tmp_path, seconds=0.5), says=("no usable utterance", "--padding"))
+    command(*QUICK, "--dataset", tmp_path / "own.csv", "--padding")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("path,label\na.wav,sad\n", "emotion"),
+        ("file,emotion\na.wav,sad\n", "path"),
+        ("path,emotion\na.wav,sad\na.wav,sad\n", "twice"),
+        ("path,emotion\na.wav,\n", "line 2"),
+        ("path,emotion\na.wav,sad,3\n", "line 2"),
+        ("path,emotion\n", "no utterance"),
+        ("", "path"),
+    ],
+)
+def test_a_csv_that_is_no_corpus(here, command, tmp_path, text, says):
+    (tmp_path / "own.csv").write_text(text)
+    refused(command, "--dataset", tmp_path / "own.csv", says=("own.csv", says) if says != "no utterance" else says)
+
+
+def break_waves(folder):
+    """Five broken recordings; returns what each error must say."""
+    (folder / "sad0.wav").write_bytes(b"")
+    (folder / "sad1.wav").write_bytes((folder / "sad1.wav").read_bytes()[:2000])
+    (folder / "angry0.wav").write_bytes(b"this is no audio at all, whatever it is called" * 9)
+    soundfile.write(folder / "angry1.wav", np.full(32000, np.nan, np.float32), 16000, subtype="FLOAT")
+    (folder / "sad2.wav").unlink()
+    return {
+        "sad0.wav": "empty",
+        "sad1.wav": "truncated",
+        "angry0.wav": "audio",
+        "angry1.wav": "finite",
+        "sad2.wav": "not exist",
+    }
+
+
+def test_broken_recordings_are_listed_together_or_left_out(here, command, tmp_path):
+    corpus = write_corpus(tmp_path)
+    broken = break_waves(tmp_path)
+    error = command(*QUICK, "--dataset", corpus, status=2).stderr
+    for name, fault in broken.items():
+        (line,) = [line for line in error.splitlines() if name in line]
+        assert fault in line
+    assert "--skip_bad" in error
+    assert not list(here.rglob("config.json"))
+    out = command("train.py", *QUICK[1:-1], "--dataset", corpus, "--skip_bad").stdout
+    assert "5 broken left out" in out
+
+
+@pytest.mark.parametrize(
+    ("rate", "channels", "subtype"), [(8000, 1, "PCM_16"), (48000, 2, "PCM_24"), (44100, 1, "FLOAT")]
+)
+def test_other_formats_are_converted(here, command, tmp_path, rate, channels, subtype):
+    rng, rows = np.random.default_rng(0), ["path,emotion"]
+    for i in range(10):
+        soundfile.write(
+            tmp_path / f"{i}.wav", 0.1 * rng.standard_normal((int(2.1 * rate), channels)), rate, subtype=subtype
+        )
+        rows.append(f"{i}.wav,{('sad', 'angry')[i % 2]}")
+    (tmp_path / "own.csv").write_text("\n".join(rows))
+    command(*QUICK, "--dataset", tmp_path / "own.csv")
+
+
+def test_a_label_without_a_wave_and_a_wave_without_a_label(here, command, small_release, tmp_path, monkeypatch):
+    root = tmp_path / "IEMOCAP_full_release"
+    shutil.copytree(small_release, root)
+    waves = sorted(w for w in root.rglob("*.wav") if not w.name.startswith("._"))
+    waves[0].rename(waves[0].with_name(waves[0].name.replace(waves[0].stem[-3:], "777")))
+    monkeypatch.setenv("IEMOCAP", str(root))
+    out = command("handleIEMOCAP.py").stdout
+    assert "without" in out and waves[0].stem in out
+    command(*QUICK, "--dataset", "all")
+
+
+def test_a_test_overlap_that_is_too_long_is_halved(here, command):
+    error = command(*QUICK, "--dataset", "impro", "--test_overlap", "2.5").stderr
+    assert "--test_overlap 2.5" in error and "1.0 s" in error
+
+
+def test_an_output_folder_that_cannot_be_written(here, command, tmp_path):
+    (tmp_path / "file").write_text("")
+    refused(command, "--dataset", "impro", "--runs", tmp_path / "file" / "runs", says=str(tmp_path / "file"))
+
+
+def test_ctrl_c_keeps_what_is_done(here, command):
+    words = [sys.executable, *map(str, QUICK[:-1]), "--dataset", "impro", "--epochs", "500"]
+    process = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.time() + 120
+    while not list(here.rglob("state.safetensors")) and time.time() < deadline:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in error and "interrupted" in error
+    assert list(here.rglob("state.safetensors")) and not list(here.rglob("done"))

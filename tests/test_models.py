@@ -1,0 +1,402 @@
+"""Networks: as published to the last key, and what every registered one must do."""
+
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import models
+from cli import UserError
+from models import canonical, create_model, describe, keywords, list_models
+from models.layers import Classifier, area_attention, head_attention, head_projections
+
+GOLDEN = ["GLAM", "MHResMultiConv3", "MHCNN", "CNN_AttnPooling", "AACNN_flat"]
+WITH_DROPOUT = {"AACNN", "AACNN_flat", "AAResMultiConv3"}
+SMALL = (10, 17)  # where the size is of no consequence
+PARAMS = {
+    ("GLAM", (26, 57)): 904078,
+    ("GLAM5", (26, 57)): 904142,
+    ("gMLPMultiConv", (26, 57)): 904078,
+    ("gMLPResConv3", (26, 57)): 818062,
+    ("gMLPResConv5", (26, 57)): 990094,
+    ("ResMultiConv3", (26, 57)): 686820,
+    ("ResMultiConv5", (26, 57)): 686884,
+    ("MHResMultiConv3", (26, 57)): 879076,
+    ("AAResMultiConv3", (26, 57)): 686820,
+    ("APCNN", (400, 197)): 93573,
+    ("MACNN", (26, 63)): 155636,
+    ("CNN_GAP", (26, 63)): 121972,
+    ("AACNN_flat", (26, 63)): 151108,
+    ("AACNN", (128, 81)): 93504 + (80 * 64 * 20 + 1) * 4,  # trunk, dense layer
+}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """Networks this small gain nothing from a second thread, and lose much where the other core is busy."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def build(name: str, shape: tuple[int, int] = SMALL, **kwargs: int) -> Classifier:
+    torch.manual_seed(1)
+    return create_model(name, shape, **kwargs)
+
+
+def batch(size: int = 3, shape: tuple[int, int] = SMALL) -> Tensor:
+    return torch.randn(size, 1, *shape, generator=torch.Generator().manual_seed(7))
+
+
+# As published
+
+
+@pytest.fixture(params=GOLDEN)
+def published(request: pytest.FixtureRequest, golden: dict) -> tuple[dict, Classifier, Tensor]:
+    """The published network's numbers, ours as initialised from the same seed, and the input."""
+    numbers = next(each for each in golden["models"] if each["name"] == request.param)
+    shape = tuple(numbers["shape"])
+    torch.manual_seed(20211)
+    return numbers, create_model(request.param, shape), batch(3, shape)
+
+
+def test_published_keys_shapes_and_initial_weights(published):
+    numbers, net, _ = published
+    state = net.state_dict()
+    assert {key: list(value.shape) for key, value in state.items()} == numbers["keys"]
+    assert list(state) == list(numbers["keys"])
+    assert sum(each.numel() for each in net.parameters()) == numbers["params"]
+    for key, total in numbers["init_sum"].items():
+        assert state[key].double().sum().item() == pytest.approx(total, abs=1e-5), key
+
+
+def test_published_outputs(published):
+    numbers, net, x = published
+    with torch.no_grad():
+        torch.testing.assert_close(net.eval()(x), torch.tensor(numbers["eval_out"]), atol=1e-5, rtol=1e-5)
+    torch.manual_seed(5)
+    logits = net.train()(x)
+    torch.testing.assert_close(logits, torch.tensor(numbers["train_out"]), atol=2e-5, rtol=1e-5)
+    loss = F.cross_entropy(logits, torch.arange(3))
+    loss.backward()
+    assert loss.item() == pytest.approx(numbers["train_loss"], abs=1e-5)
+    norm = math.sqrt(sum(each.grad.double().square().sum().item() for each in net.parameters()))
+    assert norm == pytest.approx(numbers["grad_norm"], rel=1e-5)
+
+
+@pytest.mark.parametrize(("name", "shape"), PARAMS, ids=[name for name, _ in PARAMS])
+def test_parameter_count(name, shape):
+    assert sum(each.numel() for each in create_model(name, shape).parameters()) == PARAMS[name, shape]
+
+
+def test_all_published_networks_are_there():
+    assert {name for name, _ in PARAMS} <= set(list_models())
+    assert list_models() == sorted(list_models())
+
+
+@pytest.mark.parametrize(
+    ("alias", "name"), [("MHCNN", "MACNN"), ("CNN_AttnPooling", "APCNN"), ("MAResMultiConv3", "MHResMultiConv3")]
+)
+def test_alias(alias, name):
+    assert canonical(alias) == name
+    assert type(create_model(alias)) is type(create_model(name))
+    assert alias not in list_models()
+
+
+def test_names_in_the_paper():
+    assert describe("MACNN") == describe("MHCNN") == "MHCNN"
+    assert describe("MHResMultiConv3") == "Multi-scale + MHA"
+    assert describe("GLAM5") == "–"
+
+
+# What every network must do
+
+
+@pytest.mark.parametrize("shape", [(26, 57), (26, 63)])
+@pytest.mark.parametrize("name", list_models())
+def test_finite_logits_and_a_gradient_for_every_parameter(name, shape):
+    net = build(name, shape)
+    logits = net(batch(3, shape))
+    assert logits.shape == (3, 4)
+    F.cross_entropy(logits, torch.arange(3)).backward()
+    assert logits.isfinite().all()
+    for key, parameter in net.named_parameters():
+        assert parameter.grad is not None and parameter.grad.isfinite().all(), key
+        assert parameter.ndim == 1 or parameter.grad.any(), key
+
+
+@pytest.mark.parametrize(("name", "shape"), [("AACNN", (128, 81)), ("APCNN", (400, 197))])
+def test_the_feature_each_comparison_uses(name, shape):
+    with torch.no_grad():
+        assert build(name, shape)(batch(2, shape)).isfinite().all()
+
+
+@pytest.mark.parametrize("classes", [2, 6])
+@pytest.mark.parametrize("name", list_models())
+def test_number_of_classes(name, classes):
+    with torch.no_grad():
+        assert build(name, num_classes=classes).eval()(batch(2)).shape == (2, classes)
+
+
+@pytest.mark.parametrize("name", list_models())
+@torch.no_grad()
+def test_eval_is_repeatable_and_treats_each_segment_alone(name):
+    net, x = build(name), batch(4)
+    net(x)  # batch norms that have seen something
+    together = net.eval()(x)
+    assert torch.equal(together, net(x))
+    torch.testing.assert_close(together, torch.cat([net(each[None]) for each in x]), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", list_models())
+@torch.no_grad()
+def test_hidden_is_the_input_of_the_last_layer(name):
+    net, x = build(name).eval(), batch(2)
+    hidden = net.hidden(x)
+    if name == "APCNN":  # two last layers, whose product is pooled
+        assert torch.equal(hidden, net.trunk(x).mean((2, 3)))
+    else:
+        assert torch.equal(net.fc(hidden), net(x))
+    assert hidden.ndim == 2
+
+
+@pytest.mark.parametrize("name", list_models())
+@torch.no_grad()
+def test_only_area_attention_draws_random_numbers(name):
+    net = build(name)
+    before = torch.get_rng_state()
+    net(batch(2))
+    assert torch.equal(before, torch.get_rng_state()) == (name not in WITH_DROPOUT)
+
+
+@pytest.mark.parametrize("name", ["GLAM", "MHResMultiConv3", "AACNN"])
+def test_exports_with_a_free_batch_size(name):
+    net = build(name).eval()
+    program = torch.export.export(net, (batch(2),), dynamic_shapes=({0: torch.export.Dim("batch")},))
+    with torch.no_grad():
+        torch.testing.assert_close(program.module()(batch(5)), net(batch(5)))
+
+
+@pytest.mark.parametrize("name", ["MHResMultiConv3", "MACNN"])
+def test_heads_and_their_width(name):
+    net = build(name, heads=2, attn_hidden=8)
+    assert len(net.attention_query) == 2
+    assert net.attention_value[1].out_channels == 8
+    assert net(batch(2)).shape == (2, 4)
+
+
+# The parts
+
+
+def naive_area_attention(x: Tensor, max_length: int = 3) -> Tensor:
+    """(L, C) -> (L, C), one query and one area at a time."""
+    length = len(x)
+    spans = [(start, start + n) for n in range(1, max_length + 1) for start in range(length - n + 1)]
+    out = torch.zeros_like(x)
+    for i in range(length):
+        weights = torch.softmax(torch.stack([x[i] @ x[a:b].mean(0) for a, b in spans]), dim=0)
+        for weight, (a, b) in zip(weights, spans, strict=True):
+            out[i] += weight * x[a:b].sum(0)
+    return out
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, 7])
+@pytest.mark.parametrize("max_length", [1, 2, 3])
+def test_area_attention_against_a_double_loop(length, max_length):
+    x = torch.randn(2, length, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(length))
+    expected = torch.stack([naive_area_attention(each, max_length) for each in x])
+    torch.testing.assert_close(area_attention(x, max_length), expected)
+
+
+def test_area_attention_drops_weights_area_by_area():
+    x = torch.randn(1, 4, 5, generator=torch.Generator().manual_seed(0))
+    values = torch.stack([x[0, a : a + n].sum(0) for n in (1, 2, 3) for a in range(5 - n)])  # 4 + 3 + 2 areas
+    keys = torch.stack([x[0, a : a + n].mean(0) for n in (1, 2, 3) for a in range(5 - n)])
+    torch.manual_seed(3)
+    expected = F.dropout(torch.softmax(x @ keys.T, dim=-1), 0.5) @ values
+    torch.manual_seed(3)
+    torch.testing.assert_close(area_attention(x, training=True), expected)
+
+
+def test_head_attention_against_a_loop():
+    torch.manual_seed(0)
+    query, key, value = head_projections(6, 5, heads=3)
+    x = torch.randn(2, 6, 4, 7)
+    out = head_attention(x, query, key, value)
+    assert out.shape == (2, 5, 3 * 4, 7)
+    for head in range(3):
+        for row in range(4):
+            for column in range(7):
+                at = x[:, :, row, column]  # (B, C)
+                q, k, v = (F.linear(at, p[head].weight[:, :, 0, 0], p[head].bias) for p in (query, key, value))
+                torch.testing.assert_close(out[:, :, head * 4 + row, column], torch.softmax(q * k, dim=1) * v)
+
+
+def test_head_projections_are_created_head_by_head():
+    torch.manual_seed(0)
+    lists = head_projections(6, 5, heads=2)
+    torch.manual_seed(0)
+    for head in range(2):
+        for projections in lists:
+            assert torch.equal(projections[head].weight, nn.Conv2d(6, 5, 1).weight)
+
+
+def tensorflow_same(x: np.ndarray, kernel: np.ndarray, bias: float) -> np.ndarray:
+    """Correlation of x (F, T) with a kernel, padded as TensorFlow does: (k - 1) // 2 zeros before, the rest after."""
+    rows, columns = kernel.shape
+    above, left = (rows - 1) // 2, (columns - 1) // 2
+    padded = np.zeros((len(x) + rows - 1, x.shape[1] + columns - 1))
+    padded[above : above + len(x), left : left + x.shape[1]] = x
+    out = np.empty(x.shape)
+    for i, j in np.ndindex(x.shape):
+        out[i, j] = (padded[i : i + rows, j : j + columns] * kernel).sum() + bias
+    return out
+
+
+@torch.no_grad()
+def test_aacnn_stem_is_padded_as_tensorflow_does():
+    net, x, seen = build("AACNN", (12, 13)), batch(1, (12, 13)), {}
+    for conv in (net.conv1a, net.conv1b):
+        conv.register_forward_hook(lambda conv, _, out: seen.update({conv: out}))
+    net(x)
+    for conv, before in ((net.conv1a, (4, 0)), (net.conv1b, (0, 3))):
+        rows, columns = conv.kernel_size
+        assert ((rows - 1) // 2, (columns - 1) // 2) == before  # zeros above and left; below and right 5, 1 and 1, 4
+        for channel in (0, 15):
+            expected = tensorflow_same(x[0, 0].numpy(), conv.weight[channel, 0].numpy(), conv.bias[channel].item())
+            np.testing.assert_allclose(seen[conv][0, channel].numpy(), expected, atol=1e-6)
+
+
+@torch.no_grad()
+def test_aacnn_attends_within_each_row_and_rectifies_nothing_after():
+    net, x = build("AACNN", (12, 21)).eval(), batch(1, (12, 21))
+    rows = net.trunk(x)[0].permute(1, 2, 0)  # (2F//4, T//4, 80)
+    assert rows.shape == (6, 5, 80)
+    expected = torch.cat([naive_area_attention(row).flatten() for row in rows])
+    torch.testing.assert_close(net.hidden(x)[0], expected)
+
+
+@torch.no_grad()
+def test_aacnn_norms_as_tensorflow_does():
+    net, x = build("AACNN"), batch(4)
+    norms = [each for each in net.modules() if isinstance(each, nn.BatchNorm2d)]
+    assert {(each.eps, each.momentum) for each in norms} == {(1e-3, 0.01)}
+    assert len(norms) == 6
+    assert {each.eps for each in build("AACNN_flat").modules() if isinstance(each, nn.BatchNorm2d)} == {1e-5}
+    net(x)
+    mean = net.conv1a(F.pad(x, (0, 1, 0, 1))).mean((0, 2, 3))
+    torch.testing.assert_close(net.bn1a.running_mean, 0.01 * mean)
+
+
+def test_aacnn_starts_glorot_uniform():
+    net = build("AACNN")
+    for module in net.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            weight = module.weight
+            area = weight[0, 0].numel() if weight.ndim == 4 else 1
+            bound = math.sqrt(6 / ((weight.shape[0] + weight.shape[1]) * area))
+            assert 0.9 * bound < weight.abs().max() <= bound
+            assert weight.std().item() == pytest.approx(bound / math.sqrt(3), rel=0.15)
+            assert not module.bias.any()
+    assert all(torch.equal(a, b) for a, b in zip(net.parameters(), build("AACNN").parameters(), strict=True))
+
+
+@torch.no_grad()
+def test_pooling_before_relu_is_the_same():
+    net, x = build("GLAM"), batch(2)
+    views = [F.relu(net.bn1a(net.conv1a(x))), F.relu(net.bn1b(net.conv1b(x)))]
+    y = torch.cat(views, dim=2)
+    assert y.shape == (2, 16, 20, 17)
+    for block in (net.conv2, net.conv3):
+        y = F.max_pool2d(F.relu(block(y)), 2)
+    y = F.relu(net.bn5(net.conv5(F.relu(net.conv4(y)))))
+    assert torch.equal(y, net.trunk(x))
+
+
+@pytest.mark.parametrize(("name", "kernel"), [("gMLPResConv3", "conv3"), ("gMLPResConv5", "conv5")])
+@torch.no_grad()
+def test_single_scale_block(name, kernel):
+    block, x = build(name).eval().conv2, torch.randn(1, 16, 6, 7)
+    expected = getattr(block, kernel)(x) + torch.cat((x, x), dim=1)
+    torch.testing.assert_close(block(x), expected / math.sqrt(1 + 1e-5))  # a fresh batch norm, in eval mode
+
+
+@torch.no_grad()
+def test_short_cuts_are_all_that_tells_the_multi_scale_blocks_apart():
+    x = torch.randn(1, 16, 6, 7)
+    cut, plain = (build(name).eval().conv2(x) for name in ("GLAM", "gMLPMultiConv"))
+    torch.testing.assert_close(cut - plain, torch.cat((x, x), dim=1) / math.sqrt(1 + 1e-5))
+
+
+# The registry
+
+
+def test_a_new_model_is_found_by_name(monkeypatch):
+    monkeypatch.setattr(models, "_classes", dict(models._classes))
+    monkeypatch.setattr(models, "_names", dict(models._names))
+
+    @models.register("Mean", aliases=["Average"], paper="a mean")
+    class Mean(Classifier):
+        def __init__(self, shape, num_classes=4, scale=1.0):
+            super().__init__()
+            self.fc = nn.Linear(shape[0], num_classes)
+
+        def hidden(self, x):
+            return x.mean((1, 3))
+
+    assert "Mean" in list_models()
+    assert canonical("Average") == "Mean"
+    assert describe("Mean") == Mean.paper == "a mean"
+    assert keywords("Mean") == ["num_classes", "scale"]
+    assert create_model("Average", SMALL, num_classes=3)(batch(2)).shape == (2, 3)
+    with pytest.raises(ValueError, match="Average"):
+        models.register("Average")(Mean)
+
+
+def test_unknown_name_lists_the_choices():
+    for call in (canonical, create_model, describe, keywords):
+        with pytest.raises(UserError, match=r"'GLAN'.*AACNN.*GLAM.*MACNN"):
+            call("GLAN")
+
+
+def test_unknown_keyword_lists_what_there_is():
+    with pytest.raises(UserError, match=r"GLAM takes no 'heads'.*num_classes"):
+        create_model("GLAM", heads=4)
+    with pytest.raises(UserError, match=r"MACNN takes no 'head'.*num_classes, heads, attn_hidden"):
+        create_model("MHCNN", head=4)
+    with pytest.raises(UserError, match="takes no 'width'"):
+        create_model("ResMultiConv3", width=4)
+
+
+@pytest.mark.parametrize("keyword", ["num_classes", "heads", "attn_hidden"])
+@pytest.mark.parametrize("name", ["MACNN", "MHResMultiConv3"])
+def test_numbers_are_positive(name, keyword):
+    for value in (0, -1):
+        with pytest.raises(UserError, match=f"{keyword} of at least 1, not {value}"):
+            create_model(name, **{keyword: value})
+
+
+# Not (2, 4): the stem takes a row and a frame, and only a stem joined along the rows has twice as many of them
+SMALLEST = {"APCNN": (5, 5), "MACNN": (5, 5), "CNN_GAP": (5, 5), "AACNN_flat": (3, 5)}
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_smallest_shape(name):
+    features, frames = SMALLEST.get(name, (2, 4))
+    with torch.no_grad():
+        assert build(name, (features, frames)).eval()(batch(2, (features, frames))).isfinite().all()
+    for shape in ((features - 1, frames), (features, frames - 1)):
+        with pytest.raises(UserError, match="too small"):
+            create_model(name, shape)
+
+
+def test_import_does_not_need_torch():
+    code = "import sys, models; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent.parent, check=True)

@@ -1,0 +1,60 @@
+"""The original's commands by name, from where its page says they can be run, and two at once."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import ROOT
+
+NAMED = {  # as on the original's page (AACNN added): model, dataset
+    "GLAM": ("GLAM", "impro"), "GLAM_script": ("GLAM", "script"), "GLAM_all": ("GLAM", "all"),
+    "MACNN": ("MACNN", "impro"), "MACNN_script": ("MACNN", "script"), "MACNN_all": ("MACNN", "all"),
+    "attnpooling": ("APCNN", "impro"), "attnpooling_script": ("APCNN", "script"), "attnpooling_all": ("APCNN", "all"),
+    "AACNN": ("AACNN", "impro"), "AACNN_script": ("AACNN", "script"), "AACNN_all": ("AACNN", "all"),
+    "ResMultiConv3": ("ResMultiConv3", "impro"), "MHResMultiConv3": ("MHResMultiConv3", "impro"),
+    "AAResMultiConv3": ("AAResMultiConv3", "impro"), "MHCNN": ("MACNN", "impro"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_a_script_asks_for_its_model_and_data(here, command, name):
+    model, dataset = NAMED[name]
+    out = command("bash", f"scripts/{name}", -1, 1, 0.3, "--dry_run").stdout
+    assert out.splitlines()[0].split()[:6] == ["missing", model, dataset, "8:2", "seed", "2602656884"]
+    assert "alpha=0.3" in out
+
+
+def test_a_script_trains_from_the_root_from_scripts_and_moved_to_the_root(here, command, tmp_path):
+    """Seeds are taken up in the order of seeds.txt, one a command."""
+    quick = (-1, 1, "--epochs", 1, "--feature", "mfcc", "--quiet")
+    command("bash", "scripts/MHCNN", *quick)
+    command("bash", "MHCNN", *quick, cwd=ROOT / "scripts")
+    copy = tmp_path / "checkout"
+    shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".git", ".venv", "runs", "cache", "results", ".*_cache"))
+    shutil.move(copy / "scripts" / "MHCNN", copy / "MHCNN")
+    (copy / ".venv").symlink_to(sys.prefix)
+    command("./MHCNN", *quick, cwd=copy)
+    seeds = [int(s) for s in (ROOT / "seeds.txt").read_text().split()[:3]]
+    assert sorted(int(marker.parent.name) for marker in here.rglob("done")) == sorted(seeds)
+
+
+def test_run_trains_the_next_seeds_in_one_process(here, command):
+    quick = ("--model", "CNN_GAP", "--dataset", "script", "--epochs", 1, "--quiet")
+    command("bash", "run", -1, 2, *quick)
+    assert len(list(here.rglob("done"))) == 2
+    command("bash", "run", -1, *quick)
+    assert len(list(here.rglob("done"))) == 3
+
+
+def test_two_runs_at_once_share_the_work(here):
+    words = ["bash", "run", "-1", "3", "--model", "CNN_GAP", "--dataset", "script", "--epochs", "3"]
+    both = [subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    outputs = [process.communicate(timeout=300) for process in both]
+    assert [process.returncode for process in both] == [0, 0], outputs
+    assert len(list(here.rglob("done"))) == 3
+    for folder in (marker.parent for marker in here.rglob("done")):
+        records = [json.loads(line) for line in (folder / "epochs.jsonl").read_text().splitlines()]
+        assert [record["epoch"] for record in records] == [1, 2, 3]

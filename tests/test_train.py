@@ -1,0 +1,174 @@
+"""The published losses, the published order of random draws, and one run from the command line to its folder."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader, TensorDataset
+
+import data
+import files
+import metrics
+import path
+import recipes
+import train
+from tests.conftest import ROOT
+
+SMALL = ("--gpu", -1, "--model", "MACNN", "--epochs", 2, "--seed", 1)
+
+
+def test_losses_and_scores_are_the_published_codes(golden, emodb_iemocap, shared_cache, tmp_path, monkeypatch):
+    """The first three epochs of GLAM on EMO-DB laid out as IEMOCAP, seed 2602656884, two threads."""
+    monkeypatch.setattr(path, "IEMOCAP", emodb_iemocap)
+    monkeypatch.setattr(path, "CACHE", shared_cache)
+    data.forget()
+    expected = golden["run"]
+    config = recipes.config_for("GLAM", dataset="impro", seed=expected["seed"], epochs=3, threads=2)
+    d = data.load(config)
+    assert (
+        len(train.make_part(d.train, split_of(config).train, d.corpus.labels, "cpu").rows) == expected["train_segments"]
+    )
+    folder = train.train(config, tmp_path, quiet=True)
+    records = [json.loads(line) for line in (folder / "epochs.jsonl").read_text().splitlines()]
+    losses = [record["train_loss"] for record in records]
+    assert losses[:2] == pytest.approx(expected["train_loss"][:2], rel=1e-3)
+    assert losses[2] == pytest.approx(expected["train_loss"][2], rel=5e-3)
+    got, utterance = records[-1]["test"], 100 / 26
+    assert abs(got["WA"] - expected["WA"]) < 1.01 * utterance
+    smallest = min(map(sum, got["confusion"]))  # one utterance of the smallest class moves UA by this much
+    assert abs(got["UA"] - expected["UA"]) < 1.01 * 100 / smallest / 4
+
+
+def split_of(config):
+    return data.split_by_name(config.split)(data.load(config).corpus.utterances, config.seed, config.fold)
+
+
+@pytest.mark.parametrize("n", [1, 31, 100])
+def test_epoch_order_is_the_data_loaders(n):
+    """Same order as torch's loader, and the global generator left in the same state."""
+    for seed in range(3):
+        torch.manual_seed(seed)
+        loader = DataLoader(TensorDataset(torch.arange(n)), batch_size=32, shuffle=True)
+        expected = [torch.cat([batch[0] for batch in loader]) for _ in range(2)]
+        after = torch.rand(1)
+        torch.manual_seed(seed)
+        assert all(torch.equal(train.epoch_order(n), order) for order in expected)
+        assert torch.equal(torch.rand(1), after)
+
+
+def test_an_epoch_is_a_plain_loop_with_published_draws(here):
+    """train_one_epoch against the textbook loop: DataLoader, np.random mixup, one loss after the other."""
+    config = recipes.config_for("GLAM", dataset="impro", seed=5, batch_size=16)
+    d = data.load(config)
+    parts = split_of(config)
+    part = train.make_part(d.train, parts.train[:8], d.corpus.labels, "cpu")
+
+    def fresh():
+        torch.manual_seed(config.seed)
+        model = train.make_model(config, d.shape, 4)
+        return model, train.make_optimizer(config, model)
+
+    model, optimizer = fresh()
+    _, generator = data.published_draw(len(d.corpus.utterances), config.seed)
+    got = train.train_one_epoch(model, optimizer, part, config, generator, epoch=0)
+
+    plain, optimizer = fresh()
+    np.random.seed(config.seed)
+    n = len(d.corpus.utterances)
+    chosen = np.random.choice(range(n), int(n * 0.8), replace=False)
+    np.testing.assert_array_equal(chosen, parts.train)
+    x = torch.from_numpy(np.array(d.train.x))[part.rows].unsqueeze(1)
+    total = 0.0
+    plain.train()
+    for xs, ys in DataLoader(TensorDataset(x, part.labels), batch_size=16, shuffle=True):
+        share = np.random.beta(0.5, 0.5)
+        partner = torch.randperm(len(ys))
+        out = plain(share * xs + (1 - share) * xs[partner])
+        loss = share * torch.nn.functional.cross_entropy(out, ys)
+        loss = loss + (1 - share) * torch.nn.functional.cross_entropy(out, ys[partner])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        total += loss.item() * 16
+    assert got == pytest.approx(total / len(x), rel=1e-5)
+    for (name, a), b in zip(model.state_dict().items(), plain.state_dict().values(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4, msg=name)
+
+
+def test_evaluation_is_the_mean_of_an_utterances_segments(here):
+    config = recipes.config_for("GLAM", dataset="impro", seed=5)
+    d = data.load(config)
+    model = train.make_model(config, d.shape, 4)
+    part = train.make_part(d.test, np.array([7, 0, 3]), d.corpus.labels, "cpu")
+    got = train.evaluate(model, part, config)
+    model.eval()
+    for logits, utterance in zip(got, (7, 0, 3), strict=True):
+        start, count = d.test.starts[utterance], d.test.counts[utterance]
+        with torch.no_grad():
+            alone = model(torch.from_numpy(d.test.x[start : start + count].copy()).unsqueeze(1)).mean(0)
+        np.testing.assert_allclose(logits, alone.numpy(), rtol=1e-3, atol=1e-4)
+
+
+def test_the_summary_draws_nothing_and_changes_nothing(capsys):
+    torch.manual_seed(0)
+    model = train.make_model(recipes.config_for("AAResMultiConv3"), (26, 57), 4)
+    before, state = {k: v.clone() for k, v in model.state_dict().items()}, torch.get_rng_state()
+    run = {"shape": [26, 57], "model": "", "dataset": "", "corpus": "", "split": "", "recipe": "", "changed": {},
+           "params": 686820, "n_train": 1, "n_val": 0, "n_test": 1, "n_dropped": 0, "n_bad": 0, "settings": {"segment_length": 1.8}}  # fmt: skip
+    train.print_summary(model, run)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
+    assert "686,820" in capsys.readouterr().out
+
+
+def test_class_weights_are_one_minus_the_share():
+    part = train.Part(torch.zeros(4, 1, 1), torch.arange(4), np.arange(4), torch.tensor([0, 0, 0, 2]), np.arange(4))
+    assert torch.allclose(train.loss_weights(part, 4), torch.tensor([0.25, 1.0, 0.75, 1.0]))
+
+
+def test_one_run_from_the_command_line(here, command):
+    done = command("train.py", *SMALL, "--dataset", "script", "--save_model")
+    (folder,) = [marker.parent for marker in here.rglob("done")]
+    assert folder.relative_to(here).parts[:3] == ("script", "8-2", "MACNN")
+    assert folder.name == "1"
+    config = json.loads((folder / "config.json").read_text())
+    assert config["settings"]["epochs"] == 2
+    assert config["changed"] == {"epochs": 2}
+    assert config["synthetic"]
+    split = json.loads((folder / "split.json").read_text())
+    assert split["digest"] == config["split_digest"] == files.digest_of([split["train"], split["val"], split["test"]])
+    records = [json.loads(line) for line in (folder / "epochs.jsonl").read_text().splitlines()]
+    with np.load(folder / "predictions.npz", allow_pickle=False) as predictions:
+        assert predictions["test_logits"].shape == (2, config["n_test"], 4)
+        assert predictions["test_names"].tolist() == split["test"]
+        for record, logits in zip(records, predictions["test_logits"], strict=True):
+            assert record["test"] == metrics.scores(logits, predictions["test_labels"])
+    assert sorted(f.name for f in folder.iterdir() if f.name not in ("lock", "checkpoint")) == [
+        "config.json", "done", "epochs.jsonl", "predictions.npz", "split.json",
+    ]  # fmt: skip
+    assert {"model.safetensors", "config.json"} <= {f.name for f in (folder / "checkpoint").iterdir()}
+    for word in ("neutral", "happy", "precision", "confusion", "weightedF1", "SYNTHETIC", "dropped", "155,636"):
+        assert word in done.stdout, word
+    assert "optimistic" in done.stdout
+
+    again = command("train.py", *SMALL, "--dataset", "script", "--save_model")
+    assert "epoch/s" not in again.stderr  # nothing is trained twice
+
+
+@pytest.mark.parametrize("script", ["train.py", "report.py", "sweep.py", "predict.py", "export.py", "handleIEMOCAP.py"])
+def test_help_teaches_without_the_slow_imports(script):
+    words = [sys.executable, "-X", "importtime", script, "--help"]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "usage:" in done.stdout and f"python {script}" in done.stdout
+    imported = {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines()}
+    assert "argparse" in imported
+    assert not imported & {"torch", "librosa", "pandas", "matplotlib", "scipy", "sklearn"}
+
+
+def test_models_are_listed(command):
+    out = command("train.py", "--list_models").stdout
+    assert out.splitlines()[0].split()[0] == "AACNN"
+    assert "GLAM" in out
