@@ -23,7 +23,7 @@ def warn(text: str) -> None:
     print(f"warning: {text}", file=sys.stderr, flush=True)
 
 
-def _refusal(error: OSError) -> str | None:
+def refusal(error: OSError) -> str | None:
     """Why the system refused to use a file, in words; None for what is no matter of files."""
     reasons = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used up", errno.EROFS: "it is read-only",
                errno.EFBIG: "the file size limit is reached"}  # fmt: skip
@@ -45,7 +45,7 @@ def run_main(main: Callable[[], int | None]) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 141
     except OSError as error:
-        reason = _refusal(error)
+        reason = refusal(error)
         if reason is None:
             raise
         print(f"error: cannot use {error.filename or 'an output file'}: {reason}", file=sys.stderr)

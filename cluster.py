@@ -1,0 +1,252 @@
+"""Runs on the machines of a Ray cluster (`pip install -r requirements-cluster.txt`): sweep.py --ray.
+
+Features are put into Ray's object store once; workers need neither the recordings nor a disk in common, and send back
+the files of a run, which this process, the driver, writes. The code goes along.
+"""
+
+import contextlib
+import os
+import shutil
+import tempfile
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import data
+import path
+import train
+from cli import UserError, warn
+from files import atomic, lock, sweep_temporaries, write_text
+from recipes import Config
+from workers import Outcome, again, attempt, given_up
+
+FILES = ("config.json", "split.json", "epochs.jsonl", "predictions.npz", "checkpoint/README.md",
+         "checkpoint/model.safetensors", "checkpoint/config.json")  # fmt: skip
+STATE = "state.safetensors"
+NODES_LOST = 10  # a run is sent elsewhere when its machine is lost, at most this often
+Execute = Callable[[Sequence[Config], bool], Iterator[Outcome]]
+
+
+@dataclass(frozen=True)
+class Share:
+    """What a run takes of a machine, and how often it is tried."""
+
+    cpus: float
+    gpus: float
+    tries: int
+
+
+# ---------------------------------------------------------------------------------------------- on a worker
+
+
+def _train_there(
+    config: Config, save_model: str | None, d: data.Data, warp: Any, state: bytes | None
+) -> tuple[Outcome, dict[str, bytes]]:
+    """Train a run in a folder of the worker's own; its outcome and its files."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = train.folder_of(config, d.corpus.dataset, d.digest, Path(temporary))
+        if state is not None:
+            folder.mkdir(parents=True)
+            (folder / STATE).write_bytes(state)
+        given = {"runs": Path(temporary), "save_model": save_model, "quiet": True, "d": replace(d, warp=warp)}
+        outcome = attempt(config, lambda: train.train(config, **given))
+        if outcome.status != "done":
+            return outcome, {}
+        return outcome, {name: (folder / name).read_bytes() for name in FILES if (folder / name).exists()}
+
+
+# ----------------------------------------------------------------------------------------------- the driver
+
+
+@contextmanager
+def _sources() -> Iterator[Path]:
+    """A folder with this repository's code and nothing else."""
+    with tempfile.TemporaryDirectory() as temporary:
+        for pattern in ("*.py", "models/**/*.py", "corpora/**/*.py", "results/published.csv"):
+            for file in sorted(path.ROOT.glob(pattern)):
+                copy = Path(temporary) / file.relative_to(path.ROOT)
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(file, copy)
+        yield Path(temporary)
+
+
+@contextmanager
+def connected(address: str, share: Share, options: dict[str, Any]) -> Iterator[Execute]:
+    """Connect to the cluster at `address`, or start one here for `local`; yields what trains runs on it.
+
+    Raises UserError where there is no cluster, or none of its machines is large enough for a run.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    try:
+        import ray
+    except ImportError:
+        raise UserError("--ray needs Ray: pip install -r requirements-cluster.txt") from None
+    here: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
+    with _sources() as sources:
+        environment = {"working_dir": str(sources), "env_vars": {"GLAM_COMMIT": train.commit() or ""}}
+        try:
+            ray.init(address, runtime_env=environment, log_to_driver=False, logging_level="ERROR", **here)
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            raise UserError(f"--ray {address}: {error}") from None
+        try:
+            if not _room(share):
+                raise UserError(f"no machine of the cluster has {share.cpus:g} CPUs and {share.gpus:g} GPUs for a run: see "
+                                f"--cpus_per_job (default: --threads) and --gpus_per_job")  # fmt: skip
+            yield lambda configs, wait: _run(configs, wait, share, options)
+        finally:
+            ray.shutdown()
+
+
+def _room(share: Share) -> int:
+    """How many runs the cluster's machines can train at once."""
+    import ray
+
+    room = 0
+    for node in ray.nodes():
+        if node["Alive"]:
+            has = node["Resources"]
+            wants = [(has.get("CPU", 0), share.cpus), (has.get("GPU", 0), share.gpus)]
+            room += int(min((much / want for much, want in wants if want), default=1))
+    return room
+
+
+@dataclass
+class _Job:
+    config: Config
+    tried: int = 1
+    lost: int = 0  # machines
+    held: ExitStack = field(default_factory=ExitStack)  # the lock on its run folder, while it is under way
+
+
+class _Sender:
+    """Sends runs to workers, and the features they train on once for all of them."""
+
+    def __init__(self, share: Share, save_model: str | None, skip_bad: bool):
+        import ray
+
+        self.save_model, self.skip_bad = save_model, skip_bad
+        self.remote = ray.remote(_train_there).options(num_cpus=share.cpus, num_gpus=share.gpus, max_retries=0)
+        self.sent: dict[int, tuple[data.Data, Any]] = {}  # the data, which keeps its id its own, and where it is
+
+    def data(self, config: Config) -> data.Data:
+        """What a run trains on, extracted here."""
+        import torch
+
+        return data.load(config if torch.cuda.is_available() else replace(config, device="cpu"), self.skip_bad)
+
+    def send(self, config: Config, d: data.Data, state: Path) -> Any:
+        """Start a run; the reference of its result."""
+        import ray
+
+        if id(d) not in self.sent:
+            plain = replace(d.train, x=np.asarray(d.train.x))  # not the map of a file
+            test = plain if d.test is d.train else replace(d.test, x=np.asarray(d.test.x))
+            self.sent[id(d)] = d, ray.put(replace(d, train=plain, test=test))
+        warp = None
+        if config.augment == "vtlp":  # is made of recordings, which workers do not have
+            parts = data.split_by_name(config.split)(d.corpus.utterances, config.seed, config.fold)
+            warp = data.warped(d, parts.train, replace(config, device="cpu"))
+        begun = state.read_bytes() if state.exists() else None
+        return self.remote.remote(config, self.save_model, self.sent[id(d)][1], warp, begun)
+
+
+def _keep(folder: Path, files: dict[str, bytes]) -> None:
+    """Write a run folder from the files a worker sent, under its lock."""
+    sweep_temporaries(folder)
+    (folder / "done").unlink(missing_ok=True)
+    for name in FILES:  # no others: a worker does not decide what is written where
+        if name in files:
+            with atomic(folder / name) as temporary:
+                temporary.write_bytes(files[name])
+    write_text(folder / "done", "")
+    (folder / STATE).unlink(missing_ok=True)
+
+
+def _result(job: _Job, reference: Any) -> tuple[Outcome, dict[str, bytes]]:
+    """What a worker sent, or that it or its machine was lost."""
+    from ray import exceptions, get
+
+    try:
+        return get(reference)
+    except exceptions.NodeDiedError:
+        if job.lost < NODES_LOST:
+            job.lost, job.tried = job.lost + 1, job.tried - 1  # not the run's fault
+        return Outcome(job.config, "broke", "the machine it was on was lost"), {}
+    except exceptions.RayError as error:
+        what = (str(error).strip() or type(error).__name__).splitlines()[0]
+        return Outcome(job.config, "broke", f"its worker was lost ({what})"), {}
+
+
+def _run(configs: Sequence[Config], wait: bool, share: Share, options: dict[str, Any]) -> Iterator[Outcome]:
+    """Train runs on the cluster. Each is locked here for as long as it is under way."""
+    import ray
+
+    runs, save_model = options.get("runs", path.RUNS), options.get("save_model")
+    sender = _Sender(share, save_model, options.get("skip_bad", False))
+    queue = deque(_Job(config) for config in configs)
+    under_way: dict[Any, _Job] = {}
+    waits = time.monotonic()
+    try:
+        while queue or under_way:
+            while queue and len(under_way) <= _room(share):  # one more than fits, so that no worker waits for its next
+                job = queue.popleft()
+                started: list[Any] = []
+                outcome = attempt(job.config, lambda: _start(job, wait, runs, sender, started))
+                if started:
+                    under_way[started[0]] = job
+                else:
+                    job.held.close()
+                    yield given_up(outcome, job.tried)
+            ready, _ = ray.wait(list(under_way), timeout=5) if under_way else ([], [])
+            for reference in ready:
+                waits = time.monotonic()
+                job = under_way.pop(reference)
+                outcome = _finish(job, reference, runs)
+                job.held.close()
+                if again(outcome, job.tried, share.tries):
+                    job.tried += 1
+                    queue.append(job)
+                else:
+                    yield given_up(outcome, job.tried)
+            if not _room(share) and time.monotonic() - waits > 60:
+                waits = time.monotonic()
+                warn("no machine is left that is large enough for a run; waiting for one to join the cluster")
+    finally:
+        for job in under_way.values():
+            job.held.close()
+
+
+def _start(job: _Job, wait: bool, runs: Path, sender: _Sender, started: list[Any]) -> Path | None:
+    """Lock a run's folder and send it, adding its reference to `started`, unless it is done or somebody else's."""
+    d = sender.data(job.config)
+    folder = train.folder_of(job.config, d.corpus.dataset, d.digest, runs)
+    if train.finished(folder, sender.save_model):
+        return folder
+    if not job.held.enter_context(lock(folder / "lock", wait)):
+        return None
+    if not train.finished(folder, sender.save_model):
+        started.append(sender.send(job.config, d, folder / STATE))
+    return folder
+
+
+def _finish(job: _Job, reference: Any, runs: Path) -> Outcome:
+    """Write what a worker sent."""
+    outcome, files = _result(job, reference)
+    if outcome.status != "done":
+        return outcome
+
+    def keep() -> Path:
+        folder = train.folder_of(job.config, *data.identity(job.config), runs)
+        _keep(folder, files)
+        with contextlib.suppress(FileNotFoundError):
+            (folder / "lock").unlink()
+        return folder
+
+    return attempt(job.config, keep)

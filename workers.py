@@ -1,0 +1,169 @@
+"""Runs one after the other in this process, or several at once in processes of their own.
+
+Whoever trains many runs calls `run` here, or its counterpart in cluster.py, and gets an Outcome for each.
+"""
+
+import contextlib
+import signal
+import threading
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from multiprocessing import connection, get_context, parent_process
+from pathlib import Path
+from typing import Any
+
+from cli import UserError, refusal, warn
+from recipes import Config
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a run."""
+
+    config: Config
+    status: str  # done; held: another process is at it; failed: it will fail again; broke: it may not
+    text: str = ""  # what went wrong
+
+
+def attempt(config: Config, train_one: Callable[[], Path | None]) -> Outcome:
+    """Call `train_one`, which trains this run and returns its folder, or None where another process holds it."""
+    import torch
+
+    import device
+
+    try:
+        return Outcome(config, "done" if train_one() else "held")
+    except UserError as error:
+        return Outcome(config, "failed", str(error))
+    except torch.OutOfMemoryError as error:
+        return Outcome(config, "failed", str(device.out_of_memory(error)))
+    except Exception as error:
+        reason = refusal(error) if isinstance(error, OSError) else None
+        if isinstance(error, OSError) and reason:
+            return Outcome(config, "failed", f"cannot use {error.filename or 'an output file'}: {reason}")
+        traceback.print_exc()  # one run's accident is no reason to stop the others
+        return Outcome(config, "broke", f"{type(error).__name__}: {error}")
+
+
+def train_here(config: Config, wait: bool, options: dict[str, Any]) -> Outcome:
+    """Train a run in this process; `options` are `train.train`'s."""
+    import train
+
+    return attempt(config, lambda: train.train(config, wait=wait, **options))
+
+
+def again(outcome: Outcome, tried: int, tries: int) -> bool:
+    """Whether a run is to be tried once more; says so."""
+    if outcome.status != "broke" or tried >= tries:
+        return False
+    warn(f"{outcome.config.model} seed {outcome.config.seed}: {outcome.text}; it is tried again ({tried} of {tries})")
+    return True
+
+
+def given_up(outcome: Outcome, tried: int) -> Outcome:
+    """The outcome as it is reported: one that broke has failed."""
+    if outcome.status != "broke":
+        return outcome
+    return replace(outcome, status="failed", text=f"{outcome.text} (tried {tried} times)")
+
+
+def in_turn(configs: Sequence[Config], wait: bool, tries: int, options: dict[str, Any]) -> Iterator[Outcome]:
+    """Train runs in this process, one after the other."""
+    for config in configs:
+        tried, outcome = 1, train_here(config, wait, options)
+        while again(outcome, tried, tries):
+            tried, outcome = tried + 1, train_here(config, wait, options)
+        yield given_up(outcome, tried)
+
+
+# ------------------------------------------------------------------------------------------ several at once
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    if parent is not None:
+        connection.wait([parent.sentinel])
+        signal.raise_signal(signal.SIGKILL)  # also in the middle of a run: what is on disk is whole at any moment
+
+
+def _serve(pipe: connection.Connection, gpu: int | None, options: dict[str, Any]) -> None:
+    """What a worker does: train the runs that come through the pipe until it is closed."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    if gpu is not None:
+        from device import device_type
+
+        device_type(gpu)  # the choice of a GPU is a process's own
+    with contextlib.suppress(EOFError):
+        while True:
+            pipe.send(train_here(*pipe.recv(), options))
+
+
+class Worker:
+    """A process that trains one run at a time."""
+
+    def __init__(self, gpu: int | None, options: dict[str, Any]):
+        context = get_context("spawn")  # a fork of a process that has used torch's threads or CUDA would hang
+        self.pipe, theirs = context.Pipe()
+        self.process = context.Process(target=_serve, args=(theirs, gpu, options), daemon=True)
+        self.config: Config | None = None
+        self.tried = 0
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited: Ctrl-C is for the parent, which ends us
+        try:
+            self.process.start()
+        finally:
+            signal.signal(signal.SIGINT, before)
+        theirs.close()
+
+    def give(self, config: Config, tried: int, wait: bool) -> None:
+        """Start a run. That a worker is dead shows when its outcome is asked for."""
+        self.config, self.tried = config, tried
+        with contextlib.suppress(BrokenPipeError):
+            self.pipe.send((config, wait))
+
+    def outcome(self) -> Outcome:
+        """The outcome of the run; waits for it."""
+        config, self.config = self.config, None
+        assert config is not None
+        try:
+            return self.pipe.recv()
+        except (EOFError, ConnectionResetError):
+            self.process.join()
+            status = self.process.exitcode or 0
+            how = f"killed by signal {-status}" if status < 0 else f"exit status {status}"
+            return Outcome(config, "broke", f"its process died ({how}; out of memory?)")
+
+    def end(self) -> None:
+        """Kill it, whatever it does."""
+        self.process.kill()
+        self.process.join()
+        self.pipe.close()
+
+
+def at_once(
+    configs: Sequence[Config], wait: bool, jobs: int, tries: int, gpu: int | None, options: dict[str, Any]
+) -> Iterator[Outcome]:
+    """Train runs in `jobs` processes. A run whose process dies is tried `tries` times in all, and so is one that raises
+    what is not a matter of its settings. No process is left behind, however this one ends."""
+    queue = deque((config, 1) for config in configs)
+    workers = [Worker(gpu, options) for _ in range(min(jobs, len(queue)))]
+    try:
+        while queue or any(worker.config for worker in workers):
+            for i, worker in enumerate(workers):
+                if worker.config is None and queue:
+                    if not worker.process.is_alive():
+                        worker.end()
+                        worker = workers[i] = Worker(gpu, options)
+                    worker.give(*queue.popleft(), wait)
+            busy = {worker.pipe: worker for worker in workers if worker.config}
+            for pipe in connection.wait(list(busy)):
+                worker = busy[pipe]  # type: ignore[index]
+                outcome = worker.outcome()
+                if again(outcome, worker.tried, tries):
+                    queue.append((outcome.config, worker.tried + 1))
+                else:
+                    yield given_up(outcome, worker.tried)
+    finally:
+        for worker in workers:
+            worker.end()
