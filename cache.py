@@ -33,7 +33,7 @@ TICK = 0.02
 def _signature(file: str) -> list[int]:
     """Size, times and inode, compared by equality alone: clocks jump. The change time is set by the kernel, so a file
     replaced in place has a new one even where its modification time was put back."""
-    s = os.stat(file)
+    s = Path(file).stat()
     if not stat.S_ISREG(s.st_mode):
         raise OSError(f"{file} is not a file")
     return [s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino]
@@ -67,14 +67,16 @@ def content_digests(paths: Iterable[str | Path], progress: bool = True) -> list[
     Raises OSError naming the store where the cache cannot be written.
     """
     store = path.CACHE / "digests.json"
-    known, new, digests = _known_digests(store), {}, []
-    for file in tqdm([os.path.abspath(p) for p in paths], "reading", unit=" recordings", delay=1, disable=not progress):
+    known, digests = _known_digests(store), []
+    new: dict[str, list[Any]] = {}
+    files = [str(Path(p).absolute()) for p in paths]
+    for file in tqdm(files, "reading", unit=" recordings", delay=1, disable=not progress):
         try:
             entry = known.get(file) or new.get(file)
             if entry is None or entry[:4] != _signature(file):
                 entry = new[file] = _digest(file)
             digests.append(entry[4])
-        except OSError:
+        except (OSError, ValueError):  # ValueError: a name with a null character
             digests.append("")
     if new:
         with lock(store.with_name(".digests.lock")):
@@ -93,7 +95,7 @@ class Damaged(Exception):
 
 
 class Rows:
-    """Writes float32 rows `(n, ..)` of one shape to a .npy file one after the other; their number is known at the end."""
+    """Writes float32 rows `(n, ..)` of one shape to a .npy file, one after the other until there are no more."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.file, self.count = file, 0
@@ -117,7 +119,7 @@ class Rows:
             self.shape = rows.shape[1:]
             self.blocks.append(self._write(self._header()))
         if len(rows):
-            self.blocks.append(self._write(memoryview(np.ascontiguousarray(rows, dtype="<f4")).cast("B")))
+            self.blocks.append(self._write(np.ascontiguousarray(rows, dtype="<f4").data.cast("B")))
             self.count += len(rows)
 
     def finish(self) -> None:

@@ -4,7 +4,7 @@ Features are put into Ray's object store once; workers need neither the recordin
 the files of a run, which this process, the driver, writes. The code goes along.
 """
 
-import contextlib
+import logging
 import os
 import shutil
 import tempfile
@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -54,8 +55,8 @@ def _train_there(
         if state is not None:
             folder.mkdir(parents=True)
             (folder / STATE).write_bytes(state)
-        given = {"runs": Path(temporary), "save_model": save_model, "quiet": True, "d": replace(d, warp=warp)}
-        outcome = attempt(config, lambda: train.train(config, **given))
+        own, runs = replace(d, warp=warp), Path(temporary)
+        outcome = attempt(config, lambda: train.train(config, runs, save_model, quiet=True, d=own))
         if outcome.status != "done":
             return outcome, {}
         return outcome, {name: (folder / name).read_bytes() for name in FILES if (folder / name).exists()}
@@ -92,13 +93,13 @@ def connected(address: str, share: Share, options: dict[str, Any]) -> Iterator[E
     with _sources() as sources:
         environment = {"working_dir": str(sources), "env_vars": {"GLAM_COMMIT": train.commit() or ""}}
         try:
-            ray.init(address, runtime_env=environment, log_to_driver=False, logging_level="ERROR", **here)
+            ray.init(address, runtime_env=environment, log_to_driver=False, logging_level=logging.ERROR, **here)
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise UserError(f"--ray {address}: {error}") from None
         try:
             if not _room(share):
-                raise UserError(f"no machine of the cluster has {share.cpus:g} CPUs and {share.gpus:g} GPUs for a run: see "
-                                f"--cpus_per_job (default: --threads) and --gpus_per_job")  # fmt: skip
+                raise UserError(f"no machine of the cluster has {share.cpus:g} CPUs and {share.gpus:g} GPUs for a run: "
+                                f"see --cpus_per_job (default: --threads) and --gpus_per_job")  # fmt: skip
             yield lambda configs, wait: _run(configs, wait, share, options)
         finally:
             ray.shutdown()
@@ -135,7 +136,7 @@ class _Sender:
         self.remote = ray.remote(_train_there).options(num_cpus=share.cpus, num_gpus=share.gpus, max_retries=0)
         self.sent: dict[int, tuple[data.Data, Any]] = {}  # the data, which keeps its id its own, and where it is
 
-    def data(self, config: Config) -> data.Data:
+    def load(self, config: Config) -> data.Data:
         """What a run trains on, extracted here."""
         import torch
 
@@ -198,7 +199,7 @@ def _run(configs: Sequence[Config], wait: bool, share: Share, options: dict[str,
             while queue and len(under_way) <= _room(share):  # one more than fits, so that no worker waits for its next
                 job = queue.popleft()
                 started: list[Any] = []
-                outcome = attempt(job.config, lambda: _start(job, wait, runs, sender, started))
+                outcome = attempt(job.config, partial(_start, job, wait, runs, sender, started))
                 if started:
                     under_way[started[0]] = job
                 else:
@@ -225,13 +226,15 @@ def _run(configs: Sequence[Config], wait: bool, share: Share, options: dict[str,
 
 def _start(job: _Job, wait: bool, runs: Path, sender: _Sender, started: list[Any]) -> Path | None:
     """Lock a run's folder and send it, adding its reference to `started`, unless it is done or somebody else's."""
-    d = sender.data(job.config)
+    d = sender.load(job.config)
     folder = train.folder_of(job.config, d.corpus.dataset, d.digest, runs)
     if train.finished(folder, sender.save_model):
         return folder
     if not job.held.enter_context(lock(folder / "lock", wait)):
         return None
-    if not train.finished(folder, sender.save_model):
+    if train.finished(folder, sender.save_model):  # meanwhile
+        (folder / "lock").unlink()
+    else:
         started.append(sender.send(job.config, d, folder / STATE))
     return folder
 
@@ -245,8 +248,7 @@ def _finish(job: _Job, reference: Any, runs: Path) -> Outcome:
     def keep() -> Path:
         folder = train.folder_of(job.config, *data.identity(job.config), runs)
         _keep(folder, files)
-        with contextlib.suppress(FileNotFoundError):
-            (folder / "lock").unlink()
+        (folder / "lock").unlink(missing_ok=True)
         return folder
 
     return attempt(job.config, keep)

@@ -34,6 +34,24 @@ def device_type(gpu: int | None = None, device: str | None = None) -> str:
     return "cuda"
 
 
+def keep_freed_memory() -> None:
+    """Tell glibc to keep freed blocks for the next step instead of giving them back to the kernel.
+
+    The maps of a spectrogram batch are tens of megabytes each: handing out fresh pages for every one of them, every
+    step, costs APCNN a third of its time on a CPU. Elsewhere than on glibc this does nothing.
+    """
+    import ctypes
+
+    trim_threshold, top_pad, mmap_max = -1, -2, -4  # malloc.h
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):
+        return
+    mallopt(mmap_max, 0)
+    mallopt(trim_threshold, 2**31 - 1)
+    mallopt(top_pad, 2**26)
+
+
 def describe(device: str) -> str:
     """The device's name as a report says it."""
     import platform

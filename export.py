@@ -1,13 +1,14 @@
 """A checkpoint as one ONNX file, for ONNX Runtime and whatever else reads ONNX.
 
-    python export.py --checkpoint CHECKPOINT --output model.onnx              # features (B, 1, F, T) in, logits (B, C) out
-    python export.py --checkpoint CHECKPOINT --output model.onnx --waveform   # segments (B, N) of samples in, logits out
+    python export.py --checkpoint CHECKPOINT --output model.onnx              # features in, logits out
+    python export.py --checkpoint CHECKPOINT --output model.onnx --waveform   # samples in, logits out
     python export.py --checkpoint CHECKPOINT --output model.onnx --waveform --check recording.wav
 
-A row of the input is one segment; the batch may have any size. With --waveform a row holds the samples of a segment at
-16 kHz and the feature extraction is inside, as matrix products that any runtime has. The logits of an utterance are the
-mean over its segments', which start every `hop` samples; its probabilities their softmax, after division by
-`temperature` if there is one. The file's metadata hold these, the names of the classes and where it came from.
+A row of the input is one segment; the batch B may have any size. The input is features (B, 1, F, T) or, with
+--waveform, samples (B, N) at 16 kHz: the feature extraction is then inside, as matrix products that any runtime has.
+The logits of an utterance are the mean over its segments', which start every `hop_samples`; its probabilities are their
+softmax, after division by `temperature` if there is one. The file's metadata hold these, the names of the classes and
+where the weights came from.
 
 Every file is run in ONNX Runtime beside torch before it is kept: on the recordings after --check, else on noise.
 Needs `pip install -r requirements-export.txt`.
@@ -87,7 +88,8 @@ def convert(checkpoint: "Checkpoint", output: Path, waveform: bool = False, opse
     else:
         example = torch.randn(2, 1, rows, frames, generator=torch.Generator().manual_seed(0))
     noisy = logging.getLogger("torch.onnx")
-    level, _ = noisy.level, noisy.setLevel(logging.ERROR)  # it tells of packages that are not needed here
+    level = noisy.level
+    noisy.setLevel(logging.ERROR)  # it tells of packages that are not needed here
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -106,19 +108,20 @@ def convert(checkpoint: "Checkpoint", output: Path, waveform: bool = False, opse
 def _noise(checkpoint: "Checkpoint") -> "NDArray[np.float32]":
     import numpy as np
 
-    return np.random.default_rng(0).standard_normal((FEWEST_CHECKED, checkpoint.size), dtype=np.float32) / 10
+    return np.random.default_rng(0).normal(0, 0.1, (FEWEST_CHECKED, checkpoint.size)).astype(np.float32)
 
 
 def segments_of(checkpoint: "Checkpoint", files: list[str]) -> "NDArray[np.float32]":
     """Segments `(S, N)` of recordings as they are predicted on; of noise if there are none. Raises AudioError."""
     import numpy as np
 
+    import audio
     import features
 
     if not files:
         return _noise(checkpoint)
     c = checkpoint
-    return np.concatenate([features.segment(features.load_audio(f), c.length, c.overlap, padding=True) for f in files])
+    return np.concatenate([features.segment(audio.load_audio(f), c.length, c.overlap, padding=True) for f in files])
 
 
 def compare(checkpoint: "Checkpoint", file: Path, waveform: bool, segments: "NDArray[np.float32]") -> dict[str, float]:

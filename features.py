@@ -1,16 +1,12 @@
 """Segments of recordings and their features, on any device, kept in the cache."""
 
 import hashlib
-import io
 import math
-import os
-import stat
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 import path
+from audio import SAMPLE_RATE, AudioError, decode, load_audio, read_file
 from cache import Rows, content_digests, kept
 from cli import UserError
 from corpora import Utterance
@@ -28,7 +25,6 @@ from files import digest_of
 __all__ = ["FEATURES", "SAMPLE_RATE", "AudioError", "Store", "content_digests", "extract", "load", "load_audio",
            "segment", "usable_test_overlap", "vtlp", "vtlp_factors"]  # fmt: skip
 
-SAMPLE_RATE = 16000  # Hz
 FEATURE_VERSION = 1  # to be raised by whoever changes a number that a feature or load_audio gives: caches follow
 
 # mfcc and melspectrogram
@@ -55,116 +51,6 @@ VTLP_HOP = 512
 VTLP_BOUNDARY = 4800.0  # Hz
 VTLP_ROUNDS = 5
 
-SPEECH_RATES = range(1000, 768001)  # Hz: any other rate in a header is an error, and resampling it could fill the memory
-LOUDEST = 1e6  # times full scale: above, squares of spectra overflow float32
-
-
-# ------------------------------------------------------------------------------------------------- recordings
-
-
-class AudioError(UserError):
-    """A recording that cannot be used. The text names the file and what is wrong with it."""
-
-
-def _read_file(file: str | Path) -> bytes:
-    try:
-        if not stat.S_ISREG(os.stat(file).st_mode):
-            raise AudioError(f"{file}: is not a file")
-        return Path(file).read_bytes()
-    except FileNotFoundError:
-        raise AudioError(f"{file}: does not exist") from None
-    except OSError as error:
-        raise AudioError(f"{file}: cannot be read ({error.strerror})") from None
-
-
-def _missing_bytes(data: bytes) -> int:
-    """How many bytes a RIFF file's data chunk declares beyond the end of the file.
-
-    Recorders that cannot seek leave 0, 2**32 - 1 or (SoX) 0x7ffff000 there: those declare nothing.
-    """
-    if data[:4] not in (b"RIFF", b"RIFX") or data[8:12] != b"WAVE":
-        return 0
-    order, position = ("big" if data[:4] == b"RIFX" else "little"), 12
-    while position + 8 <= len(data):
-        size = int.from_bytes(data[position + 4 : position + 8], order)  # type: ignore[arg-type]
-        if data[position : position + 4] == b"data":
-            return 0 if size in (0, 0x7FFFF000, 0xFFFFFFFF) else max(0, position + 8 + size - len(data))
-        position += 8 + size + size % 2
-    return 0
-
-
-class _Bytes(io.BytesIO):
-    """For libsndfile, which seeks before the start of damaged files and cannot take an exception."""
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        return super().seek(max(0, offset) if whence == 0 else offset, whence)
-
-
-def _decode(data: bytes) -> tuple[NDArray[np.float32], int]:
-    """Samples `(N, channels)` and their rate in Hz. Raises ValueError saying what is wrong."""
-    import soundfile
-
-    try:
-        with soundfile.SoundFile(_Bytes(data)) as sound:
-            rate, declared = sound.samplerate, sound.frames
-            # Headers lie: samples are counted as they come, and those that cannot be there are not waited for
-            if sound.format not in ("FLAC", "OGG", "MP3", "MPEG") and declared * sound.channels > 16 * len(data):
-                raise ValueError(f"declares {declared} samples in {len(data)} bytes")
-            blocks = [np.empty((0, sound.channels), np.float32)]
-            while len(block := sound.read(2**20 // sound.channels, dtype="float32", always_2d=True)):
-                blocks.append(block)
-    except soundfile.LibsndfileError as error:
-        raise ValueError(f"cannot be decoded as audio: {error.error_string}") from None
-    except (OSError, RuntimeError, TypeError, OverflowError, MemoryError) as error:
-        raise ValueError(f"cannot be decoded as audio: {error}") from None
-    wave = np.concatenate(blocks)
-    if len(wave) < declared < 2**62:  # beyond that libsndfile means that the length is unknown
-        raise ValueError(f"is truncated: {len(wave)} of {declared} samples are there")
-    return wave, rate
-
-
-def _resample(wave: NDArray[np.float32], rate: int) -> NDArray[np.float32]:
-    """As librosa.resample(res_type="soxr_hq") does."""
-    import soxr
-
-    if rate == SAMPLE_RATE:
-        return wave
-    size = math.ceil(len(wave) * (SAMPLE_RATE / rate))
-    resampled = soxr.resample(wave, rate, SAMPLE_RATE, quality="soxr_hq")[:size]
-    return np.pad(resampled, (0, size - len(resampled)))
-
-
-def _wave(data: bytes) -> NDArray[np.float32]:
-    """What `load_audio` gives for a file of these bytes. Raises ValueError saying what is wrong."""
-    if not data:
-        raise ValueError("is empty (0 bytes)")
-    if missing := _missing_bytes(data):
-        raise ValueError(f"is truncated: {missing} bytes of the samples its header declares are missing")
-    samples, rate = _decode(data)
-    if rate not in SPEECH_RATES:
-        raise ValueError(f"declares a sample rate of {rate} Hz")
-    if len(samples) == 0:
-        raise ValueError("holds no samples")
-    with np.errstate(over="ignore", invalid="ignore"):
-        wave = _resample(np.mean(samples.T, axis=0) if samples.shape[1] > 1 else samples[:, 0], rate)
-    if not np.isfinite(wave).all():
-        raise ValueError("holds samples that are not finite numbers")
-    if np.abs(wave).max() > LOUDEST:
-        raise ValueError(f"holds samples of {np.abs(wave).max():.0e} times full scale")
-    return wave
-
-
-def load_audio(file: str | Path) -> NDArray[np.float32]:
-    """Decode a recording to `(N,)` float32 in -1 .. 1 at 16 kHz: channels averaged, other rates resampled.
-
-    The same samples as `librosa.load(file, sr=16000)` of librosa 0.11. Raises AudioError for a file that is missing,
-    empty, truncated or no audio, and for samples that are not finite.
-    """
-    try:
-        return _wave(_read_file(file))
-    except ValueError as error:
-        raise AudioError(f"{file}: {error}") from None
-
 
 # --------------------------------------------------------------------------------------------------- segments
 
@@ -173,9 +59,9 @@ def _segment_and_hop(length: float, overlap: float) -> tuple[int, int]:
     """Samples of a segment and between the starts of two. As published: both are truncated, so 1.8 s that overlap by
     1.6 s start every int(0.19999999999999996 * 16000) = 3199 samples."""
     if not (0 < length < math.inf and int(length * SAMPLE_RATE)):
-        raise UserError(f"the segment length {length} s is not a length; the published ones are 1.8 and 2")
+        raise UserError(f"segment_length is {length} s, which is no length; 1.8 and 2 are the published ones")
     if not 0 <= overlap < length or not int((length - overlap) * SAMPLE_RATE):
-        raise UserError(f"the overlap {overlap} s must be at least 0 and smaller than the segment length {length} s")
+        raise UserError(f"overlap is {overlap} s; it must be at least 0 and smaller than segment_length, {length} s")
     return int(length * SAMPLE_RATE), int((length - overlap) * SAMPLE_RATE)
 
 
@@ -223,12 +109,12 @@ def _slaney_mel(n_fft: int, device: torch.device) -> Tensor:
 
 
 @lru_cache
-def _htk_mel(n_filters: int, highest: float, device: torch.device) -> Tensor:
+def _htk_mel(n_filters: int, highest: float, dtype: torch.dtype, device: torch.device) -> Tensor:
     """python_speech_features.get_filterbanks(n_filters, 1024, 16000, 0, highest), transposed: triangles of equal height
     between whole bins that are evenly spaced on O'Shaughnessy's scale, up to `highest` Hz."""
     mel = np.linspace(0, 2595 * np.log10(1 + highest / 700), n_filters + 2)
     edges = np.floor((FBANK_FFT + 1) * 700 * (10 ** (mel / 2595) - 1) / SAMPLE_RATE)
-    return torch.from_numpy(_triangles(np.arange(int(edges[-1]) + 1), edges)).to(device)
+    return torch.from_numpy(_triangles(np.arange(int(edges[-1]) + 1), edges)).to(device, dtype)
 
 
 @lru_cache
@@ -300,22 +186,27 @@ def _kept_power(x: Tensor) -> Tensor:
 def _maximum(x: Tensor, kept: Tensor) -> Tensor:
     """Each segment's maximum of |rfft(frame, 3198)|**2 over all 1600 bins, `(S, 1, 1)`; `kept`: the first 400 bins.
 
-    Only frames that may hold it are transformed at 3198 points. Two bounds tell which:
-    - Parseval: the other 1200 bins have half of 3198 times the frame's energy, less what is kept of it;
+    Only frames that may hold it are transformed at 3198 points; few do in speech. Two bounds tell which:
+    - Parseval: the other 1200 bins sum to half of 3198 times the frame's energy, less what is kept of it;
     - M. Riesz: around its maximum a spectrum of 640 samples falls no faster than cos(320 w)**2. At the nearest of 2048
       points it is at least cos(320 pi / 2048)**2 = 0.778 of it, at the nearest of 3198 0.904: a frame whose largest of
       2048 is under 0.778 * 0.904 = 0.704 of another's has less than that one.
     """
-    frames, top = _whole_frames(x).unfold(1, FRAME, STEP), kept.amax((1, 2))
-    others = frames.square().sum(2) * (DFT / 2) - kept[..., 1:].sum(2)
-    may = others >= top[:, None]
+    frames, top = _whole_frames(x).unfold(1, FRAME, STEP), kept.amax((1, 2)).float()
+    others = frames.square().sum(2) * (DFT / 2) - kept[..., 1:].sum(2).float()
+    may = others > top[:, None]
     if not may.any():  # an FFT of no frames is an error
         return top[:, None, None]
-    frames, segments = frames[may], may.nonzero()[:, 0]
-    coarse = _power(torch.fft.rfft(frames, 2048)).amax(1)
-    may = coarse >= 0.7 * torch.zeros_like(x[:, 0]).scatter_reduce(0, segments, coarse, "amax")[segments]
-    found = _power(torch.fft.rfft(frames[may], DFT)).amax(1)
-    return top.scatter_reduce(0, segments[may], found.to(top.dtype), "amax")[:, None, None]
+
+    def largest(points: int) -> Tensor:
+        """Of each frame that may hold the maximum; 0 of the others: `(S, T)`."""
+        power = torch.zeros_like(others)
+        power[may] = _power(torch.fft.rfft(frames[may], points)).amax(1)
+        return power
+
+    coarse = largest(2048)
+    may &= coarse >= 0.7 * coarse.amax(1, keepdim=True)
+    return top.maximum(largest(DFT).amax(1))[:, None, None]
 
 
 def spectrogram(x: Tensor) -> Tensor:
@@ -324,7 +215,7 @@ def spectrogram(x: Tensor) -> Tensor:
     Frames of 640 samples every 160 without a window, 10 log10(max(|rfft(frame, 3198)|**2 / 3198, 1e-30)), less the
     segment's maximum over all 1600 bins; the first 400 bins.
     """
-    power = _kept_power(x.double())  # float32 would err by 0.02 dB between the harmonics of speech; a maximum can bear it
+    power = _kept_power(x.double())  # float32 would err by 0.02 dB between the harmonics of speech
     decibel, top = (p.float().div_(DFT).clamp_(min=FLOOR).log10_().mul_(10) for p in (power, _maximum(x, power)))
     return decibel.sub_(top).transpose(1, 2)
 
@@ -341,23 +232,25 @@ def interspeech2018(x: Tensor) -> Tensor:
     return y.sign().mul_(y.abs_().mul_(MU).log1p_()).div_(math.log1p(MU)).transpose(1, 2)
 
 
-def _filter_energies(x: Tensor, n_filters: int, highest: float) -> Tensor:
-    """The first output of python_speech_features 0.6 fbank(winlen=0.04, nfft=1024) of each segment, in float64."""
+def _filter_energies(x: Tensor, n_filters: int, highest: float, dtype: torch.dtype) -> Tensor:
+    """The first output of python_speech_features 0.6 fbank(winlen=0.04, nfft=1024) of each segment."""
     x = torch.cat((x[:, :1], x[:, 1:] - PREEMPHASIS * x[:, :-1]), 1)
-    frames = _whole_frames(x).double().unfold(1, FRAME, STEP)
-    filters = _htk_mel(n_filters, highest, x.device)
+    frames = _whole_frames(x).to(dtype).unfold(1, FRAME, STEP)
+    filters = _htk_mel(n_filters, highest, dtype, x.device)
     energies = _power(torch.fft.rfft(frames, FBANK_FFT)[..., : len(filters)]) @ filters / FBANK_FFT
     return energies.where(energies != 0, torch.finfo(torch.float64).eps)  # as the package does
 
 
 def logfbank(x: Tensor) -> Tensor:
-    """python_speech_features 0.6 logfbank(winlen=0.04, nfft=1024, nfilt=40, highfreq=4000): `(S, N)` to `(S, T, 40)`."""
-    return _filter_energies(x, 40, 4000.0).log()
+    """python_speech_features 0.6 logfbank(winlen=0.04, nfft=1024, nfilt=40, highfreq=4000) of each segment: `(S, N)` to
+    `(S, T, 40)`."""
+    return _filter_energies(x, 40, 4000.0, torch.float64).log()
 
 
 def fbank(x: Tensor) -> Tensor:
-    """Energies of python_speech_features 0.6 fbank(winlen=0.04, nfft=1024), 26 filters: `(S, N)` to `(S, T, 26)`."""
-    return _filter_energies(x, 26, SAMPLE_RATE / 2)
+    """Energies of python_speech_features 0.6 fbank(winlen=0.04, nfft=1024) of each segment, 26 filters: `(S, N)` to
+    `(S, T, 26)`."""
+    return _filter_energies(x, 26, SAMPLE_RATE / 2, torch.float32)
 
 
 FEATURES: dict[str, Callable[[Tensor], Tensor]] = {  # name -> segments (S, N) float32 -> (S, F, T)
@@ -380,7 +273,7 @@ def _function(name: str, n_mfcc: int) -> Callable[[Tensor], Tensor]:
 
 def _at_once(device: torch.device) -> int:
     """Segments to compute together: what fits the processor's cache, or fills the GPU."""
-    return 4 if device.type == "cpu" else 256
+    return 4 if device.type == "cpu" else 64
 
 
 @torch.no_grad()
@@ -392,6 +285,8 @@ def extract(
     Each segment is treated as if it were alone. Computed on `device`: the tensor's own, or the CPU, unless told.
     Raises UserError with the choices for an unknown feature.
     """
+    if segments.ndim != 2:
+        raise ValueError(f"segments must be (S, N), not {tuple(segments.shape)}")
     compute = _function(name, n_mfcc)
     where = torch.device(device or (segments.device if isinstance(segments, Tensor) else "cpu"))
     step = _at_once(where)
@@ -411,8 +306,8 @@ def extract(
 
 
 def _warped(hertz: Tensor, factor: float) -> Tensor:
-    """Where a frequency goes, after Jaitly and Hinton (2013), section 3: f * factor up to the boundary, and from there
-    straight to the Nyquist frequency, which stays."""
+    """Where a frequency goes, after Jaitly and Hinton (2013): f * factor up to the boundary, and from there straight to
+    the Nyquist frequency, which stays."""
     nyquist, top = SAMPLE_RATE / 2, VTLP_BOUNDARY * min(factor, 1)
     boundary = top / factor
     above = nyquist - (nyquist - top) / (nyquist - boundary) * (nyquist - hertz)
@@ -427,6 +322,8 @@ def vtlp(wave: NDArray[np.float32], factor: float) -> NDArray[np.float32]:
     warp filter banks; here magnitudes of the short-time spectrum (FFT 2048, hop 512) are warped and made a wave again:
     each bin's phase advances as its warped frequency says, and a few rounds of Griffin and Lim (1984) let frames agree.
     """
+    if not 0 < factor < math.inf:
+        raise ValueError(f"a frequency axis cannot be warped by {factor}")
     if len(wave) == 0:
         return wave
     x, bins = torch.from_numpy(np.array(wave)).double(), torch.arange(1 + VTLP_FFT // 2)
@@ -447,7 +344,8 @@ def vtlp(wave: NDArray[np.float32], factor: float) -> NDArray[np.float32]:
     phase = torch.cat((phase[:, :1], phase[:, :1] + advance.cumsum(1)), 1)
     y = resynthesise(torch.polar(magnitude, phase))
     for _ in range(VTLP_ROUNDS):
-        y = resynthesise(torch.polar(magnitude, analyse(y).angle()))
+        spectrum = analyse(y)
+        y = resynthesise(spectrum * (magnitude / spectrum.abs().clamp(min=1e-30)))
     return y.float().numpy()
 
 
@@ -505,7 +403,7 @@ def _wave_of(utterance: Utterance, digest: str, factor: float | None) -> NDArray
     """The wave, warped by `factor`, or what is wrong with it. The bytes decoded are those that were digested."""
     data, fault = None, ""
     try:
-        data = _read_file(utterance.path)
+        data = read_file(utterance.path)
     except AudioError as error:
         fault = str(error)
     if digest != ("" if data is None else hashlib.blake2b(data, digest_size=16).hexdigest()):
@@ -513,7 +411,7 @@ def _wave_of(utterance: Utterance, digest: str, factor: float | None) -> NDArray
     if data is None:
         return fault
     try:
-        wave = _wave(data)
+        wave = decode(data)
     except ValueError as error:
         return f"{utterance.path}: {error}"
     return wave if factor is None else vtlp(wave, factor)
@@ -527,9 +425,9 @@ def _refuse(bad: Sequence[Sequence[str]], listed: int = 20) -> None:
 
 
 def load(
-    utterances: Sequence[Utterance], feature: str, length: float, overlap: float, n_mfcc: int = 26, padding: bool = False,
-    device: str | torch.device = "cpu", skip_bad: bool = False, warp: Sequence[float] | None = None,
-    progress: bool = True,
+    utterances: Sequence[Utterance], feature: str, length: float, overlap: float, n_mfcc: int = 26,
+    padding: bool = False, device: str | torch.device = "cpu", skip_bad: bool = False,
+    warp: Sequence[float] | None = None, progress: bool = True,
 ) -> Store:  # fmt: skip
     """Features of every segment of every utterance, in order: extracted once, then memory-mapped from the cache.
 

@@ -1,4 +1,4 @@
-"""The features as matrix products: what features.py computes with FFTs and complex numbers, for runtimes without them."""
+"""The features as matrix products: what features.py computes with FFTs and complex numbers, for runtimes without."""
 
 import math
 
@@ -8,12 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import features
-from features import (
-    BINS, DFT, FBANK_FFT, FLOOR, FRAME, KEPT_BINS, MEL_FFT, MEL_HOP, MELS, MFCC_FFT, MFCC_HOP, MU, PREEMPHASIS,
-    SAMPLE_RATE, STEP, TOP_DB,
-)  # fmt: skip
 
 CPU = torch.device("cpu")
+BINS = 1 + features.DFT // 2
 
 
 class RealFFT(nn.Module):
@@ -26,10 +23,10 @@ class RealFFT(nn.Module):
     def __init__(self, n: int, rows: int, dtype: torch.dtype = torch.float32):
         super().__init__()
         self.n, self.rows, self.columns = n, rows, n // rows
-        self.half = self.columns // 2 + 1  # values of l that give bins up to n // 2
+        self.bins = self.columns // 2 + 1  # values of l that give bins up to n // 2
         i, j = np.arange(self.rows), np.arange(self.columns)
         first = np.exp(-2j * np.pi * np.outer(i, i) / rows)  # (k, i)
-        k, l_ = i[:, None, None], np.arange(self.half)
+        k, l_ = i[:, None, None], np.arange(self.bins)
         second = np.exp(-2j * np.pi * j[:, None] * (k + rows * l_) / n)  # (k, j, l)
         real_in = np.concatenate((second.real, second.imag), 2)  # what the real part of an input adds to both parts
         imaginary_in = np.concatenate((-second.imag, second.real), 2)
@@ -44,32 +41,32 @@ class RealFFT(nn.Module):
         frames = x.shape[1]
         x = self.first @ x.reshape(-1, self.rows, self.columns)  # (S T, 2 rows, columns)
         x = x.reshape(-1, self.rows, 2 * self.columns).transpose(0, 1)  # (k, S T, real and imaginary j)
-        x = (x @ self.second).reshape(self.rows, -1, 2, self.half)
+        x = (x @ self.second).reshape(self.rows, -1, 2, self.bins)
         power = x[:, :, 0].square() + x[:, :, 1].square()  # (k, S T, l)
-        power = power.permute(1, 2, 0).reshape(-1, frames, self.half * self.rows)
+        power = power.permute(1, 2, 0).reshape(-1, frames, self.bins * self.rows)
         return power[..., : self.n // 2 + 1]
 
 
 class BinPower(nn.Module):
-    """`features._bin_power` in real numbers: frames of four blocks of 160 samples, whose transforms are delayed and
-    added up."""
+    """|rfft(frame, 3198)|**2 at the bins low .. high of frames of 640 samples every 160, as `features._kept_power`: a
+    frame is four blocks of 160 samples, whose transforms are delayed by their places and added up."""
 
     def __init__(self, low: int, high: int, dtype: torch.dtype):
         super().__init__()
-        basis, delay = features._block_dft(low, high, torch.float64, CPU)
-        self.basis: Tensor
-        self.register_buffer("basis", torch.cat((basis[:, 0::2], basis[:, 1::2]), 1).to(dtype))
-        for power in range(1, FRAME // STEP):
-            turned = delay**power
-            self.register_buffer(f"delay{power}", torch.stack((turned.real, turned.imag)).to(dtype))
+        turn = np.arange(low, high) * (-2j * np.pi / features.DFT)
+        basis = np.exp(np.arange(features.STEP)[:, None] * turn)
+        delay = np.exp(np.arange(features.FRAME // features.STEP)[:, None] * features.STEP * turn)
+        self.basis: Tensor  # (160, 2 bins): real parts, then imaginary ones
+        self.delay: Tensor  # (2, 4, bins)
+        self.register_buffer("basis", torch.from_numpy(np.concatenate((basis.real, basis.imag), 1)).to(dtype))
+        self.register_buffer("delay", torch.from_numpy(np.stack((delay.real, delay.imag))).to(dtype))
 
     def forward(self, x: Tensor, frames: int) -> Tensor:  # (S, blocks * 160)
-        blocks = x.to(self.basis.dtype).reshape(x.shape[0], -1, STEP) @ self.basis
+        blocks = x.to(self.basis.dtype).reshape(x.shape[0], -1, features.STEP) @ self.basis
         real, imaginary = blocks.chunk(2, 2)
-        a, b = real[:, :frames], imaginary[:, :frames]
-        for power in range(1, FRAME // STEP):
-            c, d = getattr(self, f"delay{power}")
-            later = slice(power, power + frames)
+        a = b = torch.zeros(())
+        for block, (c, d) in enumerate(zip(*self.delay, strict=True)):
+            later = slice(block, block + frames)
             a = a + real[:, later] * c - imaginary[:, later] * d
             b = b + real[:, later] * d + imaginary[:, later] * c
         return a.square() + b.square()
@@ -87,19 +84,22 @@ class Mel(nn.Module):
     def __init__(self, size: int, n_fft: int, hop: int, rows: int, n_mfcc: int | None):
         super().__init__()
         self.n_fft, self.hop, self.n_mfcc = n_fft, hop, n_mfcc
+        self.window: Tensor
+        self.mel: Tensor
+        self.dct: Tensor
         self.frames = 1 + size // hop
         self.pad = (n_fft // 2, (self.frames - 1) * hop + n_fft - size - n_fft // 2)  # a negative pad cuts
         self.fft = RealFFT(n_fft, rows)
         for name, value in (("window", features._hann(n_fft, CPU)), ("mel", features._slaney_mel(n_fft, CPU)),
-                            ("dct", features._dct(n_mfcc or MELS, CPU))):  # fmt: skip
+                            ("dct", features._dct(n_mfcc or features.MELS, CPU))):  # fmt: skip
             self.register_buffer(name, value.clone())
 
     def forward(self, x: Tensor) -> Tensor:
         power = self.fft(framed(F.pad(x, self.pad), self.n_fft, self.hop, self.frames) * self.window) @ self.mel
         if self.n_mfcc is None:
-            return power.clamp(min=FLOOR).log10().transpose(1, 2)
+            return power.clamp(min=features.FLOOR).log10().transpose(1, 2)
         decibel = 10 * power.clamp(min=1e-10).log10()
-        decibel = decibel.maximum(decibel.amax((1, 2), keepdim=True) - TOP_DB)
+        decibel = decibel.maximum(decibel.amax((1, 2), keepdim=True) - features.TOP_DB)
         return (decibel @ self.dct).transpose(1, 2)
 
 
@@ -108,8 +108,8 @@ class Whole(nn.Module):
 
     def __init__(self, size: int):
         super().__init__()
-        self.frames = 1 + max(0, math.ceil((size - FRAME) / STEP))
-        self.pad = (0, (self.frames - 1) * STEP + FRAME - size)
+        self.frames = 1 + max(0, math.ceil((size - features.FRAME) / features.STEP))
+        self.pad = (0, (self.frames - 1) * features.STEP + features.FRAME - size)
 
 
 class Spectrogram(Whole):
@@ -117,14 +117,17 @@ class Spectrogram(Whole):
 
     def __init__(self, size: int):
         super().__init__(size)
-        self.kept, self.above = BinPower(0, KEPT_BINS, torch.float64), BinPower(KEPT_BINS, BINS, torch.float32)
+        self.kept, self.above = (
+            BinPower(0, features.KEPT_BINS, torch.float64),
+            BinPower(features.KEPT_BINS, BINS, torch.float32),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.pad(x, self.pad)
         power = self.kept(x, self.frames)
         above = self.above(x, self.frames).amax((1, 2), keepdim=True)
         loudest = above.double().maximum(power.amax((1, 2), keepdim=True))
-        decibel, top = (10 * (p / DFT).float().clamp(min=FLOOR).log10() for p in (power, loudest))
+        decibel, top = (10 * (p / features.DFT).float().clamp(min=features.FLOOR).log10() for p in (power, loudest))
         return (decibel - top).transpose(1, 2)
 
 
@@ -138,38 +141,40 @@ class Interspeech2018(Whole):
     def forward(self, x: Tensor) -> Tensor:
         power = self.power(F.pad(x, self.pad), self.frames)
         loudest = power.amax((1, 2), keepdim=True)
-        relative = (power[..., :KEPT_BINS] / loudest.where(loudest > 0, torch.ones_like(loudest))).sqrt() * 2 - 1
-        return (relative.sign() * (MU * relative.abs() + 1).log() / math.log1p(MU)).transpose(1, 2)
+        relative = (
+            power[..., : features.KEPT_BINS] / loudest.where(loudest > 0, torch.ones_like(loudest))
+        ).sqrt() * 2 - 1
+        return (relative.sign() * (features.MU * relative.abs() + 1).log() / math.log1p(features.MU)).transpose(1, 2)
 
 
 class FilterBank(Whole):
     """`features.logfbank` or `features.fbank`"""
 
-    def __init__(self, size: int, n_filters: int, highest: float, log: bool):
+    def __init__(self, size: int, n_filters: int, highest: float, dtype: torch.dtype, log: bool):
         super().__init__(size)
-        self.log = log
-        self.fft = RealFFT(FBANK_FFT, 32, torch.float64)
+        self.dtype, self.log = dtype, log
+        self.fft = RealFFT(features.FBANK_FFT, 32, dtype)
         self.filters: Tensor
-        self.register_buffer("filters", features._htk_mel(n_filters, highest, CPU).clone())
+        self.register_buffer("filters", features._htk_mel(n_filters, highest, dtype, CPU).clone())
 
     def forward(self, x: Tensor) -> Tensor:
-        x = torch.cat((x[:, :1], x[:, 1:] - PREEMPHASIS * x[:, :-1]), 1)
-        frames = framed(F.pad(x, self.pad).double(), FRAME, STEP, self.frames)
-        power = self.fft(F.pad(frames, (0, FBANK_FFT - FRAME)))[..., : len(self.filters)]
-        energies = power @ self.filters / FBANK_FFT
+        x = torch.cat((x[:, :1], x[:, 1:] - features.PREEMPHASIS * x[:, :-1]), 1).to(self.dtype)
+        frames = framed(F.pad(x, self.pad), features.FRAME, features.STEP, self.frames)
+        power = self.fft(F.pad(frames, (0, features.FBANK_FFT - features.FRAME)))[..., : len(self.filters)]
+        energies = power @ self.filters / features.FBANK_FFT
         energies = energies.where(energies != 0, torch.full_like(energies, torch.finfo(torch.float64).eps))
         return (energies.log() if self.log else energies).float()
 
 
 def _module(feature: str, size: int, n_mfcc: int) -> nn.Module:
     if feature == "mfcc":
-        return Mel(size, MFCC_FFT, MFCC_HOP, 32, n_mfcc)
+        return Mel(size, features.MFCC_FFT, features.MFCC_HOP, 32, n_mfcc)
     if feature == "melspectrogram":
-        return Mel(size, MEL_FFT, MEL_HOP, 20, None)
+        return Mel(size, features.MEL_FFT, features.MEL_HOP, 20, None)
     if feature == "logfbank":
-        return FilterBank(size, 40, 4000.0, log=True)
+        return FilterBank(size, 40, 4000.0, torch.float64, log=True)
     if feature == "fbank":
-        return FilterBank(size, 26, SAMPLE_RATE / 2, log=False)
+        return FilterBank(size, 26, features.SAMPLE_RATE / 2, torch.float32, log=False)
     return {"spectrogram": Spectrogram, "interspeech2018": Interspeech2018}[feature](size)
 
 

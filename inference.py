@@ -1,6 +1,5 @@
 """A checkpoint and a recording of any length -> class, probabilities and their course over time, in bounded memory."""
 
-import io
 import math
 import os
 import stat
@@ -13,9 +12,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+import audio
 import features
+from audio import SAMPLE_RATE, AudioError
 from checkpoints import Checkpoint
-from features import LOUDEST, SAMPLE_RATE, SPEECH_RATES, AudioError
 from metrics import softmax
 
 BLOCK = 2**20  # samples decoded at once, of all channels
@@ -28,58 +28,71 @@ Wave = NDArray[np.float32]
 # ----------------------------------------------------------------------------------------------- recordings
 
 
-class _File(io.FileIO):
-    """For libsndfile, which seeks before the start of damaged files and cannot take an exception."""
+class _File:
+    """A file for libsndfile, which seeks before the start of damaged ones and cannot take an exception; `correction`:
+    bytes to read at a place instead of those that are there."""
+
+    def __init__(self, number: int, size: int, correction: tuple[int, bytes] | None):
+        self.number, self.size, self.correction = number, size, correction
+        self.position = 0
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        try:
-            return super().seek(max(0, offset) if whence == 0 else offset, whence)
-        except OSError:
-            return self.tell()
+        self.position = max(0, offset + (0, self.position, self.size)[whence])
+        return self.position
 
+    def tell(self) -> int:
+        return self.position
 
-def _missing_bytes(file: Path, size: int) -> int:
-    """How many bytes a RIFF file's data chunk declares beyond the end of the file; see features."""
-    import mmap
-
-    with open(file, "rb") as f, mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ) as contents:
-        return features._missing_bytes(contents)  # type: ignore[arg-type]
+    def read(self, count: int) -> bytes:
+        data = os.pread(self.number, count, self.position)
+        if self.correction:
+            where, right = self.correction
+            first, last = max(where, self.position), min(where + len(right), self.position + len(data))
+            if first < last:
+                at = self.position
+                data = data[: first - at] + right[first - where : last - where] + data[last - at :]
+        self.position += len(data)
+        return data
 
 
 def _decoded(file: Path) -> Iterator[tuple[NDArray[np.float32], int]]:
-    """Blocks `(n, channels)` and their rate. Raises ValueError saying what is wrong."""
+    """Blocks `(n, channels)` and their rate, as audio.decode reads them. Raises ValueError saying what is wrong."""
+    import mmap
+
     import soundfile
 
-    status = os.stat(file)
+    status = file.stat()
     if not stat.S_ISREG(status.st_mode):
         raise ValueError("is not a file")
     if status.st_size == 0:
         raise ValueError("is empty (0 bytes)")
-    if missing := _missing_bytes(file, status.st_size):
-        raise ValueError(f"is truncated: {missing} bytes of the samples its header declares are missing")
-    try:
-        with _File(str(file)) as raw, soundfile.SoundFile(raw) as sound:
-            rate, declared, count = sound.samplerate, sound.frames, 0
-            packed = sound.format in ("FLAC", "OGG", "MP3", "MPEG")
-            if not packed and declared * sound.channels > 16 * status.st_size:
-                raise ValueError(f"declares {declared} samples in {status.st_size} bytes")
-            if rate not in SPEECH_RATES:
-                raise ValueError(f"declares a sample rate of {rate} Hz")
-            while len(block := sound.read(max(1, BLOCK // sound.channels), dtype="float32", always_2d=True)):
-                count += len(block)
-                yield block, rate
-    except soundfile.LibsndfileError as error:
-        raise ValueError(f"cannot be decoded as audio: {error.error_string}") from None
-    except (RuntimeError, TypeError, OverflowError, MemoryError) as error:
-        raise ValueError(f"cannot be decoded as audio: {error}") from None
+    with open(file, "rb") as f:
+        with mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ) as contents:
+            raw = _File(f.fileno(), len(contents), audio.size_to_correct(contents))
+        try:
+            with soundfile.SoundFile(raw) as sound:
+                rate, declared, count = sound.samplerate, sound.frames, 0
+                packed = sound.format in ("FLAC", "OGG", "MP3", "MPEG")
+                if not packed and declared * sound.channels > 16 * status.st_size:
+                    raise ValueError(f"declares {declared} samples in {status.st_size} bytes")
+                while len(block := sound.read(max(1, BLOCK // sound.channels), dtype="float32", always_2d=True)):
+                    count += len(block)
+                    if rate in audio.RATES:
+                        yield block, rate
+        except soundfile.LibsndfileError as error:
+            raise ValueError(f"cannot be decoded as audio: {error.error_string}") from None
+        except (OSError, RuntimeError, TypeError, OverflowError, MemoryError) as error:
+            raise ValueError(f"cannot be decoded as audio: {error}") from None
     if count < declared < 2**62:  # beyond that libsndfile means that the length is unknown
         raise ValueError(f"is truncated: {count} of {declared} samples are there")
+    if rate not in audio.RATES:
+        raise ValueError(f"declares a sample rate of {rate} Hz")
     if count == 0:
         raise ValueError("holds no samples")
 
 
 def _resampled(blocks: Iterable[tuple[NDArray[np.float32], int]]) -> Iterator[Wave]:
-    """Channels averaged and 16 kHz: the samples that features.load_audio gives, in blocks."""
+    """Channels averaged and 16 kHz: the samples that audio.load_audio gives, in blocks."""
     import soxr
 
     taken = given = rate = 0
@@ -87,19 +100,22 @@ def _resampled(blocks: Iterable[tuple[NDArray[np.float32], int]]) -> Iterator[Wa
     for block, rate in blocks:
         mono = np.mean(block.T, axis=0) if block.shape[1] > 1 else block[:, 0]
         if rate != SAMPLE_RATE:
-            stream = stream or soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32", quality="soxr_hq")
-            taken += len(mono)
-            mono = stream.resample_chunk(np.ascontiguousarray(mono))
+            try:
+                stream = stream or soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32", quality="soxr_hq")
+                taken += len(mono)
+                mono = stream.resample_chunk(np.ascontiguousarray(mono))
+            except RuntimeError as error:
+                raise ValueError(f"cannot be resampled from {rate} Hz: {error}") from None
             given += len(mono)
         yield mono
     if stream is not None:
-        left = math.ceil(taken * (SAMPLE_RATE / rate)) - given
-        end = stream.resample_chunk(np.empty(0, np.float32), last=True)[: max(0, left)]
-        yield np.pad(end, (0, max(0, left) - len(end)))
+        left = max(0, math.ceil(taken * (SAMPLE_RATE / rate)) - given)
+        end = stream.resample_chunk(np.empty(0, np.float32), last=True)[:left]
+        yield np.pad(end, (0, left - len(end)))
 
 
 def stream_audio(file: str | Path) -> Iterator[Wave]:
-    """The samples of `features.load_audio(file)` in blocks, in memory that does not grow with the recording.
+    """The samples of `audio.load_audio(file)` in blocks, in memory that does not grow with the recording.
 
     Raises AudioError as it does; a fault further on (the end is missing) when it is met.
     """
@@ -108,13 +124,13 @@ def stream_audio(file: str | Path) -> Iterator[Wave]:
             for wave in _resampled(_decoded(Path(file))):
                 if not np.isfinite(wave).all():
                     raise ValueError("holds samples that are not finite numbers")
-                if len(wave) and (loudest := np.abs(wave).max()) > LOUDEST:
+                if len(wave) and (loudest := np.abs(wave).max()) > audio.LOUDEST:
                     raise ValueError(f"holds samples of {loudest:.0e} times full scale")
                 yield wave
     except FileNotFoundError:
         raise AudioError(f"{file}: does not exist") from None
     except OSError as error:
-        raise AudioError(f"{file}: cannot be read ({error.strerror or error})") from None
+        raise AudioError(f"{file}: cannot be read ({error})") from None
     except ValueError as error:
         raise AudioError(f"{file}: {error}") from None
 

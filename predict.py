@@ -34,10 +34,10 @@ if TYPE_CHECKING:
 
     from inference import Prediction, Recogniser
 
-SUFFIXES = frozenset(
-    ".aif .aifc .aiff .au .caf .flac .gsm .m1a .mp1 .mp2 .mp3 .nist .oga .ogg .opus .rf64 .snd .sph .voc .w64 .wav "
-    ".wave .wve".split()
-)
+SUFFIXES = (  # of what libsndfile decodes
+    ".aif", ".aifc", ".aiff", ".au", ".caf", ".flac", ".mp1", ".mp2", ".mp3", ".nist", ".oga", ".ogg", ".opus", ".rf64",
+    ".snd", ".sph", ".voc", ".w64", ".wav", ".wave", ".wve",
+)  # fmt: skip
 PICTURES = (".png", ".pdf", ".svg")
 # Okabe and Ito's colours; line styles and names say the same again
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -120,7 +120,7 @@ def find_inputs(words: list[str], scratch: Path) -> list[Input]:
         elif Path(word).is_dir():
             inside = list(_in_folder(Path(word)))
             if not inside:
-                raise UserError(f"{word} holds no recording (files called {' '.join(sorted(SUFFIXES))})")
+                raise UserError(f"{word} holds no recording (files called {' '.join(SUFFIXES)})")
             found += inside
         else:
             found.append(Input(Path(word), word, Path(Path(word).name)))
@@ -280,7 +280,7 @@ def predict_all(recognise: "Recogniser", inputs: list[Input], jobs: int) -> Iter
     import torch
     from tqdm import tqdm
 
-    from features import AudioError
+    from audio import AudioError
 
     def one(recording: Input) -> "Prediction | str":
         try:

@@ -262,6 +262,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         metavar="RULE",
         help="keep the weights of the epoch this rule picks, in the run folder's checkpoint/: last (default), validation or paper",
     )
+    add("--tensorboard", **yes_no, help="learning curves and settings for TensorBoard, in the run folder")
     add("--skip_bad", **yes_no, help="leave broken recordings out, and count them, instead of stopping")
     add("--quiet", **yes_no, help="no bars, no model summary, no table")
 

@@ -3,7 +3,8 @@
     python sweep.py --models GLAM,MACNN --datasets impro --seeds 5        # the first 5 seeds of seeds.txt
     python sweep.py --models GLAM --splits speaker --seeds 1              # every fold
     python sweep.py --models GLAM --vary alpha=0,0.3,0.5 --seeds 5 --dry_run
-    python sweep.py --table comparison --seeds 5                          # what a table of report.py needs
+    python sweep.py --table comparison --seeds 5 --jobs 4                 # what a table of report.py needs
+    python sweep.py --models GLAM --seeds 100 --ray local                 # or the address of a Ray cluster
 
 Any flag of train.py may be added and holds for every run. Runs that are done are not repeated, interrupted ones go on;
 two sweeps at once share the work. One run that fails does not stop the others; the exit status is then 1.
@@ -11,14 +12,29 @@ two sweeps at once share the work. One run that fails does not stop the others; 
 
 import argparse
 import itertools
+import json
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing, nullcontext
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from tqdm import tqdm
 
 import cli
+import path
 import recipes
-from cli import UserError, warn
+from cli import UserError
+from files import read_json
+
+if TYPE_CHECKING:
+    from workers import Outcome
+
+ASKED = ("models", "datasets", "splits", "seeds", "next", "vary", "table", "dry_run",
+         "jobs", "tries", "ray", "cpus_per_job", "gpus_per_job")  # fmt: skip
+Execute = Callable[[list[recipes.Config], bool], "Iterator[Outcome]"]
 
 
 def command_line() -> argparse.ArgumentParser:
@@ -30,15 +46,34 @@ def command_line() -> argparse.ArgumentParser:
     group.add_argument("--splits", type=recipes.comma_list, metavar="A,B,..", help="(default: 8:2)")
     group.add_argument("--seeds", type=int, metavar="N", help="the first N seeds of seeds.txt (default: 1)")
     group.add_argument("--next", type=int, metavar="N", help="instead: the next N seeds of seeds.txt that are not done")
-    group.add_argument("--vary", action="append", default=[], metavar="FLAG=V,V,..", help="run with each value of a flag")
-    group.add_argument("--table", metavar="NAME", help="instead of models and splits: what this table of report.py lacks")
+    group.add_argument(
+        "--vary", action="append", default=[], metavar="FLAG=V,V,..", help="run with each value of a flag"
+    )
+    group.add_argument(
+        "--table", metavar="NAME", help="instead of models and splits: what this table of report.py lacks"
+    )
     group.add_argument("--dry_run", action="store_true", help="list the runs with their state and train none")
+    group = parser.add_argument_group("where", "Results do not depend on it: --threads is the same for every run.")
+    group.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at once on this machine (default: 1)")
+    group.add_argument("--tries", type=int, default=3, metavar="N",
+                       help="how often a run is tried that breaks or whose process dies (default: 3)")  # fmt: skip
+    group.add_argument("--ray", metavar="ADDRESS", help="a Ray cluster's address; `local` starts one on this machine")
+    group.add_argument(
+        "--cpus_per_job", type=float, metavar="N", help="CPUs of the cluster a run takes (default: --threads)"
+    )
+    group.add_argument("--gpus_per_job", type=float, metavar="N",
+                       help="GPUs of the cluster a run takes, e.g. 0.25 (default: 1, or 0 on a CPU)")  # fmt: skip
     recipes.add_flags(parser)
     return parser
 
 
+# ---------------------------------------------------------------------------------------------- what to run
+
+
 def variants(vary: list[str], parser: argparse.ArgumentParser) -> list[dict[str, Any]]:
     """`["alpha=0,0.5"]` -> `[{"alpha": 0.0}, {"alpha": 0.5}]`, the product over all flags. Raises UserError."""
+    own = vars(parser.parse_args([]))
+    settings = {field.name for field in recipes.fields(recipes.Config)} - {"model", "dataset", "split", "seed", "fold"}
     lists = []
     for text in vary:
         flag, _, values = text.partition("=")
@@ -47,33 +82,87 @@ def variants(vary: list[str], parser: argparse.ArgumentParser) -> list[dict[str,
         parsed = []
         for value in recipes.comma_list(values):
             namespace, unknown = parser.parse_known_args([f"--{flag}", value])
-            new = {k: v for k, v in vars(namespace).items() if k not in vars(parser.parse_args([]))}
-            if unknown or not new:
-                raise UserError(f"--vary {text}: {flag} is not a flag of train.py that takes a value")
+            new = {k: v for k, v in vars(namespace).items() if k not in own}
+            if unknown or not new or not set(new) <= settings:
+                raise UserError(f"--vary {text}: {flag} is not a setting of a run that takes a value")
             parsed.append(new)
         lists.append(parsed)
     return [{k: v for one in choice for k, v in one.items()} for choice in itertools.product(*lists)]
 
 
-def expand(given: dict[str, Any], combinations: list[dict[str, Any]], seeds: list[int]) -> Iterator[recipes.Config]:
+def combinations(asked: dict[str, Any], given: dict[str, Any], parser: argparse.ArgumentParser) -> list[dict[str, Any]]:
+    """The flags that differ between runs of one seed. Raises UserError for flags that contradict each other."""
+    axes = {"model": asked["models"], "dataset": asked["datasets"], "split": asked["splits"]}
+    for name, values in axes.items():
+        if values and name in given:
+            raise UserError(f"--{name} and --{name}s contradict each other: leave one out")
+    if asked["table"]:
+        import report
+
+        if asked["models"] or asked["splits"] or asked["vary"] or {"model", "split"} & set(given):
+            raise UserError(
+                "--table says which models, splits and settings it needs: leave --models, --splits, --vary out"
+            )
+        datasets = [given.pop("dataset")] if "dataset" in given else asked["datasets"]
+        jobs = report.jobs(asked["table"], datasets)
+        return [{**{k: job[k] for k in axes}, **_as_given(job["changed"])} for job in jobs]
+    lists: list[list[dict[str, Any]]] = [
+        [{name: v} for v in values] if values else [{}] for name, values in axes.items()
+    ]
+    return [m | d | s | v for m, d, s, v in itertools.product(*lists, variants(asked["vary"], parser))]
+
+
+def _as_given(changed: dict[str, Any]) -> dict[str, Any]:
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in changed.items()}
+
+
+def expand(given: dict[str, Any], flags: list[dict[str, Any]], seeds: list[int]) -> Iterator[recipes.Config]:
     """A configuration for every combination, seed and fold, seeds outermost: whole rounds are done first."""
     import train
 
-    base = [recipes.parse_config({**given, **combination}) for combination in combinations]
+    base = [recipes.parse_config({**given, **one}) for one in flags]
     for seed in seeds:
         for config in base:
             yield from train.folds_to_run(recipes.replace(config, seed=seed), given.get("skip_bad", False))
 
 
-def state(config: recipes.Config, runs: Path, save_model: str | None) -> str:
-    """`done`, `started` or `missing`."""
+# ------------------------------------------------------------------------------------------------ their state
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run and where it is or will be."""
+
+    config: recipes.Config
+    folder: Path
+    state: str  # done, started, missing, or stale: done, but with recordings or labels that have changed since
+
+
+def _is_stale(folder: Path, config: recipes.Config) -> bool:
+    for other in sorted(folder.parent.parent.glob(f"*/{folder.name}/config.json")):
+        try:
+            run = read_json(other)
+            if run["settings"] == config.settings() and (other.parent / "done").exists():
+                return True
+        except (UserError, KeyError, TypeError):
+            continue  # not a record of a run
+    return False
+
+
+def job_of(config: recipes.Config, runs: Path, save_model: str | None) -> Job:
+    """Look up what there is of a run."""
     import data
     import train
 
     folder = train.folder_of(config, *data.identity(config), runs)
     if train.finished(folder, save_model):
-        return "done"
-    return "started" if (folder / "config.json").exists() else "missing"
+        train.tidy(folder)
+        state = "done"
+    elif (folder / "config.json").exists():
+        state = "started"
+    else:
+        state = "stale" if _is_stale(folder, config) else "missing"
+    return Job(config, folder, state)
 
 
 def describe(config: recipes.Config) -> str:
@@ -83,55 +172,153 @@ def describe(config: recipes.Config) -> str:
     return f"{config.model} {config.dataset} {config.split} seed {config.seed}{fold}{changed}"
 
 
-def run_all(configs: list[recipes.Config], train_one: Callable[[recipes.Config, bool], Path | None]) -> list[str]:
+def epochs(folder: Path) -> list[dict[str, Any]]:
+    """The records of a run's epochs so far; none where they cannot be read."""
+    try:
+        records = [json.loads(line) for line in (folder / "epochs.jsonl").read_text(encoding="utf-8").splitlines()]
+        return [record for record in records if float(record["seconds"]) >= 0]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return []
+
+
+def _pace(job: Job, known: dict[Path, float]) -> float | None:
+    """Seconds an epoch: the mean of finished runs that differ in the seed, else of all of that model and dataset."""
+    setting, dataset = job.folder.parent, job.folder.parents[3]
+    for where, pattern in ((setting, "*/done"), (dataset, f"*/{job.config.model}/*/*/done")):
+        key = where if where == setting else dataset / job.config.model
+        if key not in known:
+            seconds = [r["seconds"] for done in sorted(where.glob(pattern))[:20] for r in epochs(done.parent)]
+            if not seconds:
+                continue
+            known[key] = sum(seconds) / len(seconds)
+        return known[key]
+    return None
+
+
+def time_left(todo: list[Job], at_once: int) -> str:
+    """How long these runs will take, after finished ones."""
+    known: dict[Path, float] = {}
+    seconds, unknown = 0.0, 0
+    for job in todo:
+        pace = _pace(job, known)
+        done = len(epochs(job.folder)) if job.state == "started" else 0
+        seconds += (pace or 0.0) * max(0, job.config.epochs - done)
+        unknown += pace is None
+    if not todo:
+        return "nothing to do"
+    if unknown == len(todo):
+        return "time left: unknown until a first run is finished"
+    note = f"; {unknown} runs like none that is finished are not counted" if unknown else ""
+    return f"time left: about {tqdm.format_interval(round(seconds / at_once))} with --jobs {at_once}{note}"
+
+
+# --------------------------------------------------------------------------------------------------- running
+
+
+def _line(job: Job) -> str:
+    records = epochs(job.folder)
+    if not records:
+        return f"done: {describe(job.config)}"
+    scores = "  ".join(f"{name} {records[-1]['test'][name]:.1f}" for name in ("WA", "UA"))
+    return f"done: {describe(job.config)}: {scores} (last epoch), {sum(r['seconds'] for r in records):.0f} s"
+
+
+def run_all(todo: list[Job], execute: Execute, bar: bool) -> list[str]:
     """Train every run, those that another process holds last; returns the failures as sentences."""
-    failures = []
+    jobs = {job.config: job for job in todo}
+    failures: list[str] = []
     held: list[recipes.Config] = []
-    for wait, queue in ((False, configs), (True, held)):
-        for config in queue:
-            try:
-                if train_one(config, wait) is None:
-                    held.append(config)
-                else:
-                    print(f"done: {describe(config)}", flush=True)
-            except UserError as error:
-                failures.append(f"{describe(config)}: {error}")
-                warn(failures[-1])
+    with tqdm(total=len(todo), unit="run", desc="sweep", disable=None if bar else True) as progress:
+        for wait, queue in ((False, list(jobs)), (True, held)):
+            with closing(execute(queue, wait)) as outcomes:  # type: ignore[type-var]
+                for outcome in outcomes:
+                    if outcome.status == "held":
+                        held.append(outcome.config)
+                        continue
+                    line = _line(jobs[outcome.config])
+                    if outcome.status == "failed":
+                        failures.append(f"{describe(outcome.config)}: {outcome.text}")
+                        line = f"failed: {failures[-1]}"
+                    progress.update()
+                    with progress.external_write_mode():
+                        print(line, flush=True)
     return failures
+
+
+def _executor(asked: dict[str, Any], given: dict[str, Any], todo: list[Job]) -> AbstractContextManager[Execute]:
+    """What trains runs, for as long as its context lasts."""
+    import workers
+
+    options: dict[str, Any] = {k: given[k] for k in ("runs", "save_model", "skip_bad", "quiet", "tensorboard") if k in given}
+    if asked["ray"]:
+        import cluster
+
+        config = todo[0].config
+        gpus = asked["gpus_per_job"] if asked["gpus_per_job"] is not None else float(config.device == "cuda")
+        cpus = asked["cpus_per_job"] if asked["cpus_per_job"] is not None else max(j.config.threads for j in todo)
+        return cluster.connected(asked["ray"], cluster.Share(cpus, gpus, asked["tries"]), options)
+    if asked["jobs"] == 1:
+        return nullcontext(partial(workers.in_turn, tries=asked["tries"], options=options))
+    options["quiet"] = True  # of several epochs at once
+    return nullcontext(
+        partial(workers.at_once, jobs=asked["jobs"], tries=asked["tries"], gpu=given.get("gpu"), options=options)
+    )
+
+
+def check(asked: dict[str, Any]) -> None:
+    """Raise UserError for numbers that make no sense and flags that need another."""
+    for flag in ("seeds", "next", "jobs", "tries"):
+        if asked[flag] is not None and asked[flag] < 1:
+            raise UserError(f"--{flag} {asked[flag]}: must be at least 1")
+    if asked["seeds"] and asked["next"]:
+        raise UserError("--seeds and --next contradict each other: leave one out")
+    for flag in ("cpus_per_job", "gpus_per_job"):
+        if asked[flag] is not None and not asked["ray"]:
+            raise UserError(f"--{flag} is for a Ray cluster: add --ray ADDRESS, or leave it out")
+        if asked[flag] is not None and not 0 <= asked[flag] < float("inf"):
+            raise UserError(f"--{flag} {asked[flag]}: must be 0 or more")
+    if asked["ray"] and asked["jobs"] != 1:
+        raise UserError("--jobs is for this machine; on a Ray cluster --cpus_per_job and --gpus_per_job decide")
+
+
+def jobs_of(asked: dict[str, Any], given: dict[str, Any], parser: argparse.ArgumentParser) -> list[Job]:
+    """Every run that is asked for, with its state; under --next, those of the next seeds that lack one."""
+    import seeds
+
+    flags = combinations(asked, given, parser)
+    all_seeds = [given.pop("seed")] if "seed" in given else seeds.read_seeds()
+    wanted = all_seeds if asked["next"] else all_seeds[: asked["seeds"] or 1]
+    configs = dict.fromkeys(expand(given, flags, wanted))  # a setting that is listed twice is one
+    if (asked["gpus_per_job"] or 0) > 0:
+        configs = {recipes.replace(config, device="cuda"): None for config in configs}  # the workers', not ours
+    runs, save_model = given.get("runs", path.RUNS), given.get("save_model")
+    jobs = [job_of(config, runs, save_model) for config in configs]
+    if asked["next"]:
+        lacking = {job.config.seed for job in jobs if job.state != "done"}
+        some = [seed for seed in all_seeds if seed in lacking][: asked["next"]]
+        jobs = [job for job in jobs if job.config.seed in some]
+    return jobs
 
 
 def main() -> int:
     """`python sweep.py`"""
     parser = command_line()
     given = vars(parser.parse_args())
-    asked = {k: given.pop(k) for k in ("models", "datasets", "splits", "seeds", "next", "vary", "table", "dry_run")}
-    import path
-    import report
-    import seeds
-    import train
-
-    runs, save_model = given.get("runs", path.RUNS), given.get("save_model")
-    if asked["table"]:
-        combinations = report.jobs(asked["table"], asked["datasets"])
-    else:
-        axes = {"model": asked["models"], "dataset": asked["datasets"], "split": asked["splits"]}
-        lists = [[{name: v} for v in values] if values else [{}] for name, values in axes.items()]
-        combinations = [m | d | s | v for m, d, s, v in itertools.product(*lists, variants(asked["vary"], parser))]
-    all_seeds = [given.pop("seed")] if "seed" in given else seeds.seeds()
-    wanted = all_seeds if asked["next"] else all_seeds[: asked["seeds"] or 1]
-    configs = list(expand(dict(given), combinations, wanted))
-    states = {config: state(config, runs, save_model) for config in configs}
-    todo = [config for config in configs if states[config] != "done"]
-    if asked["next"]:
-        some = sorted({c.seed for c in todo}, key=all_seeds.index)[: asked["next"]]
-        todo = [config for config in todo if config.seed in some]
+    asked = {k: given.pop(k) for k in ASKED}
+    check(asked)
+    jobs = jobs_of(asked, given, parser)
+    todo = [job for job in jobs if job.state != "done"]
     if asked["dry_run"]:
-        print("\n".join(f"{s:<8}{describe(c)}" for c, s in states.items()))
-        print(", ".join(f"{n} {s}" for s, n in Counter(states.values()).items()))
+        print("\n".join(f"{job.state:<8}{describe(job.config)}" for job in jobs))
+        print(", ".join(f"{n} {state}" for state, n in Counter(job.state for job in jobs).items()))
+        print(time_left(todo, asked["jobs"]))
         return 0
-    options = {k: given[k] for k in ("runs", "save_model", "skip_bad", "quiet") if k in given}
-    failures = run_all(todo, lambda config, wait: train.train(config, wait=wait, **options))
-    print(f"{len(configs) - len(todo)} were done, {len(todo) - len(failures)} trained, {len(failures)} failed")
+    failures = []
+    if todo:
+        with _executor(asked, given, todo) as execute:
+            failures = run_all(todo, execute, bar=len(todo) > 1 and not given.get("quiet", False))
+    print(f"{len(jobs) - len(todo)} were done, {len(todo) - len(failures)} trained, {len(failures)} failed")
+    print("".join(f"failed: {failure}\n" for failure in failures), end="", flush=True)
     return 1 if failures else 0
 
 

@@ -31,10 +31,12 @@ import hashlib
 import json
 import os
 import platform
+import re
 import subprocess
 import time
 import warnings
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -44,10 +46,11 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from tqdm import tqdm
 
+import curves
 import data
 import device
 import metrics
@@ -233,15 +236,15 @@ def save_state(
         tensors |= {f"optimizer.{i}.{k}": v for k, v in values.items() if v is not None}
     tensors |= {f"best.{k}": v for k, v in history.best.items()}
     tensors |= {f"logits.{part}": torch.from_numpy(np.stack(v)) for part, v in history.logits.items()}
-    _, keys, *rest = generator.get_state()
-    tensors |= {"rng.numpy": torch.from_numpy(keys.astype(np.int64)), "rng.torch": torch.get_rng_state()}
+    _, keys, *rest = generator.get_state(legacy=True)
+    tensors |= {"rng.numpy": torch.from_numpy(np.array(keys, dtype=np.int64)), "rng.torch": torch.get_rng_state()}
     if torch.cuda.is_available():
         tensors["rng.cuda"] = torch.cuda.get_rng_state()
     text = {"records": json.dumps(history.records), "numpy": json.dumps([int(rest[0]), int(rest[1]), float(rest[2])]),
             "rule": json.dumps(history.rule)}  # fmt: skip
     tensors = {k: v.detach().cpu().clone().contiguous() for k, v in tensors.items()}
     with atomic(file) as temporary:
-        save_file(tensors, temporary, {**text, "check": _check(tensors, text)})
+        temporary.write_bytes(save(tensors, {**text, "check": _check(tensors, text)}))
 
 
 def load_state(
@@ -295,11 +298,21 @@ def finished(folder: Path, save_model: str | None = None) -> bool:
         return False
 
 
+def tidy(folder: Path) -> None:
+    """Remove what a process killed at the very end has left in a finished run's folder."""
+    if (folder / "lock").exists() or (folder / "state.safetensors").exists():
+        with suppress(OSError), lock(folder / "lock", wait=False) as mine:
+            if mine:
+                sweep_temporaries(folder)
+                (folder / "state.safetensors").unlink(missing_ok=True)
+                (folder / "lock").unlink(missing_ok=True)
+
+
 def commit() -> str | None:
-    """The commit of this code, if it is a git checkout; where it is a copy, GLAM_COMMIT says what of."""
+    """The commit of this code, `-dirty` behind it where files differ; where it is a copy, GLAM_COMMIT says what of."""
     if "GLAM_COMMIT" in os.environ:
         return os.environ["GLAM_COMMIT"] or None
-    git = ["git", "-C", str(path.ROOT), "rev-parse", "HEAD"]
+    git = ["git", "-C", str(path.ROOT), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
         return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
@@ -326,17 +339,18 @@ def describe_run(
 
 def save_predictions(file: Path, d: data.Data, parts: dict[str, Part], history: History) -> None:
     """predictions.npz: names, speakers, paths, labels and every epoch's logits of the parts that were scored."""
-    root = os.path.commonpath([str(Path(u.path).parent) for u in d.corpus.utterances])
     arrays: dict[str, NDArray] = {}
     for name, part in parts.items():
         utterances = [d.corpus.utterances[i] for i in part.utterances]
+        corpus = [u for u in d.corpus.utterances if type(u) is type(utterances[0])]  # of two, the one it belongs to
+        root = os.path.commonpath([str(Path(u.path).parent) for u in corpus])
         arrays[f"{name}_names"] = np.array([u.name for u in utterances])
         arrays[f"{name}_speakers"] = np.array([u.speaker for u in utterances])
         arrays[f"{name}_paths"] = np.array([os.path.relpath(u.path, root) for u in utterances])
         arrays[f"{name}_labels"] = d.corpus.labels[part.utterances]
         arrays[f"{name}_logits"] = np.stack(history.logits[name])
     with atomic(file) as temporary, open(temporary, "wb") as f:
-        np.savez_compressed(f, **arrays)
+        np.savez_compressed(f, **arrays)  # type: ignore[arg-type]
 
 
 def save_checkpoint(
@@ -348,22 +362,33 @@ def save_checkpoint(
     epoch = metrics.pick_epoch(history.records, rule)
     model.load_state_dict(history.best)
     val = None if labels is None else (history.logits["val"][epoch], labels)
-    checkpoints.save(folder, model, run, rule, history.records[epoch], val)
+    try:
+        checkpoints.save(folder, model, run, rule, history.records[epoch], val)
+    except SafetensorError as error:  # it wraps what the system said, as of a full disk
+        number = re.search(r"\(os error (\d+)\)", str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(folder)) from None
 
 
 def train(config: Config, runs: Path | None = None, save_model: str | None = None, skip_bad: bool = False,
-          quiet: bool = False, wait: bool = True, d: data.Data | None = None) -> Path | None:  # fmt: skip
+          quiet: bool = False, wait: bool = True, tensorboard: bool = False, d: data.Data | None = None) -> Path | None:  # fmt: skip
     """Train one run and return its folder; a finished one is not repeated, an unfinished one goes on.
 
     Where another process is at the same run: wait for it, or return None without `wait`. `d` is what `data.load` gives,
     for a caller that has it. Raises UserError.
     """
+    if tensorboard:
+        curves.require()
     split = data.split_by_name(config.split)
     if save_model == "validation" and not split.has_validation:
         raise UserError(f"--save_model validation: the split {config.split} has no validation part")
     dataset, digest = (d.corpus.dataset, d.digest) if d else data.identity(config)
     folder = folder_of(config, dataset, digest, runs or path.RUNS)
     if finished(folder, save_model):
+        tidy(folder)
+        if tensorboard and not (folder / curves.FOLDER).exists():
+            curves.write(folder)
         return folder
     d = d or data.load(config, skip_bad)
     with lock(folder / "lock", wait=wait) as mine:
@@ -374,25 +399,28 @@ def train(config: Config, runs: Path | None = None, save_model: str | None = Non
             sweep_temporaries(folder / "checkpoint")
             parts = split(d.corpus.utterances, config.seed, config.fold)
             try:
-                _train(config, d, parts, folder, save_model, quiet)
+                _train(config, d, parts, folder, save_model, quiet, tensorboard)
             except BrokenState as error:
                 warn(f"{error}; the run starts again")
                 (folder / "state.safetensors").unlink()
-                _train(config, d, parts, folder, save_model, quiet)
+                _train(config, d, parts, folder, save_model, quiet, tensorboard)
         (folder / "lock").unlink(missing_ok=True)
     return folder
 
 
 def _arithmetic(config: Config) -> None:
-    """Threads, and how exactly sums are repeated."""
+    """Threads, memory, and how exactly sums are repeated."""
     torch.set_num_threads(config.threads)
+    if config.device == "cpu":
+        device.keep_freed_memory()
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what deterministic matrix products need on CUDA
     torch.use_deterministic_algorithms(config.deterministic)
     torch.backends.cudnn.benchmark = not config.deterministic
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = not config.deterministic
 
 
-def _train(config: Config, d: data.Data, parts: data.Parts, folder: Path, save_model: str | None, quiet: bool) -> None:
+def _train(config: Config, d: data.Data, parts: data.Parts, folder: Path, save_model: str | None, quiet: bool,
+           tensorboard: bool) -> None:  # fmt: skip
     _arithmetic(config)
     torch.manual_seed(config.seed)
     _, generator = data.published_draw(len(d.corpus.utterances), config.seed)
@@ -401,7 +429,7 @@ def _train(config: Config, d: data.Data, parts: data.Parts, folder: Path, save_m
     run = describe_run(config, d, parts, record, model)
     if not quiet:
         print_summary(model, run)
-    model.to(config.device)
+    model.to(config.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = make_optimizer(config, model)
     training = training_part(d, parts.train, config)
     weights = loss_weights(training, len(d.corpus.classes)) if config.class_weights else None
@@ -418,6 +446,7 @@ def _train(config: Config, d: data.Data, parts: data.Parts, folder: Path, save_m
         raise BrokenState(f"{state} does not hold the weights that --save_model {save_model} picks so far")
     history.rule = save_model
     write_text(folder / "epochs.jsonl", "".join(json.dumps(r) + "\n" for r in history.records))
+    board = curves.Curves(folder, run, history.records) if tensorboard else None
 
     bar = tqdm(range(len(history.records), config.epochs), initial=len(history.records), total=config.epochs, disable=quiet,
                desc=f"{config.model} {d.corpus.dataset} {folder.name}", unit="epoch")  # fmt: skip
@@ -441,6 +470,8 @@ def _train(config: Config, d: data.Data, parts: data.Parts, folder: Path, save_m
             save_state(state, model, optimizer, generator, history)
         with open(folder / "epochs.jsonl", "a", encoding="utf-8") as f:
             f.write(json.dumps(epoch_record) + "\n")
+        if board:
+            board.add(epoch_record)
         bar.set_postfix(
             loss=f"{loss:.3f}", WA=f"{epoch_record['test']['WA']:.1f}", UA=f"{epoch_record['test']['UA']:.1f}"
         )
@@ -450,6 +481,8 @@ def _train(config: Config, d: data.Data, parts: data.Parts, folder: Path, save_m
     if save_model:
         val_labels = None if parts.val is None else d.corpus.labels[parts.val]
         save_checkpoint(folder / "checkpoint", model, run, save_model, history, val_labels)
+    if board:
+        board.close()
     write_text(folder / "done", "")
     state.unlink(missing_ok=True)
 

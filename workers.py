@@ -14,6 +14,8 @@ from multiprocessing import connection, get_context, parent_process
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
+
 from cli import UserError, refusal, warn
 from recipes import Config
 
@@ -55,10 +57,10 @@ def train_here(config: Config, wait: bool, options: dict[str, Any]) -> Outcome:
 
 
 def again(outcome: Outcome, tried: int, tries: int) -> bool:
-    """Whether a run is to be tried once more; says so."""
+    """Whether a run that was tried `tried` times is to be tried once more; says so."""
     if outcome.status != "broke" or tried >= tries:
         return False
-    warn(f"{outcome.config.model} seed {outcome.config.seed}: {outcome.text}; it is tried again ({tried} of {tries})")
+    warn(f"{outcome.config.model} seed {outcome.config.seed}: {outcome.text}; it is tried again")
     return True
 
 
@@ -95,9 +97,11 @@ def _serve(pipe: connection.Connection, gpu: int | None, options: dict[str, Any]
         from device import device_type
 
         device_type(gpu)  # the choice of a GPU is a process's own
+    tqdm.set_lock(threading.RLock())  # its own is a semaphore, which would outlive a killed process
     with contextlib.suppress(EOFError):
         while True:
-            pipe.send(train_here(*pipe.recv(), options))
+            config, wait = pipe.recv()
+            pipe.send(train_here(config, wait, options))
 
 
 class Worker:

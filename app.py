@@ -1,0 +1,236 @@
+"""A page to hear emotions with: record or upload speech; see its class, the probabilities and their course over time.
+
+    python app.py                                  # every checkpoint under path.py's RUNS
+    python app.py --checkpoints runs/impro --port 8000
+
+`python train.py --save_model` makes checkpoints; `pip install -r requirements-app.txt` installs what the page needs.
+It answers this machine only, unless --host says otherwise, sends nothing elsewhere, and deletes recordings when it
+stops.
+"""
+
+import argparse
+import html
+import os
+import signal
+import tempfile
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cli
+import path
+from cli import UserError, warn
+
+if TYPE_CHECKING:
+    import gradio
+    from numpy.typing import NDArray
+
+    from inference import Prediction, Recogniser
+
+LOCAL = ("127.0.0.1", "localhost", "::1")
+MEGABYTE = 2**20
+INVITATION = "Record or upload speech."
+FONTS = ["system-ui", "sans-serif"]  # that are there: none is fetched
+KEPT = 3600  # seconds that an idle page's recording is kept
+STYLE = """
+.gradio-container {max-width: 1180px !important; width: 100%; margin: auto}
+#answer h2 {font-size: 2rem; margin: 0}
+#answer .refused {color: #b42318; font-weight: 600}
+.synthetic {background: #fef0c7; color: #7a2e0e; border-radius: 6px; padding: 2px 8px; font-weight: 600}
+"""
+
+
+def command_line() -> argparse.ArgumentParser:
+    """The parser of this command."""
+    parser = cli.parser(description=__doc__)
+    add = parser.add_argument
+    add("--checkpoints", type=Path, metavar="DIR", help=f"folder they are looked for in (default: {path.RUNS})")
+    add("--host", default="127.0.0.1", metavar="IP", help="address to answer on (default: 127.0.0.1, this machine)")
+    add("--port", type=int, default=7860, metavar="N", help="(default: 7860)")
+    add("--max_minutes", type=float, default=10, metavar="M", help="longest recording taken (default: 10)")
+    add("--max_mb", type=float, default=100, metavar="M", help="largest file taken, in megabytes (default: 100)")
+    return parser
+
+
+# ---------------------------------------------------------------------------------------------- checkpoints
+
+
+def find_checkpoints(root: Path) -> dict[str, dict[str, Any]]:
+    """The config.json of every checkpoint under a folder, by its path below it; broken ones are warned of and left out.
+
+    Raises UserError where there is none.
+    """
+    import checkpoints
+    from files import read_json
+
+    found: dict[str, dict[str, Any]] = {}
+    for file in sorted(root.rglob(checkpoints.CONFIG)):
+        if not file.with_name(checkpoints.WEIGHTS).exists():
+            continue  # a run folder's own
+        try:
+            config = read_json(file)
+            checkpoints.check(config, str(file))
+        except UserError as error:
+            warn(str(error))
+            continue
+        found[str(file.parent.relative_to(root))] = config
+    if not found:
+        raise UserError(f"there is no checkpoint under {root}: python train.py --save_model makes one, "
+                        "--checkpoints DIR names another folder")  # fmt: skip
+    return dict(sorted(found.items(), key=lambda item: item[1]["synthetic"]))  # real speech first
+
+
+def title(name: str, config: dict[str, Any]) -> str:
+    """A checkpoint in a line of the menu."""
+    synthetic = "SYNTHETIC: " if config["synthetic"] else ""
+    fold = "" if config["fold"] is None else f" fold {config['fold']}"
+    run = f"split {config['split']}{fold}, seed {config['seed']}, epoch {config['epoch']}"
+    return f"{synthetic}{config['model']} on {config['dataset']}, {run} · {name.removesuffix('/checkpoint')}"
+
+
+def describe(config: dict[str, Any]) -> str:
+    """What stands under the menu: what the checkpoint was trained on, how well it did, and whose licence holds."""
+    scores = config["scores"]["test"]
+    optimistic = ", chosen on these utterances: optimistic" if config["rule"] == "paper" else ""
+    lines = [
+        f"Classes: {', '.join(config['classes'])}.",
+        f"On the test utterances of {config['corpus']}: WA {scores['WA']:.1f} %, UA {scores['UA']:.1f} % "
+        f"(rule {config['rule']}{optimistic}).",
+        f"Licence of the training corpus: {config['licence']}.",
+    ]
+    text = "<br>".join(map(html.escape, lines))
+    if not config["synthetic"]:
+        return text
+    return f'<span class="synthetic">SYNTHETIC</span> Trained on made-up sounds: its answers mean nothing.<br>{text}'
+
+
+@lru_cache(maxsize=4)
+def recogniser(folder: Path) -> "Recogniser":
+    """A checkpoint in memory."""
+    import checkpoints
+    from inference import Recogniser
+
+    return Recogniser(checkpoints.load(folder))
+
+
+# ------------------------------------------------------------------------------------------------ recognition
+
+
+def at_most(waves: Iterable["NDArray"], minutes: float) -> Iterator["NDArray"]:
+    """Blocks of a recording as they come, while it is no longer than that. Raises UserError after it."""
+    from features import SAMPLE_RATE
+
+    samples = 0
+    for wave in waves:
+        samples += len(wave)
+        if samples > minutes * 60 * SAMPLE_RATE:
+            raise UserError(f"it is longer than {minutes:g} min; cut it, or use predict.py")
+        yield wave
+
+
+def recognise(folder: Path, file: str, max_minutes: float, max_mb: float) -> "Prediction":
+    """The prediction for an uploaded recording. Raises UserError, in words for who uploaded it."""
+    from inference import stream_audio
+
+    name = Path(file).name
+    try:
+        if (size := Path(file).stat().st_size) > max_mb * MEGABYTE:
+            raise UserError(f"it has {size / MEGABYTE:.1f} MB and {max_mb:g} are taken; cut it, or use predict.py")
+        return recogniser(folder).blocks(at_most(stream_audio(file), max_minutes), name)
+    except UserError as error:
+        fault = str(error).replace(str(file), "").lstrip(": ")
+        raise UserError(f"{name} cannot be used: {fault}") from None
+
+
+def answer(one: "Prediction") -> str:
+    """The result in Markdown."""
+    note = f" {html.escape(one.note).capitalize()}." if one.note else ""
+    segments = f"{len(one.starts)} segment" + "s" * (len(one.starts) != 1)
+    return f"## {one.label}\n{one.probabilities.max():.0%} likely, by {segments} in {one.seconds:.1f} s.{note}"
+
+
+# ------------------------------------------------------------------------------------------------------- page
+
+
+def make_page(root: Path, max_minutes: float, max_mb: float, pictures: Path) -> "gradio.Blocks":
+    """The page for the checkpoints under a folder; pictures go to `pictures`. Raises UserError if there are none."""
+    import gradio as gr
+
+    import inference  # noqa: F401  # now, for the first answer not to wait for it
+    from predict import plot
+
+    configs = find_checkpoints(root)
+    first = next(iter(configs))
+
+    def respond(chosen: str, file: str | None) -> tuple[str, str, Any, Any]:
+        about = describe(configs[chosen])
+        nothing = gr.Label(visible=False), gr.Image(visible=False)
+        if file is None:
+            return about, INVITATION, *nothing
+        try:
+            one = recognise(root / chosen, file, max_minutes, max_mb)
+        except UserError as error:
+            return about, f'<p class="refused">{html.escape(str(error))}</p>', *nothing
+        with tempfile.NamedTemporaryFile(dir=pictures, suffix=".png", delete=False) as picture:
+            plot(one, Path(picture.name), recogniser(root / chosen).checkpoint.title)
+        shares = dict(zip(one.classes, map(float, one.probabilities), strict=True))
+        return about, answer(one), gr.Label(shares, visible=True), gr.Image(picture.name, visible=True)
+
+    with gr.Blocks(title="Emotion in speech", analytics_enabled=False, delete_cache=(KEPT, KEPT)) as page:
+        gr.Markdown("# Emotion in speech\nA model hears how something is said, not what is said. Recordings of "
+                    f"{max_minutes:g} min at most; they stay on the machine that serves this page.")  # fmt: skip
+        menu = [(title(name, config), name) for name, config in configs.items()]
+        chosen = gr.Dropdown(menu, value=first, label="Checkpoint", elem_id="checkpoint")
+        about = gr.Markdown(describe(configs[first]), elem_id="about")
+        with gr.Row():
+            with gr.Column(scale=4):
+                audio = gr.Audio(sources=["upload", "microphone"], type="filepath", label="Speech", elem_id="speech",
+                                 buttons=["download"])  # fmt: skip
+            with gr.Column(scale=5):
+                result = gr.Markdown(INVITATION, elem_id="answer")
+                shares = gr.Label(label="Probabilities", show_heading=False, elem_id="probabilities", visible=False)
+        picture = gr.Image(type="filepath", format="png", label="Emotion over time", show_label=False, visible=False,
+                           buttons=["download", "fullscreen"], elem_id="course")  # fmt: skip
+        gr.on([audio.change, chosen.change], respond, [chosen, audio], [about, result, shares, picture],
+              api_visibility="private", show_progress="minimal")  # fmt: skip
+    return page
+
+
+def serve(page: "gradio.Blocks", host: str, port: int, max_mb: float, pictures: Path) -> None:
+    """Answer until interrupted. Raises UserError where the address cannot be had."""
+    import gradio as gr
+
+    theme = gr.themes.Base(primary_hue="blue", font=FONTS, font_mono=FONTS)
+    try:
+        page.launch(server_name=host, server_port=port, share=False, quiet=True, footer_links=[], css=STYLE,
+                    theme=theme, max_file_size=int(max_mb * MEGABYTE), allowed_paths=[str(pictures)], ssr_mode=False,
+                    run_history=False, enable_monitoring=False, prevent_thread_lock=True)  # fmt: skip
+    except (OSError, ValueError) as error:
+        raise UserError(f"no page can be served at {host}:{port} ({error}); choose another --port or --host") from None
+    print(f"http://{f'[{host}]' if ':' in host else host}:{port}  (Ctrl-C stops it)", flush=True)
+    page.block_thread()
+
+
+def main() -> None:
+    """`python app.py`"""
+    args = command_line().parse_args()
+    if not (0 < args.max_minutes < float("inf") and 0 < args.max_mb < float("inf")):
+        raise UserError("--max_minutes and --max_mb must be greater than 0")
+    if not 0 < args.port < 65536:
+        raise UserError(f"--port {args.port}: must be from 1 to 65535")
+    if args.host not in LOCAL:
+        warn(f"--host {args.host}: whoever reaches this machine can use the page")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a service manager's stop is tidy, too
+    with tempfile.TemporaryDirectory(prefix="app-") as scratch:
+        os.environ |= {"GRADIO_TEMP_DIR": scratch, "GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1"}
+        try:
+            import gradio  # noqa: F401
+        except ImportError:
+            raise UserError("the page needs Gradio: pip install -r requirements-app.txt") from None
+        page = make_page(args.checkpoints or path.RUNS, args.max_minutes, args.max_mb, Path(scratch))
+        serve(page, args.host, args.port, args.max_mb, Path(scratch))
+
+
+if __name__ == "__main__":
+    cli.run_main(main)

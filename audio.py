@@ -1,0 +1,144 @@
+"""Recordings as 16 kHz mono waves, or an error that says what is wrong with them."""
+
+import io
+import math
+import stat
+from mmap import mmap
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cli import UserError
+
+SAMPLE_RATE = 16000  # Hz
+RATES = range(1000, 768001)  # Hz: a header with any other is wrong, and resampling as it says could fill the memory
+LOUDEST = 1e6  # times full scale: above, the square of a spectrum overflows float32
+UNKNOWN_SIZES = (0, 0x7FFFF000, 0xFFFFFFFF)  # of a data chunk, from writers that could not seek (0x7ffff000: SoX)
+
+
+class AudioError(UserError):
+    """A recording that cannot be used. The text names the file and what is wrong with it."""
+
+
+def read_file(file: str | Path) -> bytes:
+    """The bytes of a recording. Raises AudioError for one that is missing, no file or unreadable."""
+    try:
+        if not stat.S_ISREG(Path(file).stat().st_mode):
+            raise AudioError(f"{file}: is not a file")
+        return Path(file).read_bytes()
+    except FileNotFoundError:
+        raise AudioError(f"{file}: does not exist") from None
+    except (OSError, ValueError) as error:
+        raise AudioError(f"{file}: cannot be read ({error})") from None
+
+
+def size_to_correct(data: bytes | mmap) -> tuple[int, bytes] | None:
+    """Where a RIFF file says how long its data chunk is, and the four bytes that should stand there, if it was streamed
+    without going back to its header; None for a file that is right, or no RIFF.
+
+    Raises ValueError where the chunk declares more bytes than the file has; libsndfile takes what there is.
+    """
+    if data[:4] not in (b"RIFF", b"RIFX") or data[8:12] != b"WAVE":
+        return None
+    order: Literal["big", "little"] = "big" if data[:4] == b"RIFX" else "little"
+    start, size = 12, 0
+    while start + 8 <= len(data):
+        name, size = data[start : start + 4], int.from_bytes(data[start + 4 : start + 8], order)
+        start += 8
+        if name == b"data":
+            break
+        start += size + size % 2
+    else:
+        return None
+    left = len(data) - start
+    next_fits = 8 + int.from_bytes(data[start + 4 : start + 8], order) == left  # so there are no samples before it
+    if size in UNKNOWN_SIZES and left and not (size == 0 and next_fits):
+        return start - 4, min(left, 0xFFFFFFFF).to_bytes(4, order)
+    if size > left:
+        raise ValueError(f"is truncated: {size - left} bytes of the samples its header declares are missing")
+    return None
+
+
+def _with_sizes(data: bytes) -> bytes:
+    """A RIFF file whose data chunk says how long it is. Raises ValueError as `size_to_correct` does."""
+    correction = size_to_correct(data)
+    if correction is None:
+        return data
+    where, size = correction
+    return data[:where] + size + data[where + 4 :]
+
+
+class _Bytes(io.BytesIO):
+    """For libsndfile, which seeks before the start of damaged files and cannot take an exception."""
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return super().seek(max(0, offset) if whence == 0 else offset, whence)
+
+
+def _samples(data: bytes) -> tuple[NDArray[np.float32], int]:
+    """Samples `(N, channels)` and their rate in Hz. Raises ValueError saying what is wrong."""
+    import soundfile
+
+    try:
+        with soundfile.SoundFile(_Bytes(data)) as sound:
+            rate, declared = sound.samplerate, sound.frames
+            # Headers lie: samples are counted as they come, and those that cannot be there are not waited for
+            if sound.format not in ("FLAC", "OGG", "MP3", "MPEG") and declared * sound.channels > 16 * len(data):
+                raise ValueError(f"declares {declared} samples in {len(data)} bytes")
+            blocks = [np.empty((0, sound.channels), np.float32)]
+            while len(block := sound.read(2**20 // sound.channels, dtype="float32", always_2d=True)):
+                blocks.append(block)
+    except soundfile.LibsndfileError as error:
+        raise ValueError(f"cannot be decoded as audio: {error.error_string}") from None
+    except (OSError, RuntimeError, TypeError, OverflowError, MemoryError) as error:
+        raise ValueError(f"cannot be decoded as audio: {error}") from None
+    wave = np.concatenate(blocks)
+    if len(wave) < declared < 2**62:  # beyond that libsndfile means that the length is unknown
+        raise ValueError(f"is truncated: {len(wave)} of {declared} samples are there")
+    return wave, rate
+
+
+def _resample(wave: NDArray[np.float32], rate: int) -> NDArray[np.float32]:
+    """As librosa.resample(res_type="soxr_hq") does."""
+    import soxr
+
+    if rate == SAMPLE_RATE:
+        return wave
+    size = math.ceil(len(wave) * (SAMPLE_RATE / rate))
+    try:
+        resampled = soxr.resample(wave, rate, SAMPLE_RATE, quality="soxr_hq")[:size]
+    except RuntimeError as error:
+        raise ValueError(f"cannot be resampled from {rate} Hz: {error}") from None
+    return np.pad(resampled, (0, size - len(resampled)))
+
+
+def decode(data: bytes) -> NDArray[np.float32]:
+    """What `load_audio` gives for a file of these bytes. Raises ValueError saying what is wrong."""
+    if not data:
+        raise ValueError("is empty (0 bytes)")
+    samples, rate = _samples(_with_sizes(data))
+    if rate not in RATES:
+        raise ValueError(f"declares a sample rate of {rate} Hz")
+    if len(samples) == 0:
+        raise ValueError("holds no samples")
+    with np.errstate(over="ignore", invalid="ignore"):
+        wave = _resample(np.mean(samples.T, axis=0) if samples.shape[1] > 1 else samples[:, 0], rate)
+    if not np.isfinite(wave).all():
+        raise ValueError("holds samples that are not finite numbers")
+    if np.abs(wave).max() > LOUDEST:
+        raise ValueError(f"holds samples of {np.abs(wave).max():.0e} times full scale")
+    return wave
+
+
+def load_audio(file: str | Path) -> NDArray[np.float32]:
+    """Decode a recording to `(N,)` float32 in -1 .. 1 at 16 kHz: channels averaged, other rates resampled.
+
+    The same samples as `librosa.load(file, sr=16000)` of librosa 0.11. Raises AudioError for a file that is missing,
+    empty, truncated or no audio, and for samples that are not finite.
+    """
+    try:
+        return decode(read_file(file))
+    except ValueError as error:
+        raise AudioError(f"{file}: {error}") from None

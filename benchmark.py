@@ -1,0 +1,488 @@
+"""How fast it is: every technique beside a plain loop, in one run, on one machine.
+
+    python benchmark.py --quick              # minutes on two cores
+    python benchmark.py                      # sizes of IEMOCAP's improvised half; for a GPU, or patience
+    python benchmark.py --quick --only mfcc,glam_fp32
+
+The plain loop is what a straightforward script does: librosa on one segment at a time, eager float32, a DataLoader over
+the segments, evaluation of one utterance at a time. Plain and fast take turns, and a ratio is of medians; the spread is
+that of the ratios of neighbouring turns. Results are compared in the same run. All data here are SYNTHETIC: noise of
+speech's size. Times are of this run on this machine; only ratios travel. CUDA rows need a CUDA device.
+"""
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import cli
+
+SEGMENTS = {"train": 20000, "test": 5000}  # of the improvised half of IEMOCAP at 1.8 s, about
+QUICK = {"train": 320, "test": 160}
+PER_UTTERANCE = 11  # segments
+
+
+def command_line() -> argparse.ArgumentParser:
+    """The parser of this command."""
+    parser = cli.parser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="a fraction of the data")
+    parser.add_argument("--only", metavar="A,B,..", help="these rows only; --list names them")
+    parser.add_argument("--list", action="store_true", help="name the rows and stop")
+    parser.add_argument("--repeats", type=int, default=3, metavar="N", help="turns of plain and fast (default: 3)")
+    parser.add_argument("--threads", type=int, default=2, metavar="N", help="CPU threads (default: 2)")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="also write the table there, as Markdown")
+    return parser
+
+
+if __name__ == "__main__" and {"-h", "--help"} & set(sys.argv):
+    command_line().parse_args()  # answers before torch is imported
+
+import librosa
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, TensorDataset
+
+import device
+import features
+import models
+import recipes
+import train
+from cli import UserError
+from recipes import Config
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table. `got` and `needed` are ratios, or seconds or megabytes where `unit` says so."""
+
+    name: str
+    got: float | None
+    needed: float
+    spread: str = ""
+    note: str = ""
+    unit: str = "x"
+
+    def line(self) -> str:
+        """The line in Markdown."""
+        got = "not measured" if self.got is None else f"{self.got:.2f} {self.unit}"
+        return f"| {self.name} | {got} | {self.spread} | {self.needed:g} {self.unit} | {self.note} |"
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the rows are told."""
+
+    quick: bool
+    repeats: int
+    threads: int
+
+
+ROWS: dict[str, Callable[[Options], Row]] = {}
+
+
+def row(function: Callable[[Options], Row]) -> Callable[[Options], Row]:
+    """Register a row under its function's name."""
+    ROWS[function.__name__] = function
+    return function
+
+
+def seconds(function: Callable[[], Any]) -> tuple[float, Any]:
+    """How long a call takes, the GPU's work included, and what it returns."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    result = function()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - start, result
+
+
+def compare(plain: Callable[[], Any], fast: Callable[[], Any], repeats: int) -> tuple[float, str, Any, Any, float]:
+    """Ratio of medians, spread, both results, and the median seconds of the fast one. Both are warmed up first."""
+    plain(), fast()
+    turns = [(seconds(plain), seconds(fast)) for _ in range(repeats)]
+    ratios = sorted(p[0] / f[0] for p, f in turns)
+    slow, quick = (statistics.median(turn[i][0] for turn in turns) for i in (0, 1))
+    return slow / quick, f"{ratios[0]:.2f} to {ratios[-1]:.2f}, n={repeats}", turns[-1][0][1], turns[-1][1][1], quick
+
+
+# ----------------------------------------------------------------------------------------------- features
+
+
+def plain_feature(name: str, x: NDArray) -> NDArray:
+    """One segment `(28800,)` by the library the feature is defined by."""
+    import python_speech_features
+
+    if name == "mfcc":
+        return librosa.feature.mfcc(y=x, sr=16000, n_mfcc=26)
+    if name == "melspectrogram":
+        mel = librosa.feature.melspectrogram(y=x, sr=16000, n_fft=800, hop_length=400, n_mels=128)
+        return np.log10(np.maximum(mel, 1e-30))
+    if name == "fbank":
+        return python_speech_features.fbank(x, 16000, winlen=0.04, nfft=1024, nfilt=26)[0]
+    if name == "logfbank":
+        return python_speech_features.logfbank(x, 16000, winlen=0.04, nfft=1024, nfilt=40, highfreq=4000)
+    frames = np.lib.stride_tricks.sliding_window_view(np.pad(x, (0, -(len(x) - 640) % 160)), 640)[::160]
+    spectrum = np.abs(np.fft.rfft(frames, 3198))
+    if name == "spectrogram":
+        decibel = 10 * np.log10(np.maximum(spectrum**2 / 3198, 1e-30))
+        return (decibel - decibel.max()).T[:400]
+    y = spectrum / spectrum.max() * 2 - 1
+    return (np.sign(y) * np.log1p(255 * np.abs(y)) / np.log(256)).T[:400]
+
+
+def feature_row(name: str, needed: float, options: Options) -> Row:
+    """Speech-shaped noise cut as published, so that neighbouring segments overlap."""
+    n = 64 if options.quick else 512
+    wave = np.random.default_rng(0).standard_normal(28800 + 3199 * (n - 1)).astype(np.float32) * 0.1
+    segments = features.segment(wave)
+    torch.set_num_threads(options.threads)
+    ratio, spread, slow, fast, spent = compare(
+        lambda: np.stack([plain_feature(name, np.ascontiguousarray(x)) for x in segments]),
+        lambda: features.extract(name, segments).numpy(), options.repeats)  # fmt: skip
+    worst = np.abs(slow - fast).max() / (1 if name == "mfcc" else np.ptp(slow))
+    if worst > (1e-2 if name == "mfcc" else 1e-4):
+        raise UserError(f"{name} differs from its library by {worst:.1e}")
+    return Row(f"{name} of segments, CPU", ratio, needed, spread, f"{n / spent:.0f} segments/s; differs by {worst:.0e}")
+
+
+def _register_features() -> None:
+    for name in features.FEATURES:
+        ROWS[name] = lambda options, name=name: feature_row(name, 6 if name == "mfcc" else 3, options)  # type: ignore[misc]
+
+
+_register_features()
+
+# ----------------------------------------------------------------------------------------- training, evaluation
+
+
+def made_up(shape: tuple[int, int], count: int, seed: int, where: str) -> train.Part:
+    """Noise in place of features: `count` segments in utterances of 11."""
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(count, *shape, generator=generator)
+    owner = np.arange(count) // PER_UTTERANCE
+    labels = torch.from_numpy((owner * 7 % 4).astype(np.int64))
+    rows, x, labels = (t.to(where) for t in (torch.arange(count), x, labels))
+    return train.Part(x, rows, owner, labels, np.arange(owner[-1] + 1))
+
+
+def plain_epoch(model: torch.nn.Module, optimizer: torch.optim.Optimizer, part: train.Part, config: Config,
+                generator: np.random.RandomState) -> float:  # fmt: skip
+    """A textbook epoch: a DataLoader over single segments, one loss read back a step."""
+    model.train()
+    total = 0.0
+    loader = DataLoader(TensorDataset(part.x.cpu(), part.labels.cpu()), config.batch_size, shuffle=True, num_workers=0)
+    for x, y in loader:
+        x, y = x.unsqueeze(1).to(config.device), y.to(config.device)
+        if config.alpha > 0:
+            share, partner = generator.beta(config.alpha, config.alpha), torch.randperm(len(y)).to(config.device)
+            logits = model(share * x + (1 - share) * x[partner])
+            loss = share * F.cross_entropy(logits, y) + (1 - share) * F.cross_entropy(logits, y[partner])
+        else:
+            loss = F.cross_entropy(model(x), y)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        total += loss.item() * config.batch_size
+    return total / len(part.rows)
+
+
+@torch.no_grad()
+def plain_evaluate(model: torch.nn.Module, part: train.Part, config: Config) -> NDArray[np.float32]:
+    """Logits of utterances `(U, C)`, one utterance at a time."""
+    model.eval()
+    logits = []
+    for utterance in part.utterances:
+        segments = part.x[torch.from_numpy(np.flatnonzero(part.owner == utterance)).to(part.x.device)]
+        logits.append(model(segments.unsqueeze(1).to(config.device)).mean(0).cpu().numpy())
+    return np.array(logits)
+
+
+def shape_of(config: Config) -> tuple[int, int]:
+    """(F, T) of the configuration's features."""
+    silence = np.zeros((1, int(config.segment_length * 16000)), np.float32)
+    return tuple(features.extract(config.feature, silence, config.n_mfcc).shape[1:])  # type: ignore[return-value]
+
+
+def fresh(config: Config, shape: tuple[int, int], fast: bool) -> tuple[torch.nn.Module, torch.optim.Optimizer]:
+    """A model and its optimiser as the plain loop or as train.py has them."""
+    torch.manual_seed(1)
+    model = models.create_model(config.model, shape)
+    model = model.to(config.device)
+    if fast:
+        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return model, train.make_optimizer(config, model)
+
+
+def sizes(config: Config, options: Options) -> tuple[int, int]:
+    """Training and test segments. A quick APCNN has a batch of 32: its published 128 takes memory and no other code."""
+    chosen = QUICK if options.quick else SEGMENTS
+    share = 10 if config.model == "APCNN" else 1
+    return max(32, chosen["train"] // share), max(22, chosen["test"] // share)
+
+
+def epoch_row(name: str, needed: float, config: Config, options: Options) -> Row:
+    """One epoch with its evaluation, from the same weights and draws."""
+    train._arithmetic(config)
+    shape, (n_train, n_test) = shape_of(config), sizes(config, options)
+    part, test = made_up(shape, n_train, 0, config.device), made_up(shape, n_test, 1, config.device)
+
+    def one(fast: bool) -> tuple[float, NDArray]:
+        model, optimizer = fresh(config, shape, fast)
+        generator = np.random.RandomState(1)
+        if fast:
+            return train.train_one_epoch(model, optimizer, part, config, generator, 0), train.evaluate(
+                model, test, config
+            )
+        return plain_epoch(model, optimizer, part, config, generator), plain_evaluate(model, test, config)
+
+    ratio, spread, slow, fast, spent = compare(lambda: one(False), lambda: one(True), options.repeats)
+    difference = abs(slow[0] - fast[0]) / slow[0]
+    if not config.amp and difference > 1e-3:
+        raise UserError(f"{name}: the first epoch's loss differs by {difference:.1e}")
+    rate = flops(config, shape, fast_model=config.amp) * n_train / 32 / spent
+    share = 100 * rate / matrix_rate(config)
+    note = f"{n_train}+{n_test} segments; loss differs by {difference:.0e}; {share:.0f} % of this machine's matrix rate"
+    return Row(name, ratio, needed, spread, note)
+
+
+def flops(config: Config, shape: tuple[int, int], fast_model: bool = False) -> float:
+    """Floating-point operations of a training step of 32 segments, counted by torch."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    model, _ = fresh(config, shape, fast=False)
+    x = torch.randn(32, 1, *shape, device=config.device)
+    with FlopCounterMode(display=False) as counter:
+        model(x).sum().backward()
+    return float(counter.get_total_flops())
+
+
+def matrix_rate(config: Config, n: int = 2048) -> float:
+    """Operations a second of a square matrix product in the arithmetic a run uses, measured now."""
+    n = n * 4 if config.device == "cuda" else n
+    kind = torch.bfloat16 if config.amp else torch.float32
+    a, b = (torch.randn(n, n, device=config.device, dtype=kind) for _ in range(2))
+    a @ b
+    return 2 * n**3 / min(seconds(lambda: a @ b)[0] for _ in range(5))
+
+
+def glam(options: Options, **changes: Any) -> Config:
+    """GLAM as published, on the device asked for."""
+    return recipes.config_for("GLAM", **{"threads": options.threads, "device": "cpu", **changes})
+
+
+@row
+def glam_fp32(options: Options) -> Row:
+    """GLAM on a CPU in float32."""
+    return epoch_row("GLAM epoch with evaluation, CPU, fp32", 1.3, glam(options), options)
+
+
+@row
+def glam_amp(options: Options) -> Row:
+    """GLAM on a CPU under --amp; the plain loop stays in float32."""
+    return epoch_row("GLAM epoch with evaluation, CPU, --amp", 2, glam(options, amp=True), options)
+
+
+def apcnn(options: Options, **changes: Any) -> Config:
+    """APCNN at a batch of 32."""
+    return recipes.config_for("APCNN", batch_size=32, threads=options.threads, device="cpu", **changes)
+
+
+@row
+def apcnn_fp32(options: Options) -> Row:
+    """APCNN's large spectrograms on a CPU in float32."""
+    return epoch_row("APCNN epoch with evaluation, CPU, fp32", 1.4, apcnn(options), options)
+
+
+@row
+def apcnn_amp(options: Options) -> Row:
+    """The same under --amp."""
+    return epoch_row("APCNN epoch with evaluation, CPU, --amp", 2, apcnn(options, amp=True), options)
+
+
+def evaluation_row(where: str, needed: float, options: Options) -> Row:
+    """Utterance logits of a test set."""
+    config = glam(options, device=where)
+    train._arithmetic(config)
+    shape, (_, n) = shape_of(config), sizes(config, options)
+    test = made_up(shape, n, 1, where)
+    slow_model, _ = fresh(config, shape, fast=False)
+    fast_model, _ = fresh(config, shape, fast=True)
+    ratio, spread, slow, fast, spent = compare(
+        lambda: plain_evaluate(slow_model, test, config),
+        lambda: train.evaluate(fast_model, test, config),
+        options.repeats,
+    )
+    if np.abs(slow - fast).max() > 1e-3:
+        raise UserError("evaluation differs")
+    return Row(f"evaluation of a test set, {where.upper()}", ratio, needed, spread, f"{n / spent:.0f} segments/s")
+
+
+@row
+def evaluation_cpu(options: Options) -> Row:
+    """GLAM's test set on a CPU."""
+    return evaluation_row("cpu", 3, options)
+
+
+def cuda_row(name: str, needed: float, measure: Callable[[], Row]) -> Row:
+    """A row that needs a CUDA device, or says so."""
+    return measure() if torch.cuda.is_available() else Row(name, None, needed, note="no CUDA device here")
+
+
+@row
+def evaluation_cuda(options: Options) -> Row:
+    """GLAM's test set on a GPU."""
+    return cuda_row("evaluation of a test set, CUDA", 20, lambda: evaluation_row("cuda", 20, options))
+
+
+@row
+def glam_cuda(options: Options) -> Row:
+    """GLAM on a GPU."""
+    name = "GLAM epoch with evaluation, CUDA, batch 32"
+    return cuda_row(name, 5, lambda: epoch_row(name, 5, glam(options, device="cuda"), options))
+
+
+# --------------------------------------------------------------------------------------- start, memory, linearity
+
+
+@row
+def help_time(options: Options) -> Row:
+    """train.py --help and report.py --help, the slower one."""
+    words = [[sys.executable, script, "--help"] for script in ("train.py", "report.py")]
+    times = [max(seconds(lambda w=w: subprocess.run(w, check=True, capture_output=True))[0] for w in words)  # type: ignore[misc]
+             for _ in range(options.repeats)]  # fmt: skip
+    return Row("train.py --help, report.py --help", statistics.median(times), 1, f"n={options.repeats}", "at most", "s")
+
+
+FIRST_STEP = """
+import os, sys, time, torch
+def first(*_, **__):
+    print(time.time() - float(os.environ["STARTED"])); sys.stdout.flush(); os._exit(0)
+torch.optim.Adam.step = first
+import cli, train
+sys.argv = ["train.py", "--dataset", "demo", "--gpu", "-1", "--quiet"]
+cli.run_main(train.main)
+"""
+
+
+@row
+def first_step(options: Options) -> Row:
+    """From the command to the first optimiser step, features cached."""
+    with tempfile.TemporaryDirectory() as runs:
+        environment = {**os.environ, "GLAM_RUNS": runs}
+        times = []
+        for _ in range(options.repeats + 1):
+            environment["STARTED"] = str(time.time())
+            done = subprocess.run(
+                [sys.executable, "-c", FIRST_STEP], env=environment, capture_output=True, text=True, check=True
+            )
+            times.append(float(done.stdout))
+    times = times[1:]  # the first may have made the corpus and the features
+    return Row("command to first training step, CPU", statistics.median(times), 6, f"n={len(times)}", "at most", "s")
+
+
+MEMORY = """
+import sys
+from pathlib import Path
+import features, handleIEMOCAP, path
+root, path.CACHE = Path(sys.argv[1]), Path(sys.argv[2])
+features.load(handleIEMOCAP.index(root), "mfcc", 1.8, 1.6)
+status = Path("/proc/self/status").read_text()
+print(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")))
+"""
+
+
+@row
+def memory(options: Options) -> Row:
+    """Peak memory while extracting features of a corpus and of one four times as large."""
+    from corpora import synthetic
+
+    peaks = []
+    with tempfile.TemporaryDirectory() as folder:
+        for utterances in (150, 600) if options.quick else (1000, 4000):
+            root = Path(folder) / str(utterances)
+            synthetic.make(root, utterances)
+            words = [sys.executable, "-c", MEMORY, str(root), str(Path(folder) / f"cache{utterances}")]
+            peaks.append(int(subprocess.run(words, check=True, capture_output=True, text=True).stdout) / 1024)
+    note = f"{peaks[0]:.0f} MB, then {peaks[1]:.0f} MB for four times the corpus; at most"
+    return Row("peak memory of feature extraction, 4x over 1x", peaks[1] / peaks[0], 1.1, "n=1", note)
+
+
+@row
+def linear(options: Options) -> Row:
+    """An epoch's time at 1x, 2x and 4x the segments."""
+    config = recipes.config_for("MACNN", threads=options.threads, device="cpu")
+    train._arithmetic(config)
+    shape, base = shape_of(config), 320 if options.quick else 3200
+    per_segment = []
+    for times in (1, 2, 4):
+        part, test = made_up(shape, base * times, 0, "cpu"), made_up(shape, base * times // 4, 1, "cpu")
+        model, optimizer = fresh(config, shape, fast=True)
+
+        def epoch(
+            part: train.Part = part, test: train.Part = test, model: Any = model, optimizer: Any = optimizer
+        ) -> None:
+            train.train_one_epoch(model, optimizer, part, config, np.random.RandomState(1), 0)
+            train.evaluate(model, test, config)
+
+        epoch()
+        per_segment.append(statistics.median(seconds(epoch)[0] for _ in range(options.repeats)) / (base * times))
+    note = (
+        "time per segment at 1x, 2x, 4x: " + ", ".join(f"{p / per_segment[0]:.2f}" for p in per_segment) + "; at most"
+    )
+    return Row(
+        "a run's cost per segment, 4x over 1x", per_segment[-1] / per_segment[0], 1.1, f"n={options.repeats}", note
+    )
+
+
+# ------------------------------------------------------------------------------------------------ the table
+
+
+def heading(options: Options) -> str:
+    """What was measured, where."""
+    where = device.describe("cuda" if torch.cuda.is_available() else "cpu")
+    versions = [f"{name} {version(name)}" for name in ("torch", "librosa", "numpy")]
+    data = f"SYNTHETIC data{' (--quick)' if options.quick else ''}"
+    machine = f"{where}, {options.threads} CPU threads of {os.cpu_count()}"
+    return "\n".join([
+        f"{data}; {machine}; {', '.join(versions)}, Python {sys.version.split()[0]}",
+        "",
+        "| what | reached | spread | needed | notes |",
+        "|---|---|---|---|---|",
+    ])  # fmt: skip
+
+
+def main() -> int:
+    """`python benchmark.py`"""
+    arguments = command_line().parse_args()
+    if arguments.list:
+        print("\n".join(f"{name:<16}{(f.__doc__ or '').splitlines()[0]}" for name, f in ROWS.items()))
+        return 0
+    wanted = recipes.comma_list(arguments.only) if arguments.only else tuple(ROWS)
+    if unknown := [name for name in wanted if name not in ROWS]:
+        raise UserError(f"--only {unknown[0]}: choose from {', '.join(ROWS)}")
+    options = Options(arguments.quick, arguments.repeats, arguments.threads)
+    lines = [heading(options)]
+    print(lines[0], flush=True)
+    for name in wanted:
+        lines.append(ROWS[name](options).line())
+        print(lines[-1], flush=True)
+    if arguments.output:
+        from files import write_text
+
+        write_text(arguments.output, "\n".join(lines) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    cli.run_main(main)

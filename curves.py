@@ -1,0 +1,62 @@
+"""Learning curves and settings of a run for TensorBoard (`train.py --tensorboard`).
+
+They are made of the run folder's own records, so an interrupted run that goes on shows every epoch once.
+"""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from cli import UserError
+
+FOLDER = "tensorboard"
+SHOWN = ("WA", "UA", "macroF1", "weightedF1")
+
+
+def require() -> None:
+    """Raise UserError where TensorBoard is not installed."""
+    try:
+        import torch.utils.tensorboard  # noqa: F401
+    except ImportError:
+        raise UserError("--tensorboard needs TensorBoard: pip install -r requirements-app.txt") from None
+
+
+class Curves:
+    """Writes `tensorboard/` of a run folder anew: its settings, the epochs recorded so far, and then each `add`ed."""
+
+    def __init__(self, folder: Path, run: dict[str, Any], records: list[dict[str, Any]]) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        shutil.rmtree(folder / FOLDER, ignore_errors=True)
+        self.writer: Any = SummaryWriter(str(folder / FOLDER))
+        self.run = run
+        self.writer.add_text("run", "    " + json.dumps(run, indent=2, ensure_ascii=False).replace("\n", "\n    "))
+        for record in records:
+            self.add(record)
+
+    def add(self, record: dict[str, Any]) -> None:
+        """One epoch: loss, learning rate and, for each part, the scores in per cent."""
+        epoch = record["epoch"]
+        self.writer.add_scalar("loss/train", record["train_loss"], epoch)
+        self.writer.add_scalar("learning_rate", record["lr"], epoch)
+        for part in ("val", "test"):
+            for name in SHOWN if part in record else ():
+                self.writer.add_scalar(f"{name}/{part}", record[part][name], epoch)
+        self.last = record
+        self.writer.flush()
+
+    def close(self) -> None:
+        """Finish with the settings and last scores that TensorBoard compares runs by."""
+        plain = (bool, int, float, str)
+        settings = {k: v if isinstance(v, plain) else str(v) for k, v in self.run["settings"].items()}
+        scores = {f"last/{name}": self.last["test"][name] for name in SHOWN}
+        self.writer.add_hparams(settings, scores, run_name=".", global_step=self.last["epoch"])
+        self.writer.close()
+
+
+def write(folder: Path) -> None:
+    """Make `tensorboard/` of a finished run."""
+    run = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    records = [json.loads(line) for line in (folder / "epochs.jsonl").read_text(encoding="utf-8").splitlines()]
+    Curves(folder, run, records).close()

@@ -1,0 +1,51 @@
+"""Checkpoints made by hand, with random weights: what each test of those who use them is about can be chosen."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import checkpoints
+import features
+import metrics
+import models
+import recipes
+
+CLASSES = ["neutral", "sad", "angry", "happy"]
+
+
+def make_checkpoint(
+    folder: Path, model: str = "GLAM", *, classes: list[str] | None = None, validation: bool = False,
+    rule: str = "last", synthetic: bool = True, scale: float = 1.0, **settings: Any,
+) -> Path:  # fmt: skip
+    """Write a checkpoint as train.py does. `scale` multiplies the last layer's weights: how sure of itself it is."""
+    classes = classes or CLASSES
+    config = recipes.config_for(models.canonical(model), split="8:1:1" if validation else "8:2", **settings)
+    silence = np.zeros((1, int(config.segment_length * features.SAMPLE_RATE)), np.float32)
+    shape = tuple(features.extract(config.feature, silence, config.n_mfcc).shape[1:])
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        heads = {"heads": config.head, "attn_hidden": config.attn_hidden} if "heads" in models.keywords(model) else {}
+        network = models.create_model(model, shape, num_classes=len(classes), **heads)
+        with torch.no_grad():
+            if hasattr(network, "fc"):
+                network.fc.weight *= scale
+            for name, buffer in network.named_buffers():  # as training leaves them: not the identity
+                if name.endswith("running_mean"):
+                    buffer += torch.randn_like(buffer) / 10
+                if name.endswith("running_var"):
+                    buffer *= 1 + torch.rand_like(buffer)
+    generator = np.random.default_rng(0)
+    labels = generator.integers(0, len(classes), 40)
+    logits = (generator.standard_normal((40, len(classes))) + np.eye(len(classes))[labels]).astype(np.float32)
+    record = {"epoch": 3, "lr": 1e-3, "train_loss": 1.0, "test": metrics.scores(logits, labels)}
+    run = {
+        "model": config.model, "recipe": config.recipe, "dataset": "demo", "corpus": "synthetic",
+        "licence": "none needed", "synthetic": synthetic, "split": config.split, "fold": None, "folds": None,
+        "seed": config.seed, "classes": classes, "shape": list(shape), "settings": config.settings(),
+        "changed": config.changed(), "hash": "c0ffee", "n_train": 80, "n_test": 40,
+        "n_val": 40 if validation else 0, "versions": {},
+    }  # fmt: skip
+    checkpoints.save(folder, network, run, rule, record, (logits, labels) if validation else None)
+    return folder

@@ -1,0 +1,169 @@
+"""Recordings: the samples librosa gives, or an error that says what is wrong."""
+
+import io
+import tracemalloc
+from pathlib import Path
+
+import librosa
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from audio import AudioError, load_audio
+
+
+def tone(seconds: float = 0.5, rate: int = 16000, channels: int = 1) -> np.ndarray:
+    t = np.arange(int(seconds * rate)) / rate
+    waves = [0.4 * np.sin(2 * np.pi * (300 + 170 * c) * t) * np.exp(-t * (c + 1)) for c in range(channels)]
+    return np.stack(waves, axis=1) if channels > 1 else waves[0]
+
+
+def wav(samples: np.ndarray | None = None, rate: int = 16000, subtype: str = "PCM_16", kind: str = "WAV") -> bytes:
+    data = io.BytesIO()
+    soundfile.write(data, tone() if samples is None else samples, rate, format=kind, subtype=subtype)
+    return data.getvalue()
+
+
+@pytest.mark.parametrize("subtype", ["PCM_U8", "PCM_16", "PCM_24", "FLOAT", "DOUBLE", "ULAW"])
+@pytest.mark.parametrize(
+    ("rate", "channels"), [(16000, 1), (16000, 2), (16000, 5), (8000, 1), (22050, 2), (44100, 1), (48000, 6)]
+)
+def test_samples_are_librosas(tmp_path: Path, rate: int, channels: int, subtype: str) -> None:
+    file = tmp_path / "a.wav"
+    file.write_bytes(wav(tone(0.3, rate, channels), rate, subtype))
+    ours, theirs = load_audio(file), librosa.load(file, sr=16000)[0]
+    assert ours.dtype == np.float32
+    assert np.array_equal(ours, theirs)
+
+
+def test_real_recordings_are_librosas(emodb: Path) -> None:
+    for file in sorted(emodb.glob("*.wav"))[::50]:
+        assert np.array_equal(load_audio(file), librosa.load(file, sr=16000)[0])
+
+
+@pytest.mark.parametrize("kind", ["FLAC", "AIFF", "AU", "W64", "CAF"])
+def test_other_formats(tmp_path: Path, kind: str) -> None:
+    file = tmp_path / "a"
+    file.write_bytes(wav(kind=kind))
+    assert np.array_equal(load_audio(file), librosa.load(file, sr=16000)[0])
+
+
+@pytest.mark.parametrize("size", [b"\0\0\0\0", b"\xff\xff\xff\xff", b"\x00\xf0\xff\x7f"])
+@pytest.mark.parametrize("riff_too", [True, False])
+def test_sizes_that_streaming_leaves_unknown_are_tolerated(tmp_path: Path, size: bytes, riff_too: bool) -> None:
+    data = bytearray(wav())
+    assert data[36:40] == b"data"
+    data[40:44] = size
+    if riff_too:
+        data[4:8] = size
+    (tmp_path / "a.wav").write_bytes(data)
+    assert np.array_equal(load_audio(tmp_path / "a.wav"), librosa.load(io.BytesIO(wav()), sr=16000)[0])
+
+
+def test_chunks_before_and_after_the_samples(tmp_path: Path) -> None:
+    data = wav()
+    noted = data[:36] + b"LIST\x03\0\0\0abc\0" + data[36:] + b"note\x04\0\0\0abcd"
+    (tmp_path / "a.wav").write_bytes(noted)
+    assert np.array_equal(load_audio(tmp_path / "a.wav"), librosa.load(io.BytesIO(data), sr=16000)[0])
+
+
+def with_values(*values: float) -> bytes:
+    samples = tone()
+    samples[100 : 100 + len(values)] = values
+    return wav(samples, subtype="FLOAT")
+
+
+BROKEN = {
+    "empty": (b"", "is empty"),
+    "no samples": (wav(np.zeros(0)), "no samples"),
+    "no samples but a note": (wav(np.zeros(0)) + b"note\x04\0\0\0abcd", "no samples"),
+    "text": (b"These are not the samples you are looking for." * 50, "cannot be decoded"),
+    "header only": (wav()[:40], "cannot be decoded|no samples|truncated"),
+    "truncated": (wav()[:9000], "truncated: 7044 bytes"),
+    "truncated by one byte": (wav()[:-1], "truncated: 1 bytes"),
+    "truncated flac": (wav(kind="FLAC")[:2000], "cannot be decoded|truncated"),
+    "big-endian truncated": (b"RIFX" + bytes(4) + b"WAVEdata\0\0\x40\0" + bytes(100), "truncated"),
+    "NaN": (with_values(np.nan), "not finite"),
+    "infinite": (with_values(-np.inf), "not finite"),
+    "overflowing": (wav(np.full((100, 2), 3e38), subtype="FLOAT"), "not finite|full scale"),
+    "absurdly loud": (with_values(1e30), "1e[+]30 times full scale"),
+    "absurd rate": (wav(rate=3), "sample rate of 3 Hz"),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_broken_recordings_say_what_is_wrong(tmp_path: Path, case: str) -> None:
+    data, message = BROKEN[case]
+    file = tmp_path / f"{case}.wav"
+    file.write_bytes(data)
+    with pytest.raises(AudioError, match=message) as error:
+        load_audio(file)
+    assert str(error.value).startswith(f"{file}: ")
+
+
+def test_what_is_no_file(tmp_path: Path) -> None:
+    with pytest.raises(AudioError, match=r"missing\.wav: does not exist"):
+        load_audio(tmp_path / "missing.wav")
+    with pytest.raises(AudioError, match="is not a file"):
+        load_audio(tmp_path)
+    with pytest.raises(AudioError, match="cannot be read"):
+        load_audio("a\0b.wav")
+
+
+@pytest.mark.parametrize("data", [
+    wav()[:40] + (2**31 - 2).to_bytes(4, "little") + wav()[44:],
+    wav()[:40] + b"\xff\xff\xff\xff" + wav()[44:],
+    wav(kind="FLAC")[:21] + b"\x0f\xff\xff\xff\xff" + wav(kind="FLAC")[26:],
+    wav(subtype="IMA_ADPCM").replace(b"fact\x04\0\0\0", b"fact\x04\0\0\0\xff\xff\xff\x7f", 1),
+])  # fmt: skip
+def test_a_header_that_lies_about_its_length_takes_no_memory(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "a.wav").write_bytes(data)
+    tracemalloc.start()
+    try:
+        load_audio(tmp_path / "a.wav")
+    except AudioError:
+        pass
+    finally:
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert peak < 20e6
+
+
+SEEDS = [wav(), wav(tone(0.2, 44100, 2), 44100), wav(subtype="FLOAT"), wav(subtype="IMA_ADPCM"), wav(kind="FLAC"),
+         wav(kind="AIFF")]  # fmt: skip
+WORDS = [b"\xff\xff\xff\xff", b"\xff\xff\xff\x7f", bytes(4), b"\0\0\0\x80"]
+POSITION = st.one_of(st.integers(0, 60), st.integers(0, 20000))
+MUTATION = st.one_of(
+    st.tuples(st.just("set"), POSITION, st.one_of(st.sampled_from(WORDS), st.binary(min_size=1, max_size=4))),
+    st.tuples(st.just("insert"), POSITION, st.binary(min_size=1, max_size=8)),
+    st.tuples(st.just("cut"), POSITION, st.just(b"")),
+)
+
+
+def mutate(data: bytes, mutations: list[tuple[str, int, bytes]]) -> bytes:
+    changed = bytearray(data)
+    for what, position, new in mutations:
+        start = position % max(1, len(changed))
+        end = {"set": start + len(new), "insert": start, "cut": len(changed)}[what]
+        changed[start:end] = new
+    return bytes(changed)
+
+
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(seed=st.sampled_from(SEEDS), mutations=st.lists(MUTATION, max_size=6))
+def test_damaged_recordings_give_an_error_or_finite_samples(tmp_path: Path, seed: bytes, mutations: list) -> None:
+    data = mutate(seed, mutations)
+    (tmp_path / "a.wav").write_bytes(data)
+    tracemalloc.start()
+    try:
+        wave = load_audio(tmp_path / "a.wav")
+    except AudioError:
+        pass
+    else:
+        assert wave.dtype == np.float32 and wave.ndim == 1 and len(wave) > 0 and np.isfinite(wave).all()
+    finally:
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert peak < 100e6

@@ -1,0 +1,436 @@
+"""The features of a corpus, kept: the same numbers, extracted once, and never from a file that is half or wrong."""
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+import wave
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+import cache
+import features
+import path
+from cli import UserError
+from corpora import Utterance
+from features import AudioError, Store, content_digests, extract, load, load_audio, segment, vtlp
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(path, "CACHE", tmp_path / "cache")
+    return tmp_path / "cache"
+
+
+def utterance(file: Path) -> Utterance:
+    return Utterance(file.stem, str(file), "F01", "1", "d", "impro", "neu")
+
+
+def corpus(folder: Path, count: int = 6, seconds: float = 3) -> list[Utterance]:
+    """Utterances of noise, the third of them too short for a segment of 1.8 s."""
+    folder.mkdir(exist_ok=True)
+    rng, utterances = np.random.default_rng(count), []
+    for i in range(count):
+        n = 20000 if i == 2 else int(16000 * (seconds + 0.3 * (i % 4)))
+        soundfile.write(folder / f"u{i:03d}.wav", 0.1 * rng.standard_normal(n), 16000)
+        utterances.append(utterance(folder / f"u{i:03d}.wav"))
+    return utterances
+
+
+@pytest.fixture
+def utterances(tmp_path: Path) -> list[Utterance]:
+    return corpus(tmp_path / "waves")
+
+
+def by_hand(utterances: list[Utterance], name: str = "mfcc", n: int = 26, warp: Any = None, **cut: Any) -> list[np.ndarray]:
+    waves = [load_audio(u.path) for u in utterances]
+    if warp is not None:
+        waves = [vtlp(w, f) for w, f in zip(waves, warp, strict=True)]
+    return [extract(name, segment(w, **cut), n).numpy() for w in waves]
+
+
+def assert_holds(store: Store, expected: list[np.ndarray]) -> None:
+    assert store.counts.tolist() == [len(x) for x in expected]
+    assert store.starts.tolist() == np.cumsum([0, *store.counts[:-1]]).tolist()
+    assert store.x.dtype == np.float32 and isinstance(store.x, np.memmap) and not store.x.flags.writeable
+    # batches are cut differently here, and a matrix product adds in another order for another size
+    assert np.allclose(store.x, np.concatenate(expected), rtol=1e-4, atol=1e-3)
+
+
+def forbid(*what: tuple[Any, str]) -> pytest.MonkeyPatch:
+    patch = pytest.MonkeyPatch()
+    for module, name in what:
+        patch.setattr(module, name, lambda *a, name=name, **k: pytest.fail(f"{name} was called"))
+    return patch
+
+
+# ------------------------------------------------------------------------------------------------- the numbers
+
+
+@pytest.mark.parametrize("name", ["mfcc", "spectrogram", "logfbank"])
+def test_store_holds_what_extract_gives(utterances: list[Utterance], name: str) -> None:
+    store = load(utterances, name, 1.8, 1.6)
+    assert store.counts[2] == 0 and store.bad == []
+    assert_holds(store, by_hand(utterances, name))
+
+
+def test_padding_coefficients_and_warp(utterances: list[Utterance]) -> None:
+    assert_holds(load(utterances, "mfcc", 1.8, 1, padding=True), by_hand(utterances, overlap=1, padding=True))
+    assert_holds(load(utterances, "mfcc", 2, 1, 13), by_hand(utterances, n=13, length=2, overlap=1))
+    factors = [0.8, 0.9, 1, 1.1, 1.2, 1.05]
+    warped = load(utterances, "mfcc", 1.8, 1.6, warp=factors)
+    assert_holds(warped, by_hand(utterances, warp=factors))
+    assert not np.allclose(warped.x, load(utterances, "mfcc", 1.8, 1.6).x, atol=1)
+
+
+def test_more_segments_than_a_batch(tmp_path: Path) -> None:
+    utterances = corpus(tmp_path / "waves", 3, seconds=12)
+    store = load(utterances, "fbank", 0.5, 0.4)
+    assert len(store.x) > 100
+    assert_holds(store, by_hand(utterances, "fbank", length=0.5, overlap=0.4))
+
+
+def test_nothing_long_enough(utterances: list[Utterance]) -> None:
+    for few in (utterances[2:3], []):
+        store = load(few, "mfcc", 1.8, 1.6)
+        assert store.x.shape == (0, 26, 57) and store.counts.tolist() == store.starts.tolist() == [0] * len(few)
+        assert load(few, "mfcc", 1.8, 1.6).x.shape == (0, 26, 57)
+
+
+def test_settings_are_checked_before_anything_is_read(utterances: list[Utterance]) -> None:
+    with forbid((features, "content_digests")).context():
+        for bad, message in ((("mffc", 1.8, 1.6), "choose one of"), (("mfcc", 1.8, 1.8), "overlap"), (("mfcc", 1.8, 1, 0), "n_mfcc")):
+            with pytest.raises(UserError, match=message):
+                load(utterances, *bad)
+
+
+# --------------------------------------------------------------------------------------- extracted once, read once
+
+
+def test_the_second_time_nothing_is_read_or_computed(utterances: list[Utterance]) -> None:
+    first = load(utterances, "mfcc", 1.8, 1.6)
+    with forbid((features, "extract"), (features, "read_file"), (cache, "digest_file"), (cache, "lock")).context():
+        second = load(utterances, "mfcc", 1.8, 1.6)
+        with forbid((cache, "write_json")).context():
+            load(utterances, "mfcc", 1.8, 1.6)
+    assert first.key == second.key and np.array_equal(first.x, second.x)
+    assert np.array_equal(first.counts, second.counts) and np.array_equal(first.starts, second.starts)
+
+
+def test_whatever_shapes_the_numbers_shapes_the_key(utterances: list[Utterance], monkeypatch: pytest.MonkeyPatch) -> None:
+    def key(utterances: list[Utterance] = utterances, feature: str = "mfcc", length: float = 1.8, overlap: float = 1.6, **more: Any) -> str:
+        return load(utterances, feature, length, overlap, **more).key
+
+    renamed = [*utterances[:-1], Utterance("other", utterances[-1].path, "", "", "", "", "")]
+    keys = [key(), key(feature="fbank"), key(length=2), key(overlap=1), key(n_mfcc=20), key(padding=True), key(warp=[1] * 6),
+            key(utterances[::-1]), key(utterances[:-1]), key(renamed)]  # fmt: skip
+    monkeypatch.setattr(features, "FEATURE_VERSION", features.FEATURE_VERSION + 1)
+    keys.append(key())
+    assert len(set(keys)) == len(keys)
+
+
+def test_what_does_not_shape_the_numbers_does_not_shape_the_key(utterances: list[Utterance]) -> None:
+    first = load(utterances, "fbank", 2, 1, n_mfcc=13)
+    with forbid((features, "extract")).context():
+        load(utterances, "fbank", 2.0, 1.0, n_mfcc=26, skip_bad=True, progress=False)
+        others = [Utterance(u.name, u.path, "M09", "5", "", "", "ang") for u in utterances]
+        assert load(others, "fbank", 2, 1).key == first.key
+
+
+def test_a_wave_replaced_in_place_is_noticed(utterances: list[Utterance]) -> None:
+    before = load(utterances, "mfcc", 1.8, 1.6)
+    file = Path(utterances[0].path)
+    times, data = file.stat(), file.read_bytes()
+    with open(file, "rb+") as f:
+        f.seek(len(data) // 2)
+        f.write(data[100:5100])
+    os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert (file.stat().st_mtime_ns, file.stat().st_size, file.stat().st_ino) == (times.st_mtime_ns, times.st_size, times.st_ino)
+    after = load(utterances, "mfcc", 1.8, 1.6)
+    assert after.key != before.key
+    assert_holds(after, by_hand(utterances))
+
+
+def test_content_digests(tmp_path: Path, own_cache: Path) -> None:
+    names = [tmp_path / name for name in ("a", "b", "c", "gone", "folder")]
+    names[0].write_text("one")
+    names[1].write_text("two")
+    names[2].write_text("one")
+    names[4].mkdir()
+    a, b, c, gone, folder = content_digests(names)
+    assert a == c != b and gone == folder == "" and a == cache.digest_file(names[0])
+    with forbid((cache, "digest_file")).context():
+        assert content_digests(reversed(names)) == ["", "", a, b, a]
+    (own_cache / "digests.json").write_text((own_cache / "digests.json").read_text().replace(b, a))  # a wrong store
+    assert content_digests(names[:2]) == [a, b]
+
+
+def test_writes_within_a_tick_of_the_clock_are_told_apart(tmp_path: Path) -> None:
+    """The kernel stamps files with the time of its last tick: the same for two writes within it."""
+    file = tmp_path / "a"
+    for i in range(20):
+        file.write_text(f"contents {i:02d}")
+        assert content_digests([file]) == [cache.digest_file(file)]
+
+
+def test_a_wave_that_changes_before_it_is_decoded(utterances: list[Utterance], own_cache: Path) -> None:
+    file = Path(utterances[1].path)
+    read = features.read_file
+
+    def late(name: str) -> bytes:
+        soundfile.write(file, np.zeros(40000), 16000)
+        return read(name)
+
+    for change in (late, lambda name: file.unlink(missing_ok=True) or read(name)):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(features, "read_file", change)
+            with pytest.raises(UserError, match="changed while it was read"):
+                load(utterances, "mfcc", 1.8, 1.6, skip_bad=True)
+        assert not list((own_cache / "features").glob("*"))
+
+
+# --------------------------------------------------------------------------------------------- broken recordings
+
+
+def break_some(utterances: list[Utterance], count: int = 3) -> None:
+    for i, u in enumerate(utterances[:count]):
+        if i % 3 == 0:
+            Path(u.path).unlink()
+        else:
+            Path(u.path).write_bytes(b"" if i % 3 == 1 else Path(u.path).read_bytes()[:9000])
+
+
+def test_broken_waves_are_listed_together(utterances: list[Utterance], own_cache: Path) -> None:
+    break_some(utterances)
+    for _ in range(2):
+        with pytest.raises(AudioError) as error:
+            load(utterances, "mfcc", 1.8, 1.6)
+        text = str(error.value)
+        assert text.startswith("3 recordings cannot be used") and "--skip_bad" in text
+        for u, reason in zip(utterances, ("does not exist", "is empty", "is truncated"), strict=False):
+            assert f"{u.path}: {reason}" in text
+    assert not list((own_cache / "features").glob("[!.]*"))
+
+
+def test_many_broken_waves(tmp_path: Path) -> None:
+    utterances = corpus(tmp_path / "waves", 30, seconds=0.1)
+    break_some(utterances, 26)
+    with pytest.raises(AudioError, match="26 recordings") as error:
+        load(utterances, "mfcc", 1.8, 1.6)
+    assert len(str(error.value).splitlines()) == 22 and str(error.value).endswith("and 6 more")
+
+
+def test_skip_bad_leaves_broken_waves_out(utterances: list[Utterance]) -> None:
+    break_some(utterances)
+    store = load(utterances, "mfcc", 1.8, 1.6, skip_bad=True)
+    assert [name for name, _ in store.bad] == ["u000", "u001", "u002"] and "is empty" in store.bad[1][1]
+    assert store.counts[:3].tolist() == [0, 0, 0]
+    assert_holds(store, [np.empty((0, 26, 57), np.float32)] * 3 + by_hand(utterances[3:]))
+    with forbid((features, "extract")).context():
+        assert load(utterances, "mfcc", 1.8, 1.6, skip_bad=True).bad == store.bad
+        with pytest.raises(AudioError, match="3 recordings"):
+            load(utterances, "mfcc", 1.8, 1.6)
+
+
+def test_a_repaired_wave_is_used(utterances: list[Utterance]) -> None:
+    data = Path(utterances[0].path).read_bytes()
+    break_some(utterances, 1)
+    assert load(utterances, "mfcc", 1.8, 1.6, skip_bad=True).counts[0] == 0
+    Path(utterances[0].path).write_bytes(data)
+    assert_holds(load(utterances, "mfcc", 1.8, 1.6), by_hand(utterances))
+
+
+# ----------------------------------------------------------------------------------------------- damaged caches
+
+
+def flip(file: Path, where: float) -> None:
+    data = bytearray(file.read_bytes())
+    data[int(where * (len(data) - 1))] ^= 4
+    file.write_bytes(data)
+
+
+DAMAGE: dict[str, Callable[[Path], Any]] = {
+    "truncated": lambda folder: os.truncate(folder / "x.npy", (folder / "x.npy").stat().st_size // 2),
+    "one byte short": lambda folder: os.truncate(folder / "x.npy", (folder / "x.npy").stat().st_size - 1),
+    "longer": lambda folder: (folder / "x.npy").write_bytes((folder / "x.npy").read_bytes() + b"\0"),
+    "emptied": lambda folder: (folder / "x.npy").write_bytes(b""),
+    "gone": lambda folder: (folder / "x.npy").unlink(),
+    "flipped in the header": lambda folder: flip(folder / "x.npy", 0.0001),
+    "flipped in the middle": lambda folder: flip(folder / "x.npy", 0.5),
+    "flipped at the end": lambda folder: flip(folder / "x.npy", 1),
+    "notes flipped at the start": lambda folder: flip(folder / "meta.json", 0),
+    "notes flipped": lambda folder: flip(folder / "meta.json", 0.7),
+    "notes truncated": lambda folder: os.truncate(folder / "meta.json", 40),
+    "notes of another kind": lambda folder: (folder / "meta.json").write_text("[1, 2]"),
+    "notes not text": lambda folder: (folder / "meta.json").write_bytes(b"\xff\xfe\x00"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_damage_is_found_said_and_repaired(
+    damage: str, utterances: list[Utterance], own_cache: Path, capsys: pytest.CaptureFixture
+) -> None:
+    first = load(utterances, "mfcc", 1.8, 1.6)
+    expected, folder = np.array(first.x), own_cache / "features" / first.key
+    DAMAGE[damage](folder)
+    again = load(utterances, "mfcc", 1.8, 1.6)
+    warning = capsys.readouterr().err
+    assert warning.count("warning:") == 1 and str(folder) in warning and "damaged" in warning
+    assert np.array_equal(again.x, expected) and again.counts.tolist() == first.counts.tolist()
+    load(utterances, "mfcc", 1.8, 1.6)
+    assert capsys.readouterr().err == ""
+    assert [p.name for p in folder.parent.glob("[!.]*")] == [first.key]
+
+
+def test_a_damaged_digest_store_is_made_again(utterances: list[Utterance], own_cache: Path) -> None:
+    first = load(utterances, "mfcc", 1.8, 1.6)
+    store = own_cache / "digests.json"
+    whole = store.read_bytes()
+    for damaged in (b"", b"{}", b"[]", b"\xff", whole[:100], whole.replace(b'"check": "', b'"check": "0')):
+        store.write_bytes(damaged)
+        assert load(utterances, "mfcc", 1.8, 1.6).key == first.key
+        assert json.loads(store.read_bytes()) == json.loads(whole)
+
+
+# ---------------------------------------------------------------------------------- other processes, kills, limits
+
+CHILD = """
+import sys
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+import features, path
+from corpora import Utterance
+path.CACHE = Path(sys.argv[1])
+utterances = [Utterance(f.stem, str(f), "", "", "", "", "") for f in sorted(Path(sys.argv[2]).glob("*.wav"))]
+extract = features.extract
+def told(*args):
+    print("extracting", flush=True)
+    return extract(*args)
+features.extract = told
+print("ready", flush=True)
+"""
+
+
+def child(own_cache: Path, waves: Path, script: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-c", CHILD + script, own_cache, waves], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+
+
+def test_two_processes_extract_once(tmp_path: Path, own_cache: Path) -> None:
+    corpus(tmp_path / "waves", 20)
+    script = "sys.stdin.readline() if 0 else None; print(features.load(utterances, 'mfcc', 1.8, 1.6).x.sum())"
+    children = [child(own_cache, tmp_path / "waves", script) for _ in range(3)]
+    outputs = [c.communicate(timeout=120)[0].split() for c in children]
+    assert [c.returncode for c in children] == [0, 0, 0]
+    assert sorted("extracting" in out for out in outputs) == [False, False, True]
+    assert len({out[-1] for out in outputs}) == 1
+
+
+def test_kill_leaves_nothing_that_is_taken_for_a_cache(tmp_path: Path, own_cache: Path) -> None:
+    utterances = corpus(tmp_path / "waves", 60)
+    for extra in (0, 0.05, 0.2):
+        process = child(own_cache, tmp_path / "waves", "features.load(utterances, 'spectrogram', 1.8, 1.6)")
+        assert process.stdout
+        while process.stdout.readline().strip() != "extracting":
+            pass
+        time.sleep(extra)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
+        assert not list((own_cache / "features").glob("[!.]*"))
+        assert len(list((own_cache / "features").glob("*.tmp"))) == 1
+    load(utterances[:3], "mfcc", 1.8, 1.6)  # another key: it sweeps what no living process holds
+    assert not list((own_cache / "features").glob("*.tmp"))
+    assert_holds(load(utterances, "fbank", 1.8, 1.6), by_hand(utterances, "fbank"))
+
+
+def test_what_a_living_process_writes_is_not_swept(utterances: list[Utterance], own_cache: Path) -> None:
+    living = own_cache / "features" / ".abc.1.tmp"
+    living.mkdir(parents=True)
+    with cache.lock(living.with_name(".abc.lock")):
+        load(utterances, "mfcc", 1.8, 1.6)
+        assert living.exists()
+    load(utterances, "mfcc", 1.8, 1)
+    assert not living.exists()
+
+
+def test_a_full_disk_is_named_and_nothing_half_remains(utterances: list[Utterance], own_cache: Path) -> None:
+    content_digests([u.path for u in utterances])
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+    try:
+        with pytest.raises(OSError) as error:
+            load(utterances, "spectrogram", 1.8, 1.6)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert str(own_cache / "features") in str(error.value.filename)
+    assert not [p for p in (own_cache / "features").iterdir() if p.suffix != ".lock"]
+    assert_holds(load(utterances, "spectrogram", 1.8, 1.6), by_hand(utterances, "spectrogram"))
+
+
+def test_a_folder_that_cannot_be_written_is_named(utterances: list[Utterance], own_cache: Path) -> None:
+    own_cache.write_text("not a folder")
+    with pytest.raises(OSError) as error:
+        load(utterances, "mfcc", 1.8, 1.6)
+    assert str(own_cache) in str(error.value.filename)
+
+
+def test_memory_does_not_grow_with_the_corpus(tmp_path: Path, own_cache: Path) -> None:
+    script = """
+import resource
+load = lambda some: features.load(some, 'spectrogram', 1.8, 0.9, progress=False)
+load(utterances[:20])
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+store = load(utterances)
+print(store.x.nbytes, 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before))
+"""
+    corpus(tmp_path / "waves", 80)
+    process = child(own_cache, tmp_path / "waves", script)
+    written, grown = (int(n) for n in process.communicate(timeout=120)[0].split()[-2:])
+    assert written > 35e6 and grown < 10e6
+
+
+def test_a_long_recording_is_cut_without_copies(tmp_path: Path) -> None:
+    with wave.open(str(tmp_path / "long.wav"), "wb") as f:
+        f.setnchannels(1)
+        f.setsampwidth(2)
+        f.setframerate(16000)
+        f.writeframes(np.random.default_rng(0).integers(-3000, 3000, 16000 * 60, dtype=np.int16).tobytes())
+    sizes: list[int] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(features, "extract", lambda *a: sizes.append(len(a[1])) or extract(*a))
+        store = load([utterance(tmp_path / "long.wav")], "fbank", 1.8, 1.6)
+    assert store.counts[0] == len(store.x) == 1 + (16000 * 60 - 28800) // 3199
+    assert max(sizes) == 8 * features._at_once(torch.device("cpu"))
+
+
+def test_quick_work_shows_no_progress_bar(utterances: list[Utterance], capsys: pytest.CaptureFixture) -> None:
+    load(utterances, "mfcc", 1.8, 1.6)
+    captured = capsys.readouterr()
+    assert captured.out == captured.err == ""
+
+
+def test_rows_are_a_numpy_file(tmp_path: Path) -> None:
+    for counts in ([0], [3, 0, 5], [1] * 12):
+        expected = np.random.default_rng(0).standard_normal((sum(counts), 4, 2)).astype(np.float32)
+        parts = np.split(expected, np.cumsum(counts)[:-1])
+        with open(tmp_path / "x.npy", "wb") as f:
+            rows = cache.Rows(f)
+            for part in parts:
+                rows.append(part)
+            rows.finish()
+        assert np.array_equal(np.load(tmp_path / "x.npy", allow_pickle=False), expected)
+        assert sum(size for size, _ in rows.blocks) == (tmp_path / "x.npy").stat().st_size

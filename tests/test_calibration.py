@@ -1,0 +1,103 @@
+"""Calibration: the error as the paper defines it, a temperature that does what it should, and the figure."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import calibration
+import metrics
+
+
+def drawn(temperature: float, n: int = 4000, classes: int = 4, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Logits, and labels drawn with the probabilities that the logits have at a temperature."""
+    generator = np.random.default_rng(seed)
+    logits = generator.normal(0, 3, (n, classes))
+    cumulative = metrics.softmax(logits, temperature).cumsum(1)
+    labels = (generator.random((n, 1)) > cumulative[:, :-1]).sum(1)
+    return logits, labels
+
+
+def plain_ece(probabilities: np.ndarray, labels: np.ndarray, bins: int) -> float:
+    """The paper's equation 3, word for word."""
+    confidence, predicted = probabilities.max(1), probabilities.argmax(1)
+    error = 0.0
+    for m in range(1, bins + 1):
+        inside = (confidence > (m - 1) / bins) & (confidence <= m / bins)
+        if inside.any():
+            error += inside.mean() * abs((predicted == labels)[inside].mean() - confidence[inside].mean())
+    return 100 * error
+
+
+@settings(max_examples=60, deadline=None)
+@given(n=st.integers(1, 60), classes=st.integers(2, 7), bins=st.integers(1, 20), seed=st.integers(0, 10**6))
+def test_the_error_is_the_papers(n: int, classes: int, bins: int, seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    logits, labels = generator.normal(0, 3, (n, classes)), generator.integers(0, classes, n)
+    assert metrics.ece(logits, labels, bins) == pytest.approx(
+        plain_ece(metrics.softmax(logits), labels, bins), abs=1e-9
+    )
+
+
+def test_the_error_by_hand() -> None:
+    logits = np.log([[0.9, 0.1], [0.9, 0.1], [0.6, 0.4], [0.6, 0.4]])
+    assert metrics.ece(logits, np.array([0, 1, 0, 0]), bins=10) == pytest.approx((0.4 + 0.4) / 2 * 100)
+    sure = np.array([[1000.0, 0.0], [0.0, 1000.0]])
+    assert metrics.ece(sure, np.array([0, 1])) == 0 and metrics.ece(sure, np.array([1, 0])) == 100
+    with pytest.raises(ValueError):
+        metrics.ece(np.zeros((0, 4)), np.zeros(0, int))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.floats(-1e4, 1e4), min_size=2, max_size=7), st.floats(0.05, 20))
+def test_probabilities(logits: list[float], temperature: float) -> None:
+    p = metrics.softmax(np.array(logits), temperature)
+    assert p.sum() == pytest.approx(1) and (p >= 0).all() and p[np.argmax(logits)] == p.max()
+
+
+@pytest.mark.parametrize("true", [0.4, 1.0, 2.5])
+def test_the_temperature_is_found(true: float) -> None:
+    logits, labels = drawn(true)
+    found = calibration.fit_temperature(logits, labels)
+    assert found == pytest.approx(true, rel=0.08)
+    if true != 1:
+        assert metrics.ece(logits, labels, temperature=found) < metrics.ece(logits, labels) / 2
+    assert metrics.ece(logits, labels, temperature=found) < 3
+
+
+def test_no_temperature_is_likelier() -> None:
+    logits, labels = drawn(1.7, n=100)
+    found = calibration.fit_temperature(logits, labels)
+    least = calibration.negative_log_likelihood(logits, labels, found)
+    for temperature in np.geomspace(calibration.COLDEST, calibration.HOTTEST, 300):
+        assert least <= calibration.negative_log_likelihood(logits, labels, temperature) + 1e-9
+
+
+def test_the_temperature_stays_in_bounds() -> None:
+    logits = 5 * np.eye(4)  # all right, then all wrong: the likeliest temperatures would be 0 and infinity
+    assert calibration.COLDEST <= calibration.fit_temperature(logits, np.arange(4)) < 0.3
+    assert 19 < calibration.fit_temperature(logits, np.roll(np.arange(4), 1)) <= calibration.HOTTEST
+    with pytest.raises(ValueError):
+        calibration.fit_temperature(np.zeros((0, 4)), np.zeros(0, int))
+
+
+@pytest.mark.parametrize("suffix", ["png", "pdf", "svg"])
+def test_the_figure_is_written(suffix: str, tmp_path: Path) -> None:
+    runs = [drawn(2.0, 300, seed=1), drawn(2.0, 300, seed=2)]
+    file = tmp_path / f"reliability.{suffix}"
+    figure = calibration.reliability([("GLAM", runs, [2.0, 2.0]), ("MACNN", runs[:1], None)], file, "Reliability")
+    assert file.stat().st_size > 5000
+    first, second = figure.axes
+    names = [text.get_text() for text in first.get_legend().get_texts()]
+    assert any(name.startswith("with temperature: ECE") and "±" in name for name in names)
+    assert not any("with temperature" in text.get_text() for text in second.get_legend().get_texts())
+
+
+def test_the_figures_points_are_the_bins() -> None:
+    logits, labels = drawn(1.0, 500)
+    figure = calibration.reliability([("GLAM", [(logits, labels)], None)])
+    counts, confidence, accuracy = metrics.confidence_bins(metrics.softmax(logits), labels)
+    line = next(line for line in figure.axes[0].lines if str(line.get_label()).startswith("as trained"))
+    np.testing.assert_allclose(line.get_xydata(), np.stack((confidence, accuracy), 1)[counts > 0])

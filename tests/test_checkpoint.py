@@ -1,0 +1,268 @@
+"""Checkpoints: what train.py writes is read back whole, and what is not a checkpoint is refused with a sentence."""
+
+import json
+import shutil
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from huggingface_hub import ModelCard, PyTorchModelHubMixin
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from made_checkpoints import CLASSES, make_checkpoint
+from safetensors.torch import load_file, save_file
+
+import checkpoints
+import models
+import recipes
+import train
+from cli import UserError
+from files import digest_file
+
+SMALL = {"n_mfcc": 12, "segment_length": 0.6, "train_overlap": 0.0, "test_overlap": 0.3}
+
+
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any use of a socket fails."""
+
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise AssertionError("the network was used")
+
+    for name in ("socket", "create_connection", "getaddrinfo"):
+        monkeypatch.setattr(socket, name, refuse)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small checkpoint. Read only: copy it to change it."""
+    return make_checkpoint(tmp_path_factory.mktemp("made") / "checkpoint", "MACNN", validation=True, **SMALL)
+
+
+@pytest.fixture
+def copy(made: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(made, tmp_path / "copy"))
+
+
+def change(folder: Path, **values: Any) -> None:
+    """Change fields of config.json; `weights` follows model.safetensors."""
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"weights": digest_file(folder / "model.safetensors"), **values}
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def refused(folder: Path, *words: str) -> str:
+    """The sentence with which a folder is refused; it names the folder."""
+    with pytest.raises(UserError) as caught:
+        checkpoints.load(folder)
+    text = str(caught.value)
+    assert str(folder) in text and all(word in text for word in words), text
+    return text
+
+
+def test_a_training_run_writes_everything(here: Path, no_network: None) -> None:
+    config = recipes.config_for("MACNN", split="8:1:1", epochs=2)
+    folder = train.train(config, save_model="validation", quiet=True)
+    assert folder is not None
+    assert sorted(f.name for f in (folder / "checkpoint").iterdir()) == [
+        "README.md",
+        "config.json",
+        "model.safetensors",
+    ]
+    run, saved = (json.loads((folder / part / "config.json").read_text()) for part in ("", "checkpoint"))
+    assert {k: saved[k] for k in run} == run
+    records = [json.loads(line) for line in (folder / "epochs.jsonl").read_text().splitlines()]
+    assert saved["rule"] == "validation" and saved["scores"] == records[saved["epoch"] - 1]
+    assert saved["temperature"] > 0 and f"{run['n_val']} validation utterances" in saved["temperature_note"]
+    network = models.from_pretrained(folder)
+    assert not network.training
+    fresh = models.create_model("MACNN", tuple(run["shape"]))
+    assert load_file(folder / "checkpoint" / "model.safetensors").keys() == fresh.state_dict().keys()
+    assert not list((folder / "checkpoint").glob(".*"))
+
+
+def test_a_split_without_validation_has_no_temperature(here: Path) -> None:
+    folder = train.train(recipes.config_for("MACNN", epochs=1), save_model="paper", quiet=True)
+    assert folder is not None
+    loaded = checkpoints.load(folder)
+    assert loaded.temperature is None and "no validation part" in loaded.config["temperature_note"]
+    assert "optimistic" in (folder / "checkpoint" / "README.md").read_text()
+
+
+@pytest.mark.parametrize("name", models.list_models())
+def test_every_model_comes_back(name: str, tmp_path: Path, no_network: None) -> None:
+    folder = make_checkpoint(tmp_path / "c", name, classes=["a", "b", "c", "d", "e", "f"], **SMALL)
+    loaded = checkpoints.load(folder)
+    network, stored = loaded.module, load_file(folder / "model.safetensors")
+    assert not network.training and network.state_dict().keys() == stored.keys()
+    assert all(torch.equal(value, stored[key]) for key, value in network.state_dict().items())
+    with torch.inference_mode():
+        assert network(torch.zeros(2, 1, *loaded.config["shape"])).shape == (2, 6)
+
+
+def test_neither_saving_nor_loading_draws_a_random_number(made: Path, tmp_path: Path) -> None:
+    before = torch.get_rng_state()
+    loaded = checkpoints.load(made)
+    checkpoints.save(tmp_path / "c", loaded.module, loaded.config, "last", loaded.config["scores"])
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_saving_again_replaces(made: Path, tmp_path: Path) -> None:
+    loaded = checkpoints.load(made)
+    for epoch in (1, 2):
+        with torch.no_grad():
+            loaded.module.fc.bias += 1
+        record = loaded.config["scores"] | {"epoch": epoch}
+        (tmp_path / "c" / ".new").mkdir(parents=True, exist_ok=True)  # what a killed process leaves
+        checkpoints.save(tmp_path / "c", loaded.module, loaded.config, "last", record)
+    again = checkpoints.load(tmp_path / "c")
+    assert again.config["epoch"] == 2 and torch.equal(again.module.fc.bias, loaded.module.fc.bias)
+    assert len(list((tmp_path / "c").iterdir())) == 3
+
+
+def test_the_hubs_own_call_reads_it(made: Path, tmp_path: Path, no_network: None) -> None:
+    loaded = checkpoints.Checkpoint.from_pretrained(made)
+    assert isinstance(loaded, PyTorchModelHubMixin) and loaded.classes == CLASSES
+    loaded.save_pretrained(tmp_path / "again")
+    assert digest_file(tmp_path / "again" / "model.safetensors") == loaded.config["weights"]
+    assert checkpoints.load(tmp_path / "again").config == loaded.config
+
+
+def test_the_model_card(tmp_path: Path) -> None:
+    folder = make_checkpoint(tmp_path / "c", rule="paper", alpha=0.3)
+    card = ModelCard.load(folder / "README.md")
+    assert card.data.license == "mit" and card.data.pipeline_tag == "audio-classification"
+    assert {"synthetic", "rule-paper", "glam"} <= set(card.data.tags)
+    for words in ("SYNTHETIC", "optimistic", "alpha = 0.3", "predict.py", "none needed", "no validation part"):
+        assert words in card.text, words
+    real = ModelCard.load(make_checkpoint(tmp_path / "r", synthetic=False) / "README.md")
+    assert real.data.license == "other" and "SYNTHETIC" not in real.text and "optimistic" not in real.text
+
+
+def test_a_hub_name_needs_online(no_network: None) -> None:
+    with pytest.raises(UserError, match="no such folder"):
+        checkpoints.load("somebody/something")
+
+
+def test_online_downloads_two_files(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def download(repo_id: str, filename: str, **_: Any) -> str:
+        asked.append((repo_id, filename))
+        return str(made / filename)
+
+    monkeypatch.setattr("huggingface_hub.hub_mixin.hf_hub_download", download)
+    monkeypatch.setattr(checkpoints, "hf_hub_download", download)
+    assert checkpoints.load("somebody/something", online=True).classes == CLASSES
+    assert asked == [("somebody/something", "config.json"), ("somebody/something", "model.safetensors")]
+
+
+def test_online_failures_are_sentences(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    def unreachable(*_: Any, **__: Any) -> None:
+        raise LocalEntryNotFoundError("no connection")
+
+    monkeypatch.setattr("huggingface_hub.hub_mixin.hf_hub_download", unreachable)
+    for name in ("somebody/something", "../../no such/folder", str(tmp_path / "missing")):
+        with pytest.raises(UserError, match="Hugging Face"):
+            checkpoints.load(name, online=True)
+
+
+def test_pickles_are_refused(copy: Path) -> None:
+    (copy / "model.safetensors").rename(copy / "pytorch_model.bin")
+    refused(copy, "pickled")
+
+
+def test_folders_that_are_no_checkpoint(tmp_path: Path, copy: Path) -> None:
+    refused(tmp_path / "missing", "no such folder")
+    refused(tmp_path, "is not a checkpoint")
+    (copy / "config.json").write_bytes(b" " * (2**24 + 1))
+    refused(copy, "16 MiB")
+
+
+def test_weights_that_are_not_its_own(copy: Path, tmp_path: Path) -> None:
+    other = make_checkpoint(tmp_path / "other", "APCNN", **SMALL)
+    shutil.copy(other / "model.safetensors", copy)
+    refused(copy, "model.safetensors", "damaged")
+    change(copy)
+    refused(copy, "does not hold the weights of a MACNN")
+
+
+def test_weights_that_are_not_numbers(copy: Path) -> None:
+    weights = load_file(copy / "model.safetensors")
+    weights["fc.bias"][0] = torch.nan
+    save_file(weights, copy / "model.safetensors")
+    change(copy)
+    refused(copy, "not finite")
+
+
+def test_a_shape_that_would_fill_the_memory(copy: Path) -> None:
+    change(copy, classes=[f"c{i}" for i in range(1000)])
+    refused(copy, "does not hold the weights")
+    change(copy, classes=CLASSES, shape=[100_000, 100_000])
+    refused(copy, "'shape'")
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=True) | st.text(max_size=8),
+    lambda inside: st.lists(inside, max_size=4) | st.dictionaries(st.text(max_size=6), inside, max_size=4),
+    max_leaves=5,
+)
+KEYS = st.sampled_from(
+    [
+        *checkpoints.FIELDS,
+        *(f"settings.{name}" for name in checkpoints.SETTINGS),
+        "module",
+        "config",
+        "self",
+        "model_id",
+    ]
+)
+FUZZ = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+def load_or_refuse(folder: Path) -> None:
+    try:
+        checkpoints.load(folder)
+    except UserError as error:
+        assert str(folder) in str(error)
+
+
+@FUZZ
+@given(key=KEYS, value=JSON)
+def test_any_value_anywhere_in_config(key: str, value: Any, made: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(made, tmp_path / "c", dirs_exist_ok=True))
+    config = json.loads((made / "config.json").read_text())
+    where, _, name = key.rpartition(".")
+    (config[where] if where else config)[name] = value
+    (folder / "config.json").write_text(json.dumps(config))
+    load_or_refuse(folder)
+
+
+@FUZZ
+@given(contents=st.binary(max_size=300) | JSON.map(lambda value: json.dumps(value).encode()))
+def test_any_bytes_as_config(contents: bytes, made: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(made, tmp_path / "c", dirs_exist_ok=True))
+    (folder / "config.json").write_bytes(contents)
+    with pytest.raises(UserError, match=r"config\.json"):
+        checkpoints.load(folder)
+
+
+@FUZZ
+@given(data=st.data())
+def test_any_bytes_as_weights(data: st.DataObject, made: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(made, tmp_path / "c", dirs_exist_ok=True))
+    whole = bytearray((made / "model.safetensors").read_bytes())
+    if data.draw(st.booleans(), "cut"):
+        whole = whole[: data.draw(st.integers(0, len(whole)), "length")]
+    for _ in range(data.draw(st.integers(0, 4), "flips")):
+        if whole:
+            whole[data.draw(st.integers(0, min(len(whole), 3000) - 1), "where")] ^= data.draw(
+                st.integers(1, 255), "bits"
+            )
+    (folder / "model.safetensors").write_bytes(whole)
+    change(folder)
+    load_or_refuse(folder)

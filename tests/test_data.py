@@ -1,0 +1,365 @@
+"""Splits that do not leak, whichever is added to the registry, and the tensors a run trains on."""
+
+import shutil
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import data
+import features
+import path
+import recipes
+import train
+from cli import UserError
+from corpora import Utterance
+from data import Foreign
+
+SEED = 987654
+
+
+def made_up(sessions: int = 5, dialogs: int = 4, turns: int = 3, foreign: int = 0) -> list[Utterance]:
+    """Utterances as IEMOCAP names them, in order; the last ones of another corpus."""
+    found = []
+    for s in range(1, sessions + 1):
+        for g in "FM":
+            for d in range(1, dialogs + 1):
+                for part in ("a", "b"):
+                    dialog = f"Ses{s:02d}{g}_impro{d:02d}{part}"
+                    found += [Utterance(f"{dialog}_{g}{t:03d}", f"/x/{dialog}_{g}{t:03d}.wav", f"{s:02d}{g}", str(s),
+                                        dialog, "impro", "neu") for t in range(turns)]  # fmt: skip
+    return found + [Foreign(f"f{i}", f"/y/f{i}.wav", f"who{i % 3}", "", "", "", "neu") for i in range(foreign)]
+
+
+def of_split(name: str, whole: list[Utterance]) -> list[Utterance]:
+    """A list that the split can divide: `cross` needs a second corpus, others must not have one."""
+    return whole + made_up(0, foreign=9) if name == "cross" else whole
+
+
+def divide(name: str, whole: list[Utterance], seed: int = SEED) -> list[data.Parts]:
+    """All folds."""
+    split = data.SPLITS[name]
+    folds = range(split.folds(whole)) if split.folds else [None]
+    return [split(whole, seed, fold) for fold in folds]
+
+
+def values(whole: list[Utterance], rows, what: str) -> set[str]:
+    return {data.scenario(whole[i]) if what == "dialog" else getattr(whole[i], what) for i in rows}
+
+
+APART = {"session": "session", "speaker": "speaker", "dialog": "dialog", "cross": "speaker"}  # what no two parts share
+
+
+def check_no_leak(name: str, whole: list[Utterance], seed: int = SEED) -> None:
+    rounds = divide(name, whole, seed)
+    for parts in rounds:
+        lists = [rows for rows in (parts.train, parts.val, parts.test) if rows is not None]
+        assert (parts.val is not None) == data.SPLITS[name].has_validation
+        everything = np.concatenate(lists)
+        assert all(len(rows) for rows in lists) and len(set(everything)) == len(everything)
+        assert set(everything) == set(range(len(whole)))
+        for rows in lists[1:]:
+            assert (np.diff(rows) > 0).all()
+        if name in APART:
+            sides = [values(whole, rows, APART[name]) for rows in lists]
+            assert sum(map(len, sides)) == len(set.union(*sides))
+    if data.SPLITS[name].folds:
+        tested = np.concatenate([parts.test for parts in rounds])
+        assert sorted(tested) == list(range(len(whole)))
+
+
+# ----------------------------------------------------------------------------------------------- the splits
+
+
+@pytest.mark.parametrize("name", data.SPLITS)
+def test_no_utterance_speaker_or_scene_is_on_two_sides(name):
+    check_no_leak(name, of_split(name, made_up()))
+
+
+@pytest.mark.parametrize("name", data.SPLITS)
+@pytest.mark.parametrize("dataset", ["impro", "script", "all"])
+@pytest.mark.parametrize("release", ["small_release", "emodb_iemocap"])
+def test_no_leak_in_a_release(name, dataset, release, here, monkeypatch, request):
+    monkeypatch.setattr(path, "IEMOCAP", request.getfixturevalue(release))
+    check_no_leak(name, of_split(name, list(data.corpus(dataset).utterances)), seed=1)
+
+
+@st.composite
+def corpora(draw):
+    """Utterances in any order, of speakers in sessions of two (or in none), with any dialogs."""
+    speakers = draw(st.integers(3, 8))
+    in_sessions = draw(st.booleans()) and speakers >= 6
+    rows = draw(st.lists(st.tuples(st.integers(0, speakers - 1), st.integers(0, 9)), min_size=12, max_size=80))
+    rows += [(s, s) for s in range(speakers)]
+    return [Utterance(f"u{i}", f"/x/u{i}.wav", f"s{s}", str(s // 2) if in_sessions else "", f"d{d}", "", "e")
+            for i, (s, d) in enumerate(rows)]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", data.SPLITS)
+@given(whole=corpora(), seed=st.integers(0, 2**32 - 1))
+@settings(deadline=None, max_examples=60)
+def test_no_leak_in_any_corpus(name, whole, seed):
+    if name == "session" and whole[0].session == "":
+        with pytest.raises(UserError, match="have no session"):
+            divide(name, whole, seed)
+    else:
+        check_no_leak(name, of_split(name, whole), seed)
+
+
+def test_speaker_is_validated_on_the_sessions_other_speaker():
+    whole = made_up()
+    for parts in divide("speaker", whole):
+        (test,), (val,) = values(whole, parts.test, "speaker"), values(whole, parts.val, "speaker")
+        assert test[:2] == val[:2] and test != val
+
+
+def test_speaker_without_sessions_is_validated_on_the_next_speaker():
+    whole = [replace(u, session="") for u in made_up()]
+    speakers = sorted({u.speaker for u in whole})
+    rounds = [(values(whole, p.test, "speaker"), values(whole, p.val, "speaker")) for p in divide("speaker", whole)]
+    assert rounds == [({a}, {b}) for a, b in zip(speakers, speakers[1:] + speakers[:1], strict=True)]
+
+
+def test_one_scene_of_two_parts_is_one_scenario():
+    for dialog, scenario in (("Ses03M_impro05a", "impro05"), ("Ses03F_impro05b", "impro05"), ("b10", "b10"),
+                             ("Ses05M_script01_1b", "script01_1"), ("Ses01F_script03_2", "script03_2")):  # fmt: skip
+        assert data.scenario(Utterance("", "", "", "", dialog, "", "")) == scenario
+
+
+def test_shares_of_the_parts():
+    whole = made_up()  # 240
+    assert [len(rows) for rows in (divide("8:2", whole)[0].train, divide("8:2", whole)[0].test)] == [192, 48]
+    parts = divide("8:1:1", whole)[0]
+    assert [len(rows) for rows in (parts.train, parts.val, parts.test)] == [192, 24, 24]
+
+
+@given(n=st.integers(10, 400), seed=st.integers(0, 2**32 - 1))
+@settings(deadline=None, max_examples=100)
+def test_8_1_1_trains_on_the_same_in_the_same_order_as_8_2_and_halves_its_test(n, seed):
+    whole = made_up(0, foreign=n)
+    (two,), (three,) = divide("8:2", whole, seed), divide("8:1:1", whole, seed)
+    assert two.train.tolist() == three.train.tolist()
+    assert sorted([*three.val, *three.test]) == two.test.tolist()
+    val, test = data.halve(len(two.test), seed)
+    assert (two.test[val].tolist(), two.test[test].tolist()) == (three.val.tolist(), three.test.tolist())
+    expected = np.random.RandomState(seed).choice(range(n), int(n * 0.8), replace=False)  # as published
+    assert two.train.tolist() == expected.tolist()
+
+
+def test_8_2_is_the_published_split(golden, emodb_iemocap, shared_cache, monkeypatch):
+    monkeypatch.setattr(path, "IEMOCAP", emodb_iemocap)
+    monkeypatch.setattr(path, "CACHE", shared_cache)
+    data.forget()
+    expected = golden["split"]
+    d = data.load(recipes.config_for("GLAM", dataset=expected["dataset"], seed=expected["seed"]))
+    whole = d.corpus.utterances
+    assert len(whole) == expected["n"]
+    parts = data.SPLITS["8:2"](whole, expected["seed"])
+    assert [whole[i].name for i in parts.train] == expected["train"]
+    assert [whole[i].name for i in parts.test] == expected["test"]
+
+
+DIGESTS = {
+    "8:2": "ff47d5e75385bc7af79f921c0e823c2e",
+    "8:1:1": "c9510f07f1d58a42aba37e0200eca497",
+    "session": "0f38f41d1c8fa14475c2a77cca634509",
+    "speaker": "25808b451ca120abf8c0ace44430f7b3",
+    "dialog": "e0aa0fa7946e11c97022f88c327b48a1",
+    "cross": "b08f4a0390c6f77947f56623a99c4fc6",
+}
+
+
+@pytest.mark.parametrize("name", data.SPLITS)
+def test_digests_are_those_of_the_first_version(name):
+    """A seed means the same utterances for ever: published runs could not be compared with otherwise."""
+    whole = of_split(name, made_up())
+    assert data.split_record(whole, divide(name, whole)[0])["digest"] == DIGESTS[name]
+    assert data.split_record(whole, divide(name, whole)[-1]) == data.split_record(whole, divide(name, whole)[-1])
+
+
+@pytest.mark.parametrize("name", ["8:2", "8:1:1", "dialog", "cross"])
+def test_seeds_give_different_splits(name):
+    whole = of_split(name, made_up())
+    assert len({data.split_record(whole, divide(name, whole, seed)[0])["digest"] for seed in range(5)}) > 2
+
+
+@pytest.mark.parametrize(
+    ("name", "whole", "fault"),
+    [
+        ("8:2", made_up()[:1], "8:2: 1 utterances are too few; the training part is empty"),
+        ("8:1:1", made_up()[:4], "too few; the validation part is empty"),
+        ("session", made_up(2), "needs at least 3 sessions; this corpus has 1, 2 alone"),
+        ("speaker", made_up(1), "needs at least 3 speakers; this corpus has 01F, 01M alone"),
+        ("speaker", [replace(made_up()[0], speaker=""), *made_up()[1:]], "of 240 utterances 1 have no speaker"),
+        ("dialog", made_up(dialogs=1), "needs at least 3 scenarios; this corpus has impro01 alone"),
+        ("dialog", [replace(u, dialog="") for u in made_up()], "have no dialog"),
+        ("cross", made_up(), "name it with --test"),
+        ("cross", made_up()[:1] + made_up(0, foreign=3), "the training part is empty"),
+    ],
+)
+def test_too_small_a_corpus_is_told_in_words(name, whole, fault):
+    with pytest.raises(UserError, match=fault):
+        divide(name, whole)
+
+
+def test_folds_and_names_that_are_not_there_are_told_in_words():
+    with pytest.raises(UserError, match="the split 8:2 has no folds"):
+        data.SPLITS["8:2"](made_up(), 1, 0)
+    for fold in (None, 5, -1):
+        with pytest.raises(UserError, match="the split session has the folds 0 to 4"):
+            data.SPLITS["session"](made_up(), 1, fold)
+    with pytest.raises(UserError, match="--split 9:1: choose one of 8:2, 8:1:1, session, speaker, dialog, cross"):
+        data.split_by_name("9:1")
+
+
+def test_cross_validates_on_speakers_that_are_not_trained_on():
+    whole = made_up(sessions=15, dialogs=1) + made_up(0, foreign=30)  # 30 speakers
+    (parts,) = divide("cross", whole)
+    assert len(values(whole, parts.val, "speaker")) == 3
+    assert {whole[i].name for i in parts.test} == {f"f{i}" for i in range(30)}
+
+
+@pytest.mark.parametrize("speaker", ["", "the only one"])
+def test_cross_without_speakers_validates_on_a_tenth_of_the_utterances(speaker):
+    whole = [replace(u, speaker=speaker) for u in made_up()] + made_up(0, foreign=30)
+    (parts,) = divide("cross", whole)
+    assert (len(parts.train), len(parts.val), len(parts.test)) == (216, 24, 30)
+
+
+# ------------------------------------------------------------------------------------------------- tensors
+
+
+def write(file: Path, seconds: float, seed: int = 0) -> None:
+    soundfile.write(file, np.random.default_rng(seed).normal(0, 0.1, int(16000 * seconds)), 16000)
+
+
+@pytest.fixture
+def five(tmp_path, monkeypatch):
+    """A CSV of five recordings of 0.5 to 2.5 s, of two classes; and a configuration of segments of 1 s."""
+    rows = []
+    for i in range(1, 6):
+        write(tmp_path / f"{i}.wav", i / 2, i)
+        rows.append(f"{i}.wav,{'ab'[i % 2]},s{i}")
+    (tmp_path / "five.csv").write_text("\n".join(["path,emotion,speaker", *rows]))
+    monkeypatch.setattr(path, "CACHE", tmp_path / "cache")
+    data.forget()
+    return recipes.config_for("CNN_GAP", dataset=str(tmp_path / "five.csv"), segment_length=1.0, train_overlap=0.5,
+                              test_overlap=0.75)  # fmt: skip
+
+
+def test_load_gives_segments_at_both_overlaps_and_leaves_short_ones_out(five):
+    d = data.load(five)
+    assert [u.name for u in d.corpus.utterances] == ["2.wav", "3.wav", "4.wav", "5.wav"]
+    assert (d.dropped, d.bad) == (("1.wav",), ())
+    assert d.corpus.labels.tolist() == [0, 1, 0, 1]
+    assert d.train.counts.tolist() == [1, 2, 3, 4] and d.test.counts.tolist() == [1, 3, 5, 7]
+    assert d.shape == d.test.x.shape[1:] == (26, 32)
+    rows, owner = d.test.rows(np.array([2, 0]))
+    assert owner.tolist() == [0, 0, 0, 0, 0, 1]
+    wave = features.load_audio(d.corpus.utterances[2].path)
+    expected = features.extract("mfcc", features.segment(wave, 1, 0.75))
+    np.testing.assert_allclose(d.test.x[rows[:5]], expected, atol=1e-4)
+
+
+def test_padding_keeps_short_ones(five):
+    d = data.load(replace(five, padding=True))
+    assert d.dropped == () and d.train.counts.tolist() == [1, 1, 2, 3, 4]
+
+
+def test_broken_recordings_stop_a_run_or_are_counted(five):
+    Path(five.dataset).with_name("4.wav").write_bytes(b"no audio")
+    data.forget()
+    with pytest.raises(UserError, match=r"1 recording cannot be used; --skip_bad leaves such out:\n.*4\.wav"):
+        data.load(five)
+    d = data.load(five, skip_bad=True)
+    assert [name for name, _ in d.bad] == ["4.wav"] and d.dropped == ("1.wav",)
+    assert [u.name for u in d.corpus.utterances] == ["2.wav", "3.wav", "5.wav"]
+
+
+def test_a_class_without_a_usable_utterance_is_told_in_words(five):
+    with pytest.raises(UserError, match=r"no usable utterance of the class a .at least 2\.2 s long; --padding"):
+        data.load(replace(five, segment_length=2.2, test_overlap=0.0))
+
+
+def test_an_overlap_that_is_not_shorter_than_the_segment_is_halved_and_said_so(five, capsys):
+    d = data.load(replace(five, test_overlap=1.6))
+    assert "warning: --test_overlap 1.6 is not shorter than the segment: 0.5 s is used" in capsys.readouterr().err
+    assert d.test is d.train  # 0.5 s is the training overlap
+
+
+def test_load_is_made_anew_after_forget_alone(five):
+    first = data.load(five)
+    assert data.load(five) is first
+    write(Path(five.dataset).with_name("5.wav"), 1)
+    assert data.load(five) is first
+    data.forget()
+    assert data.load(five).digest != first.digest
+
+
+def test_unknown_names_list_the_choices(five):
+    with pytest.raises(UserError, match="--dataset nowhere: choose one of impro, script, all, demo, cremad, emodb"):
+        data.corpus("nowhere")
+
+
+# --------------------------------------------------------------------------------------------- augmentation
+
+
+def test_upsampling_fills_every_class_up_from_the_training_utterances():
+    labels = np.repeat([0, 1, 2], [10, 3, 60])
+    chosen = np.array([0, 5, 10, 11, 12, 20, 30, 40, 50, 60, 70])
+    more = data.upsample(chosen, labels, 1)
+    assert more[: len(chosen)].tolist() == chosen.tolist()  # then copies
+    assert Counter(labels[more]) == {0: 6, 1: 6, 2: 6} and set(more) == set(chosen)
+    assert more.tolist() == data.upsample(chosen, labels, 1).tolist() != data.upsample(chosen, labels, 2).tolist()
+
+
+def test_loss_weights_are_one_less_a_classes_share():
+    labels = torch.tensor([0, 0, 0, 1])
+    part = train.Part(torch.zeros(4, 1, 1), torch.arange(4), np.arange(4), labels, np.arange(4))
+    assert train.loss_weights(part, 3).tolist() == [0.25, 0.75, 1.0]
+
+
+def test_vtlp_adds_one_copy_of_each_training_utterance(five, monkeypatch):
+    d, chosen = data.load(five), np.array([3, 1])
+    heard = []
+    monkeypatch.setattr(features, "load_audio", lambda file, load=features.load_audio: heard.append(file) or load(file))
+    x, labels = data.warped(d, chosen, five)
+    assert [Path(file).name for file in heard] == ["5.wav", "3.wav"]  # and never a test utterance
+    assert len(x) == len(labels) == 4 + 2 and labels.tolist() == [1] * 6
+    originals = d.train.x[d.train.rows(chosen)[0]]
+    assert x.shape == originals.shape and np.isfinite(x).all() and (np.abs(x - originals).mean((1, 2)) > 0.1).all()
+
+
+def test_vtlp_is_decided_by_the_seed_and_the_utterances_name(five):
+    d = data.load(five)
+    one, again, other = (data.warped(d, np.array([3, 1]), replace(five, seed=s))[0] for s in (1, 1, 2))
+    np.testing.assert_array_equal(one, again)
+    assert np.abs(one - other).max() > 0.1
+    swapped = data.warped(d, np.array([1, 3]), replace(five, seed=1))[0]
+    np.testing.assert_allclose(swapped, np.concatenate([one[4:], one[:4]]), atol=1e-3)
+
+
+def test_a_training_part_is_its_segments_and_their_copies(five):
+    d, chosen = data.load(five), np.array([3, 1])
+    plain = train.training_part(d, chosen, five)
+    vtlp = train.training_part(d, chosen, replace(five, augment="vtlp"))
+    assert len(plain.rows) == 6 and len(vtlp.rows) == 12
+    assert torch.equal(vtlp.x[vtlp.rows[:6]], plain.x[plain.rows])
+    assert vtlp.labels.tolist() == [1] * 12
+    filled = train.training_part(d, np.array([3, 1, 0]), replace(five, augment="upsampling"))
+    assert Counter(filled.labels.tolist()) == {1: 6, 0: 2}  # two utterances of each class
+
+
+def test_forget_is_enough_after_a_corpus_moved(five, tmp_path):
+    before = data.identity(five)
+    moved = tmp_path / "moved"
+    moved.mkdir()
+    for file in [*tmp_path.glob("*.wav"), tmp_path / "five.csv"]:
+        shutil.copy(file, moved)
+    assert data.identity(replace(five, dataset=str(moved / "five.csv"))) == before

@@ -1,0 +1,35 @@
+"""Whatever happens to a sweep, every run is there in the end, once, and equal to the bit (see faults.py)."""
+
+import sys
+from pathlib import Path
+
+import pytest
+from faults import SCENARIOS, Place
+
+TIMES = {"kills": 4, "worker_kills": 2, "two_at_once": 2, "damaged_cache": 2}
+SLOW = {"worker_kills", "damaged_cache", "clock", "replaced_wave"}
+
+
+@pytest.fixture(scope="module")
+def place(small_release: Path, tmp_path_factory: pytest.TempPathFactory) -> Place:
+    return Place(tmp_path_factory.mktemp("faults"), seeds=3, release=small_release)
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in SCENARIOS])
+def test_nothing_is_lost_or_doubled(name: str, place: Place) -> None:
+    scenario, _ = SCENARIOS[name]
+    try:
+        row = scenario(place, TIMES.get(name, 1))
+    except PermissionError as error:
+        pytest.skip(str(error))
+    assert row.tried >= TIMES.get(name, 1)
+    assert (row.lost, row.doubled, row.problems) == ([], [], [])
+
+
+def test_file_size_limit(here: Path, command) -> None:
+    """What a full disk is tested with where no small disk may be mounted."""
+    words = "train.py --model CNN_GAP --dataset all --epochs 3 --gpu -1 --quiet".split()
+    told = command("bash", "-c", f"ulimit -f 40; exec {sys.executable} {' '.join(words)}", status=2)
+    assert "the file size limit is reached" in told.stderr
+    assert not [f for f in here.rglob("*") if f.name.endswith(".tmp") or f.name == "done"]
+    command(*words)

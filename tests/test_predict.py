@@ -1,0 +1,390 @@
+"""Prediction: the training pipeline's samples, segments and probabilities, for any recording, in bounded memory."""
+
+import csv
+import io
+import json
+import subprocess
+import sys
+import time
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+from conftest import ROOT, Command
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from made_checkpoints import CLASSES, make_checkpoint
+
+import audio
+import checkpoints
+import data
+import features
+import inference
+import metrics
+import predict
+import recipes
+import train
+from audio import AudioError
+
+SMALL = {"n_mfcc": 12, "segment_length": 0.6, "train_overlap": 0.0, "test_overlap": 0.3}
+FUZZ = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint with a temperature, of segments of 0.6 s."""
+    return make_checkpoint(tmp_path_factory.mktemp("small") / "c", "MACNN", validation=True, **SMALL)
+
+
+@pytest.fixture(scope="module")
+def recognise(small: Path) -> inference.Recogniser:
+    return inference.Recogniser(checkpoints.load(small))
+
+
+@pytest.fixture(scope="module")
+def recordings(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of three recordings in two folders, and what is none."""
+    folder = tmp_path_factory.mktemp("recordings")
+    (folder / "b").mkdir()
+    babble(folder / "z.wav", 2.0)
+    babble(folder / "b" / "a.flac", 1.0, rate=44100, channels=2)
+    babble(folder / "b" / "short.wav", 0.25)
+    (folder / "notes.txt").write_text("not audio")
+    (folder / "._z.wav").write_bytes(b"\x00\x05\x16\x07")
+    return folder
+
+
+def noise(seconds: float, rate: int = 16000, channels: int = 1) -> np.ndarray:
+    generator = np.random.default_rng(int(seconds * 1000))
+    at = np.arange(round(seconds * rate)) / rate
+    tone = 0.3 * np.sin(2 * np.pi * 220 * at * (1 + 0.2 * np.sin(3 * at)))
+    return (tone[:, None] + generator.normal(0, 0.02, (len(at), channels))).astype(np.float32)
+
+
+def babble(file: Path, seconds: float, rate: int = 16000, channels: int = 1, **kwargs: Any) -> Path:
+    soundfile.write(file, noise(seconds, rate, channels), rate, **kwargs)
+    return file
+
+
+def streamed(file: Path) -> np.ndarray:
+    return np.concatenate(list(inference.stream_audio(file)))
+
+
+# ------------------------------------------------------------------------------------------------ recordings
+
+
+@pytest.mark.parametrize(
+    ("name", "rate", "channels", "subtype"),
+    [("a.wav", 16000, 1, "PCM_16"), ("a.wav", 8000, 1, "ULAW"), ("a.wav", 44100, 2, "PCM_24"),
+     ("a.flac", 48000, 6, None), ("a.ogg", 22050, 2, None), ("a.mp3", 32000, 2, None), ("a.wav", 11025, 12, "FLOAT"), ("a.aiff", 96000, 1, None),
+     ("a.w64", 16000, 2, "DOUBLE"), ("a.caf", 192000, 1, None)],
+)  # fmt: skip
+def test_streaming_gives_the_samples_of_load_audio(
+    name: str, rate: int, channels: int, subtype: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = babble(tmp_path / name, 1.3, rate, channels, subtype=subtype)
+    whole = audio.load_audio(file)
+    for block in (inference.BLOCK, 9973):
+        monkeypatch.setattr(inference, "BLOCK", block)
+        np.testing.assert_array_equal(streamed(file), whole)
+
+
+@FUZZ
+@given(
+    frames=st.integers(1, 3000),
+    rate=st.sampled_from([1000, 8000, 16000, 16001, 44100, 384000]),
+    block=st.integers(1, 999),
+)
+def test_streaming_any_length(frames: int, rate: int, block: int, tmp_path: Path) -> None:
+    file = tmp_path / "a.wav"
+    soundfile.write(file, np.random.default_rng(frames).uniform(-1, 1, frames), rate, subtype="FLOAT")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(inference, "BLOCK", block)
+        np.testing.assert_array_equal(streamed(file), audio.load_audio(file))
+
+
+def test_real_recordings_stream_alike(emodb: Path) -> None:
+    for file in sorted(emodb.glob("*.wav"))[::100]:
+        np.testing.assert_array_equal(streamed(file), audio.load_audio(file))
+
+
+def verdict(read: Any, file: Path) -> str:
+    try:
+        read(file)
+    except AudioError as error:
+        return str(error)
+    return "fine"
+
+
+def test_broken_files_are_refused_alike(tmp_path: Path) -> None:
+    wav = babble(tmp_path / "a.wav", 0.5).read_bytes()
+    flac = babble(tmp_path / "a.flac", 0.5).read_bytes()
+    contents = {"empty.wav": b"", "text.wav": b"hello" * 99, "cut.wav": wav[:9000], "cut.flac": flac[: len(flac) // 2],
+                "header.wav": wav[:44], "tail.wav": wav + b"junk", "half.wav": wav[:30], "raw.raw": wav}  # fmt: skip
+    for name, bytes_ in contents.items():
+        (tmp_path / name).write_bytes(bytes_)
+    for name, value in (("nan.wav", np.nan), ("loud.wav", 1e9)):
+        soundfile.write(tmp_path / name, np.full(4000, value), 16000, subtype="FLOAT")
+    soundfile.write(tmp_path / "slow.wav", np.zeros(99), 7)
+    soundfile.write(tmp_path / "none.wav", np.zeros(0), 16000)
+    for name in [*contents, "nan.wav", "loud.wav", "slow.wav", "none.wav", "missing.wav", "."]:
+        expected = verdict(audio.load_audio, tmp_path / name)
+        assert verdict(streamed, tmp_path / name) == expected, name
+        assert expected == "fine" or str(tmp_path / name) in expected
+    assert sum(verdict(streamed, tmp_path / name) == "fine" for name in contents) == 2  # tail.wav, raw.raw
+
+
+@FUZZ
+@given(st.data())
+def test_damaged_files_are_refused_alike(drawn: st.DataObject, tmp_path: Path) -> None:
+    suffix = drawn.draw(st.sampled_from(["wav", "flac", "ogg", "aiff"]))
+    whole = bytearray(babble(tmp_path / f"whole.{suffix}", 0.1).read_bytes())
+    for _ in range(drawn.draw(st.integers(1, 5))):
+        whole[drawn.draw(st.integers(0, min(len(whole) - 1, 200)))] = drawn.draw(st.integers(0, 255))
+    file = tmp_path / f"damaged.{suffix}"
+    file.write_bytes(whole)
+    assert (verdict(streamed, file) == "fine") == (verdict(audio.load_audio, file) == "fine")
+
+
+@FUZZ
+@given(
+    samples=st.integers(0, 300),
+    size=st.integers(2, 40),
+    share=st.floats(0, 0.99),
+    blocks=st.lists(st.integers(0, 90), max_size=9),
+)
+def test_cutting_blocks_is_cutting_the_whole(samples: int, size: int, share: float, blocks: list[int]) -> None:
+    wave, hop = np.arange(samples, dtype=np.float32), max(1, int(size * (1 - share)))
+    cut = inference.Cut(size, hop)
+    parts = [cut.add(part).copy() for part in np.split(wave, np.minimum(np.cumsum(blocks, dtype=int), samples))]
+    whole = np.lib.stride_tricks.sliding_window_view(wave, size)[::hop] if samples >= size else np.empty((0, size))
+    np.testing.assert_array_equal(np.concatenate(parts), whole)
+    assert cut.samples == samples
+
+
+@FUZZ
+@given(blocks=st.lists(st.integers(0, 60_000), max_size=12))
+def test_the_outline_holds_every_sample_in_little(blocks: list[int]) -> None:
+    outline, generator = inference.Outline(), np.random.default_rng(sum(blocks))
+    wave = generator.uniform(-1, 1, sum(blocks)).astype(np.float32)
+    for part in np.split(wave, np.cumsum(blocks, dtype=int))[:-1]:
+        outline.add(part)
+    assert len(outline.bins) <= inference.MOST_BINS
+    whole = wave[: len(outline.bins) * outline.stretch]
+    assert len(wave) - len(whole) < outline.stretch
+    stretches = whole.reshape(-1, outline.stretch)
+    np.testing.assert_array_equal(outline.bins, np.stack((stretches.min(1), stretches.max(1)), 1))
+
+
+def test_hours_take_no_more_memory_than_minutes(tmp_path: Path) -> None:
+    file, block = tmp_path / "long.wav", noise(60, 8000)
+    with soundfile.SoundFile(file, "w", 8000, 1, "PCM_16") as sound:
+        for _ in range(120):
+            sound.write(block)
+    tracemalloc.start()
+    outline, cut, count = inference.Outline(), inference.Cut(28800, 28800), 0
+    for wave in inference.stream_audio(file):
+        outline.add(wave)
+        count += len(cut.add(wave))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert cut.samples == 120 * 60 * 16000 and count == 4000
+    assert peak < 100e6, f"{peak / 1e6:.0f} MB"  # the samples are 461 MB
+
+
+# --------------------------------------------------------------------------------------------- probabilities
+
+
+@pytest.mark.parametrize("split", ["8:2", "8:1:1"])
+def test_a_test_utterances_probabilities_are_the_runs(split: str, here: Path) -> None:
+    config = recipes.config_for("MACNN", split=split, epochs=2)
+    folder = train.train(config, save_model="paper", quiet=True)
+    assert folder is not None
+    checkpoint, paths = checkpoints.load(folder), {u.name: u.path for u in data.load(config).corpus.utterances}
+    plain = inference.Recogniser(checkpoint, calibrate=False)
+    warm = inference.Recogniser(checkpoint)
+    assert (split == "8:2") == (warm.temperature == 1.0) == (checkpoint.temperature is None)
+    with np.load(folder / "predictions.npz") as arrays:
+        logits = arrays["test_logits"][checkpoint.config["epoch"] - 1]
+        for name, expected in zip(arrays["test_names"].tolist(), logits, strict=True):
+            for predictor, temperature in ((plain, 1.0), (warm, checkpoint.temperature or 1.0)):
+                prediction = predictor(paths[name])
+                # sums of other batches are rounded otherwise
+                np.testing.assert_allclose(prediction.logits, expected, atol=2e-5)
+                np.testing.assert_allclose(prediction.probabilities, metrics.softmax(expected, temperature), atol=1e-5)
+                assert prediction.note == ""
+
+
+def test_the_timeline(recognise: inference.Recogniser, tmp_path: Path) -> None:
+    file = babble(tmp_path / "a.wav", 2.0)
+    one = recognise(file)
+    assert one.seconds == 2.0 and len(one.starts) == 1 + (32000 - 9600) // 4800 == len(one.timeline)
+    np.testing.assert_allclose(np.diff(one.starts), 0.3)
+    np.testing.assert_allclose(one.ends - one.starts, 0.6)
+    np.testing.assert_allclose(one.timeline.sum(1), 1)
+    wave = features.segment(audio.load_audio(file), 0.6, 0.3)
+    np.testing.assert_allclose(one.timeline, metrics.softmax(recognise.logits(wave), recognise.temperature))
+    assert one.label == CLASSES[one.probabilities.argmax()]
+
+
+@pytest.mark.parametrize("padding", [True, False])
+def test_short_recordings_are_repeated_and_said_so(padding: bool, tmp_path: Path) -> None:
+    folder = make_checkpoint(tmp_path / "c", "MACNN", padding=padding, **SMALL)
+    recognise, file = inference.Recogniser(checkpoints.load(folder)), babble(tmp_path / "a.wav", 0.25)
+    one = recognise(file)
+    segments = features.segment(audio.load_audio(file), 0.6, 0.3, padding=True)
+    np.testing.assert_array_equal(one.logits, recognise.logits(segments).mean(0))
+    assert one.note.startswith("shorter than 0.6 s: repeated") and ("as in training" in one.note) == padding
+    assert one.ends[0] == one.seconds == 0.25
+
+
+@pytest.mark.parametrize("feature", list(features.FEATURES))
+def test_every_feature_predicts(feature: str, tmp_path: Path) -> None:
+    folder = make_checkpoint(
+        tmp_path / "c", "APCNN", feature=feature, classes=["a", "b", "c", "d", "e", "f", "g"], **SMALL
+    )
+    one = inference.Recogniser(checkpoints.load(folder))(babble(tmp_path / "a.wav", 1.0))
+    assert np.isfinite(one.timeline).all() and one.probabilities.shape == (7,)
+
+
+# ---------------------------------------------------------------------------------------------- command line
+
+
+def test_a_folder_as_table_json_and_csv(small: Path, recordings: Path, command: Command, recognise: Any) -> None:
+    names = [f"{recordings}/{name}" for name in ("z.wav", "b/a.flac", "b/short.wav")]
+    table = command("predict.py", recordings, "--checkpoint", small)
+    lines = table.stdout.splitlines()
+    assert [line.split()[0] for line in lines] == ["recording", *names]
+    assert lines[3].endswith("repeated; such were left out of training") and "SYNTHETIC" in table.stderr
+    assert "calibrated (temperature" in table.stderr
+
+    told = json.loads(command("predict.py", recordings, "--checkpoint", small, "--json", "--timeline").stdout)
+    assert [one["file"] for one in told["utterances"]] == names and told["broken"] == []
+    assert told["classes"] == CLASSES and told["calibrated"] and told["synthetic"]
+    for one, name in zip(told["utterances"], names, strict=True):
+        expected = recognise(name)
+        np.testing.assert_allclose(list(one["probabilities"].values()), expected.probabilities, atol=1e-5)
+        assert one["class"] == expected.label and len(one["timeline"]) == one["segments"] == len(expected.starts)
+
+    text = command("predict.py", recordings, "--checkpoint", small, "--csv", "--timeline", "--jobs", 1).stdout
+    rows = list(csv.DictReader(io.StringIO(text)))
+    whole = [row for row in rows if row["part"] == "utterance"]
+    assert [row["file"] for row in whole] == names
+    assert len(rows) == sum(1 + one["segments"] for one in told["utterances"])
+    for row, one in zip(whole, told["utterances"], strict=True):
+        assert row["class"] == one["class"]
+        np.testing.assert_allclose(
+            [float(row[f"p_{c}"]) for c in CLASSES], list(one["probabilities"].values()), atol=1e-5
+        )
+
+
+def test_broken_ones_are_reported_and_left_out(small: Path, recordings: Path, tmp_path: Path, command: Command) -> None:
+    (tmp_path / "bad.wav").write_bytes(b"no audio")
+    babble(tmp_path / "good.wav", 1.0)
+    done = command("predict.py", tmp_path, tmp_path / "none.wav", "--checkpoint", small, "--json", status=1)
+    told = json.loads(done.stdout)
+    assert [Path(one["file"]).name for one in told["utterances"]] == ["good.wav"]
+    assert [Path(one["file"]).name for one in told["broken"]] == ["bad.wav", "none.wav"]
+    assert "bad.wav: cannot be decoded" in done.stderr and "none.wav: does not exist" in done.stderr
+
+
+def test_standard_input(small: Path, recordings: Path) -> None:
+    words = [sys.executable, "predict.py", "-", "--checkpoint", str(small), "--csv", "--no-calibrate"]
+    for contents, status in (((recordings / "b" / "a.flac").read_bytes(), 0), (b"", 1), (b"text", 1)):
+        done = subprocess.run(words, cwd=ROOT, input=contents, capture_output=True)
+        assert done.returncode == status and b"Traceback" not in done.stderr
+        assert b"not calibrated" in done.stderr
+        if status:
+            assert b"error: -: " in done.stderr and b"/tmp" not in done.stderr.split(b"error:")[1]
+        else:
+            row = next(csv.DictReader(io.StringIO(done.stdout.decode())))
+            raw = inference.Recogniser(checkpoints.load(small), calibrate=False)(recordings / "b" / "a.flac")
+            np.testing.assert_allclose(float(row["p_sad"]), raw.probabilities[1], atol=1e-5)
+
+
+def test_pictures(
+    small: Path, recordings: Path, recognise: inference.Recogniser, tmp_path: Path, command: Command
+) -> None:
+    from matplotlib.image import imread
+
+    command("predict.py", recordings, "--checkpoint", small, "--plot", tmp_path / "plots")
+    made = sorted(f.relative_to(tmp_path / "plots").as_posix() for f in (tmp_path / "plots").rglob("*") if f.is_file())
+    assert made == ["b/a.flac.png", "b/short.wav.png", "z.wav.png"]
+    image = imread(tmp_path / "plots" / "z.wav.png")[:, :, :3]
+    for colour in predict.COLOURS[:4]:  # each class has a line
+        rgb = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        assert (np.abs(image - rgb).max(2) < 0.02).sum() > 50, colour
+    for suffix, magic in ((".pdf", b"%PDF"), (".svg", b"<?xml"), (".png", b"\x89PNG")):
+        predict.plot(recognise(recordings / "z.wav"), tmp_path / f"one{suffix}")
+        assert (tmp_path / f"one{suffix}").read_bytes().startswith(magic)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [(["{r}", "--plot", "{t}/one.png"], "one picture"), (["{r}/z.wav", "{r}/z.wav", "--plot", "{t}"], "two recordings"),
+     (["{r}/z.wav", "--plot", "{r}/notes.txt"], "name a file that ends in"), (["{t}"], "holds no recording"),
+     (["{r}", "--jobs", "0"], "--jobs"), (["{r}", "--checkpoint", "{t}"], "is not a checkpoint")],
+)  # fmt: skip
+def test_what_cannot_be_asked(
+    words: list[str], said: str, small: Path, recordings: Path, tmp_path: Path, command: Command
+) -> None:
+    filled = [word.format(r=recordings, t=tmp_path) for word in words]
+    done = command("predict.py", "--checkpoint", small, *filled, status=2)
+    assert done.stderr.startswith("error: ") and said in done.stderr
+
+
+def test_calibrate_needs_a_temperature(recordings: Path, tmp_path: Path, command: Command) -> None:
+    folder = make_checkpoint(tmp_path / "c", "MACNN", **SMALL)
+    done = command("predict.py", recordings / "z.wav", "--checkpoint", folder, "--calibrate", status=2)
+    assert "no validation part" in done.stderr
+    assert "not calibrated (none" in command("predict.py", recordings / "z.wav", "--checkpoint", folder).stderr
+
+
+def test_a_name_that_is_not_utf8(small: Path, tmp_path: Path) -> None:
+    babble(tmp_path / "a.wav", 1.0).rename(tmp_path / "\udcff\n.wav")
+    for form in ("--csv", "--json"):
+        words = [sys.executable, "predict.py", str(tmp_path), "--checkpoint", str(small), form]
+        done = subprocess.run(words, cwd=ROOT, capture_output=True)
+        assert done.returncode == 0, done.stderr
+        assert (b"\xff\n.wav" if form == "--csv" else rb"\udcff\n.wav") in done.stdout
+
+
+def test_help_teaches_at_once(command: Command) -> None:
+    start = time.perf_counter()
+    text = command("predict.py", "--help").stdout
+    assert time.perf_counter() - start < 1
+    assert all(words in text for words in ("python predict.py FOLDER", "--timeline", "softmax", "exit status"))
+
+
+def test_real_recordings_end_to_end(emodb: Path, small: Path, tmp_path: Path, command: Command) -> None:
+    for file in sorted(emodb.glob("*.wav"))[::120]:
+        (tmp_path / file.name).symlink_to(file)
+    told = json.loads(command("predict.py", tmp_path, "--checkpoint", small, "--json").stdout)
+    assert len(told["utterances"]) == 5 and all(one["note"] == "" for one in told["utterances"])
+
+
+@pytest.mark.slow
+def test_three_hours_on_the_command_line(tmp_path: Path) -> None:
+    """The memory of the whole process, network included, is that of a minute's prediction."""
+    folder = make_checkpoint(
+        tmp_path / "c", "APCNN", n_mfcc=12, segment_length=1.8, train_overlap=0.0, test_overlap=0.0
+    )
+    peaks = []
+    for minutes in (1, 180):
+        file, block = tmp_path / f"{minutes}.wav", noise(60, 8000)
+        with soundfile.SoundFile(file, "w", 8000, 1, "PCM_16") as sound:
+            for _ in range(minutes):
+                sound.write(block)
+        script = (
+            "import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL); "
+            "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
+        )
+        words = [sys.executable, "predict.py", str(file), "--checkpoint", str(folder)]
+        done = subprocess.run(
+            [sys.executable, "-c", script, *words], cwd=ROOT, check=True, capture_output=True, text=True
+        )
+        peaks.append(int(done.stdout) / 1000)
+    assert peaks[1] < peaks[0] + 150, peaks  # MB; three hours of samples are 691 MB

@@ -1,0 +1,193 @@
+"""A run that is killed goes on from its last finished epoch, and ends as if nothing had been."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from faults import ROOT, content
+from safetensors.torch import load_file, save_file
+
+import data
+import recipes
+import train
+
+WAYS = {  # what has a state of its own: dropout's draws, momentum, augmentations, mixup, batch normalisation, a rate
+    "CNN_GAP": {"model": "CNN_GAP"},
+    "dropout and mixup": {"model": "AAResMultiConv3", "batch_size": 64},
+    "momentum": {"model": "APCNN", "feature": "mfcc", "batch_size": 32},
+    "upsampling and class weights": {"model": "CNN_GAP", "augment": "upsampling", "class_weights": True, "alpha": 0.5},
+    "vtlp and a decaying rate": {"model": "CNN_GAP", "augment": "vtlp", "lr_decay": 1e-2, "optimizer": "adamw"},
+    "validation, cosine": {"model": "CNN_GAP", "split": "8:1:1", "lr_schedule": "cosine"},
+}
+
+
+class Killed(BaseException):
+    """Stands in for kill -9: nothing catches it."""
+
+
+def config_of(way: str, epochs: int = 3) -> recipes.Config:
+    return recipes.parse_config({"dataset": "all", "gpu": -1, "threads": 1, "epochs": epochs, "seed": 7, **WAYS[way]})
+
+
+@pytest.fixture
+def stop(monkeypatch: pytest.MonkeyPatch):
+    """`stop(n)`: the next run ends in the middle of its epoch n, counted from 0."""
+    real = train.train_one_epoch
+
+    def until(n: int | None) -> None:
+        def one(model, optimizer, part, config, generator, epoch, *more):
+            loss = real(model, optimizer, part, config, generator, epoch, *more)
+            if epoch == n:
+                raise Killed
+            return loss
+
+        monkeypatch.setattr(train, "train_one_epoch", one)
+
+    return until
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_resumed_run_is_the_same_to_the_bit(way: str, here: Path, tmp_path: Path, stop) -> None:
+    config, rule = config_of(way), "validation" if "validation" in way else "last"
+    if config.model == "AAResMultiConv3":  # which is slow
+        config = recipes.replace(config, epochs=2, classes=("neutral", "sad"))
+    whole = train.train(config, tmp_path / "whole", rule, quiet=True)
+    for n in range(1, config.epochs):
+        stop(n)
+        with pytest.raises(Killed):
+            train.train(config, here, rule, quiet=True)
+    stop(None)
+    resumed = train.train(config, here, rule, quiet=True)
+    assert content(resumed) == content(whole)
+    assert not (resumed / "state.safetensors").exists()
+
+
+def test_resumed_run_has_the_best_weights_of_before(here: Path, tmp_path: Path, stop, monkeypatch) -> None:
+    config = config_of("CNN_GAP")
+    monkeypatch.setattr(train.metrics, "pick_epoch", lambda records, rule: 0)  # the first epoch is the best
+    whole = train.train(config, tmp_path / "whole", "paper", quiet=True)
+    stop(2)
+    with pytest.raises(Killed):
+        train.train(config, here, "paper", quiet=True)
+    stop(None)
+    assert content(train.train(config, here, "paper", quiet=True)) == content(whole)
+
+
+def test_best_weights_asked_for_too_late_are_trained_again(here: Path, tmp_path: Path, stop, capsys) -> None:
+    config = config_of("CNN_GAP")
+    whole = train.train(config, tmp_path / "whole", "paper", quiet=True)
+    stop(2)
+    with pytest.raises(Killed):
+        train.train(config, here, quiet=True)
+    stop(None)
+    again = train.train(config, here, "paper", quiet=True)
+    assert content(again) == content(whole)
+    assert "starts again" in capsys.readouterr().err
+
+
+def test_weights_by_another_rule_are_made_when_asked_for(here: Path, tmp_path: Path) -> None:
+    config = config_of("CNN_GAP", epochs=2)
+    folder = train.train(config, here, "last", quiet=True)
+    assert train.train(config, here, "paper", quiet=True) == folder
+    assert json.loads((folder / "checkpoint" / "config.json").read_text())["rule"] == "paper"
+    assert content(folder) == content(train.train(config, tmp_path / "paper", "paper", quiet=True))
+
+
+def test_finished_run_is_not_repeated_and_left_overs_go(here: Path, stop) -> None:
+    config = config_of("CNN_GAP", epochs=1)
+    folder = train.train(config, here, quiet=True)
+    before = content(folder), (folder / "done").stat().st_ctime_ns
+    (folder / "state.safetensors").write_bytes(b"left by a process killed at the very end")
+    (folder / ".predictions.npz.123.tmp").write_bytes(b"the same")
+    stop(0)
+    assert train.train(config, here, quiet=True) == folder
+    assert (content(folder), (folder / "done").stat().st_ctime_ns) == before
+
+
+def test_other_settings_have_another_folder(here: Path) -> None:
+    config = config_of("CNN_GAP")
+    name, digest = data.identity(config)
+    folders = {
+        train.folder_of(recipes.replace(config, **other), name, digest, here)
+        for other in (
+            {},
+            {"epochs": 4},
+            {"alpha": 0.1},
+            {"threads": 2},
+            {"seed": 8},
+            {"split": "8:1:1"},
+            {"padding": True},
+        )
+    }
+    assert len(folders) == 7
+    assert train.folder_of(config, name, "0" * 32, here) not in folders
+
+
+def state_after_an_epoch(here: Path, stop) -> tuple[recipes.Config, Path]:
+    config = config_of("CNN_GAP", epochs=2)
+    stop(1)
+    with pytest.raises(Killed):
+        train.train(config, here, quiet=True)
+    stop(None)
+    return config, train.folder_of(config, *data.identity(config), here) / "state.safetensors"
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "pickle", "other weights", "other records"])
+def test_damaged_state_is_not_used(damage: str, here: Path, tmp_path: Path, stop, capsys) -> None:
+    config, state = state_after_an_epoch(here, stop)
+    whole = state.read_bytes()
+    if damage in ("cut", "empty"):
+        state.write_bytes(whole[: len(whole) // 2 if damage == "cut" else 0])
+    elif damage == "flipped":
+        state.write_bytes(whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:])
+    elif damage == "pickle":
+        torch.save({"model": torch.zeros(1)}, state)
+    else:
+        from safetensors import safe_open
+
+        with safe_open(state, "pt") as f:
+            text = f.metadata()
+        tensors = load_file(state)
+        if damage == "other weights":
+            tensors[next(k for k in tensors if k.startswith("model."))].zero_()
+        else:
+            text["records"] = "[]"
+        save_file(tensors, state, text)
+    folder = train.train(config, here, quiet=True)
+    assert "cannot be used" in capsys.readouterr().err
+    assert content(folder) == content(train.train(config, tmp_path / "whole", quiet=True))
+
+
+def test_unfinished_run_is_not_reported(here: Path, stop) -> None:
+    import report
+
+    state_after_an_epoch(here, stop)
+    assert report.runs(here) == []
+
+
+@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_command_killed_in_an_epoch(seed: int, here: Path, tmp_path: Path) -> None:
+    flags = f"--model CNN_GAP --dataset all --gpu -1 --threads 1 --quiet --epochs 5 --seed {seed} --save_model"
+    words = [sys.executable, "train.py", *flags.split()]
+    process = subprocess.Popen(words, cwd=ROOT, stderr=subprocess.PIPE)
+    while not list(here.glob("*/*/*/*/*/state.safetensors")) and process.poll() is None:
+        time.sleep(0.002)
+    time.sleep(0.05 * seed)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    (state,) = here.glob("*/*/*/*/*/state.safetensors")
+    before = (state.parent / "epochs.jsonl").read_text().splitlines()
+    subprocess.run(words, cwd=ROOT, check=True, capture_output=True)
+    assert (state.parent / "epochs.jsonl").read_text().splitlines()[: len(before)] == before, (
+        "begun anew, not continued"
+    )
+    config = recipes.parse_config(
+        {"model": "CNN_GAP", "dataset": "all", "gpu": -1, "threads": 1, "epochs": 5, "seed": seed}
+    )
+    assert content(state.parent) == content(train.train(config, tmp_path / "whole", "last", quiet=True))

@@ -1,0 +1,257 @@
+"""sweep.py: which runs there are, what state they are in, and that all of them get done."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from faults import FLAGS, ROOT, children, content, finished
+
+import recipes
+import seeds
+import sweep
+import train
+import workers
+from cli import UserError
+
+BASE = [*FLAGS[4:], "--datasets", "all"]  # without the models
+
+
+def jobs(*words: object) -> list[sweep.Job]:
+    parser = sweep.command_line()
+    given = vars(parser.parse_args([*BASE, *map(str, words)]))
+    asked = {k: given.pop(k) for k in sweep.ASKED}
+    sweep.check(asked)
+    return sweep.jobs_of(asked, given, parser)
+
+
+def run(*words: object) -> int:
+    old, sys.argv = sys.argv, ["sweep.py", *BASE, *map(str, words)]
+    try:
+        return sweep.main()
+    finally:
+        sys.argv = old
+
+
+def test_jobs_are_the_product_in_rounds_of_seeds(here: Path) -> None:
+    found = jobs("--models", "GLAM,MACNN", "--splits", "8:2,session", "--seeds", 2, "--vary", "alpha=0,0.3")
+    assert len(found) == 2 * 2 * 2 * (1 + 5)
+    assert [job.config.seed for job in found] == [s for s in seeds.read_seeds()[:2] for _ in range(24)]
+    assert {job.config.alpha for job in found} == {0.0, 0.3}
+    assert {job.config.fold for job in found if job.config.split == "session"} == set(range(5))
+    assert len({job.folder for job in found}) == len(found)
+
+
+def test_a_setting_listed_twice_is_one_run(here: Path) -> None:
+    assert len(jobs("--models", "GLAM,GLAM", "--vary", "alpha=0.5,0.50")) == 1
+
+
+def test_seed_of_train_is_taken(here: Path) -> None:
+    assert [job.config.seed for job in jobs("--seed", 5)] == [5]
+
+
+def test_table_says_what_to_run(here: Path) -> None:
+    import report
+
+    wanted = report.jobs("ablation", ["all"])
+    found = jobs("--table", "ablation")
+    assert {(j.config.model, j.config.split) for j in found} == {(j["model"], j["split"]) for j in wanted}
+    assert [j.config.changed() for j in found] == [{**j["changed"], "epochs": 3} for j in wanted]
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["--vary", "alpha"], "write FLAG=VALUE"),
+        (["--vary", "runs=a,b"], "not a setting of a run"),
+        (["--vary", "padding=1"], "not a setting of a run"),
+        (["--vary", "seed=1,2"], "not a setting of a run"),
+        (["--seeds", "0"], "at least 1"),
+        (["--jobs", "0"], "at least 1"),
+        (["--seeds", "1", "--next", "1"], "contradict"),
+        (["--models", "GLAM", "--model", "GLAM"], "contradict"),
+        (["--models", "GLAMM"], "GLAMM"),
+        (["--splits", "9:1"], "--split 9:1: choose one of"),
+        (["--table", "ablation", "--models", "GLAM"], "leave"),
+        (["--gpus_per_job", "0.5"], "--ray"),
+        (["--ray", "local", "--jobs", "2"], "--jobs"),
+    ],
+)
+def test_bad_flags(words: list[str], text: str, here: Path) -> None:
+    with pytest.raises(UserError, match=text.replace("[", r"\[")):
+        jobs(*words)
+
+
+def test_states_and_time_left(here: Path, small_release: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+    import data
+    import path
+
+    one = ["--models", "CNN_GAP", "--epochs", 2]
+    assert run(*one, "--dry_run") == 0
+    told = capsys.readouterr().out
+    assert "1 missing" in told and "unknown until a first run is finished" in told
+    assert run(*one) == 0
+    (done,) = finished(here).values()
+    begun = Path(str(done).replace(str(seeds.read_seeds()[0]), str(seeds.read_seeds()[1])))
+    shutil.copytree(done, begun)
+    (begun / "done").unlink()
+    assert [job.state for job in jobs(*one, "--seeds", 3)] == ["done", "started", "missing"]
+    assert [job.state for job in jobs(*one, "--seeds", 3, "--save_model")] == ["started", "started", "missing"]
+    (done / "epochs.jsonl").write_text("".join(json.dumps({"seconds": 100.0}) + "\n" for _ in range(2)))
+    todo = [job for job in jobs(*one, "--seeds", 4) if job.state != "done"]
+    assert sweep.time_left(todo, 2).startswith("time left: about 03:20")  # one run has both its epochs behind it
+    assert "not counted" in sweep.time_left([*todo, *jobs("--models", "GLAM")], 1)
+
+    changed = tmp_path / "changed"
+    shutil.copytree(small_release, changed)
+    split = json.loads((done / "split.json").read_text())
+    wave = next(f for f in changed.rglob(f"{split['test'][0]}.wav"))
+    wave.write_bytes(wave.read_bytes()[:-2] + b"\x01\x02")
+    monkeypatch.setattr(path, "IEMOCAP", changed)
+    data.forget()
+    assert [job.state for job in jobs(*one, "--seeds", 3)] == ["stale", "missing", "missing"]
+
+
+def test_runs_only_what_is_missing(here: Path, capsys) -> None:
+    two = ["--models", "CNN_GAP", "--epochs", 1, "--seeds", 2]
+    assert run(*two) == 0
+    assert capsys.readouterr().out.endswith("0 were done, 2 trained, 0 failed\n")
+    before = {name: (folder / "done").stat().st_ctime_ns for name, folder in finished(here).items()}
+    assert run(*two[:-1], 3) == 0
+    told = capsys.readouterr().out
+    assert told.count("done:") == 1 and told.endswith("2 were done, 1 trained, 0 failed\n")
+    assert before.items() <= {name: (f / "done").stat().st_ctime_ns for name, f in finished(here).items()}.items()
+
+
+def test_next_takes_the_seeds_that_lack_something(here: Path) -> None:
+    first, second, third = seeds.read_seeds()[:3]
+    one = ["--models", "CNN_GAP", "--epochs", 1]
+    assert run(*one, "--seed", second) == 0
+    assert [job.config.seed for job in jobs(*one, "--next", 2)] == [first, third]
+
+
+def test_one_run_that_fails_does_not_stop_the_others(here: Path, monkeypatch, capsys) -> None:
+    real, calls = train._train, []
+
+    def one(config, *more):
+        calls.append(config.seed)
+        if config.seed == seeds.read_seeds()[0]:
+            raise UserError("the loss is nan")
+        if config.seed == seeds.read_seeds()[1]:
+            raise RuntimeError("an accident")
+        return real(config, *more)
+
+    monkeypatch.setattr(train, "_train", one)
+    assert run("--models", "CNN_GAP", "--epochs", 1, "--seeds", 3, "--tries", 2) == 1
+    told = capsys.readouterr()
+    assert "1 trained, 2 failed" in told.out and "the loss is nan" in told.out
+    assert "RuntimeError: an accident (tried 2 times)" in told.out
+    assert [calls.count(seed) for seed in seeds.read_seeds()[:3]] == [1, 2, 1], "bad input is not tried again"
+    assert len(finished(here)) == 1
+
+
+def test_processes_give_what_one_process_gives(here: Path, tmp_path: Path, command) -> None:
+    words = ["sweep.py", *BASE, "--models", "CNN_GAP", "--epochs", 2, "--seeds", 3]
+    told = command(*words, "--jobs", 2)
+    assert told.stdout.count("done:") == 3
+    assert run(*words[1:], "--runs", tmp_path / "sequential") == 0
+    one, other = finished(here), finished(tmp_path / "sequential")
+    assert one.keys() == other.keys() and all(content(one[k]) == content(other[k]) for k in one)
+
+
+def test_a_worker_that_dies_each_time_is_reported(here: Path, monkeypatch, capsys) -> None:
+    class Dying(workers.Worker):
+        def give(self, config, tried, wait):
+            if config.seed == 1:
+                os.kill(self.process.pid, signal.SIGKILL)
+                self.process.join()
+            super().give(config, tried, wait)
+
+    monkeypatch.setattr(workers, "Worker", Dying)
+    configs = [job.config for seed in (1, 2) for job in jobs("--models", "CNN_GAP", "--seed", seed, "--epochs", 1)]
+    outcomes = {o.config.seed: o for o in workers.at_once(configs, False, 2, 2, None, {"quiet": True})}
+    assert outcomes[2].status == "done"
+    assert (
+        outcomes[1].status == "failed"
+        and "killed by signal 9" in outcomes[1].text
+        and "tried 2 times" in outcomes[1].text
+    )
+
+
+def group(pgid: int) -> list[str]:
+    """Command lines of the processes of a process group that are alive."""
+    found = []
+    for task in Path("/proc").glob("[0-9]*"):
+        try:
+            fields = (task / "stat").read_text().rpartition(")")[2].split()
+            if int(fields[2]) == pgid and fields[0] != "Z":
+                found.append((task / "cmdline").read_text())
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+    return found
+
+
+@pytest.mark.parametrize("how", ["Ctrl-C", "SIGINT to the parent", "kill -9 of the parent"])
+def test_no_process_is_left(how: str, here: Path) -> None:
+    words = [
+        sys.executable,
+        "sweep.py",
+        *BASE,
+        "--models",
+        "CNN_GAP",
+        "--epochs",
+        "1000",
+        "--seeds",
+        "3",
+        "--jobs",
+        "2",
+    ]
+    process = subprocess.Popen(words, cwd=ROOT, start_new_session=True, stderr=subprocess.PIPE, text=True)
+    try:
+        end = time.monotonic() + 60
+        while len(list(here.glob("*/*/*/*/*/epochs.jsonl"))) < 2 and time.monotonic() < end:
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.01)
+        assert len(children(process.pid)) == 2
+        if how == "Ctrl-C":
+            os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+        else:
+            os.kill(process.pid, signal.SIGKILL if "9" in how else signal.SIGINT)
+        told = process.communicate(timeout=30)[1]  # which waits until all of them have closed their standard error
+        assert process.returncode == (-9 if "9" in how else 130)
+        assert "Traceback" not in told and ("interrupted" in told or "9" in how)
+        end = time.monotonic() + 10
+        while group(process.pid) and time.monotonic() < end:
+            time.sleep(0.05)
+        assert group(process.pid) == []
+    finally:
+        for pid in [process.pid]:
+            if group(pid):
+                os.killpg(pid, signal.SIGKILL)
+
+
+def test_run_command_takes_gpu_n_and_alpha(here: Path, command) -> None:
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    flags = "--model CNN_GAP --dataset all --epochs 1 --threads 1 --quiet".split()
+    told = command("bash", "run", -1, 2, 0.1, *flags, env=environment)
+    assert told.stdout.count("done:") == 2
+    runs = [json.loads((folder / "config.json").read_text()) for folder in finished(here).values()]
+    assert {r["settings"]["alpha"] for r in runs} == {0.1} and {r["seed"] for r in runs} == set(seeds.read_seeds()[:2])
+
+
+def test_help_needs_no_torch(command) -> None:
+    command(
+        sys.executable, "-c", "import sys, sweep; sweep.command_line().format_help(); assert 'torch' not in sys.modules"
+    )
+
+
+def test_config_survives_the_way_to_a_worker() -> None:
+    import copy
+
+    config = recipes.config_for("GLAM", classes=("neutral", "sad"))
+    assert copy.deepcopy(config) == config and hash(copy.deepcopy(config)) == hash(config)

@@ -1,0 +1,115 @@
+"""`--tensorboard`: every epoch once in the run folder, whatever interrupts it; nothing where it was not asked for."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+import cli
+import curves
+import data
+import recipes
+import train
+
+
+@pytest.fixture
+def config(here) -> recipes.Config:
+    return recipes.config_for("CNN_GAP", dataset="all", split="8:1:1", epochs=3, train_overlap=0.0, test_overlap=0.0)
+
+
+def shown(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """Tag -> (step, value) of every point that TensorBoard would draw."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(folder / curves.FOLDER))
+    events.Reload()
+    return {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+
+
+def records_of(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "epochs.jsonl").read_text().splitlines()]
+
+
+def check(folder: Path) -> None:
+    """Every curve shows what epochs.jsonl says, each epoch once."""
+    drawn, records = shown(folder), records_of(folder)
+    expected = {"loss/train": [r["train_loss"] for r in records], "learning_rate": [r["lr"] for r in records]}
+    for part in ("val", "test"):
+        for name in ("WA", "UA", "macroF1", "weightedF1"):
+            expected[f"{name}/{part}"] = [r[part][name] for r in records]
+    for tag, values in expected.items():
+        assert [step for step, _ in drawn[tag]] == [r["epoch"] for r in records], tag
+        assert [value for _, value in drawn[tag]] == pytest.approx(values, rel=1e-6), tag
+
+
+@pytest.fixture
+def tensorboard():
+    return pytest.importorskip("tensorboard", reason="needs TensorBoard: pip install -r requirements-app.txt")
+
+
+def test_curves_are_the_records_and_shape_no_result(config, here, tmp_path, tensorboard):
+    folder = train.train(config, quiet=True, tensorboard=True)
+    plain = train.train(config, tmp_path / "plain", quiet=True)
+    check(folder)
+    assert folder.relative_to(here) == plain.relative_to(tmp_path / "plain")
+    assert not (plain / curves.FOLDER).exists()
+    assert [r["train_loss"] for r in records_of(folder)] == [r["train_loss"] for r in records_of(plain)]
+
+
+def test_a_run_that_goes_on_shows_no_epoch_twice(config, monkeypatch, tensorboard):
+    real, calls = train.train_one_epoch, []
+
+    def stop_in_the_third(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(train, "train_one_epoch", stop_in_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        train.train(config, quiet=True, tensorboard=True)
+    folder = train.train(config, quiet=True, tensorboard=True)
+    assert len(calls) == 4
+    check(folder)
+
+
+def test_a_finished_run_gets_its_curves_without_training(config, monkeypatch, tensorboard):
+    folder = train.train(config, quiet=True)
+    assert not (folder / curves.FOLDER).exists()
+    monkeypatch.setattr(train, "train_one_epoch", None)
+    assert train.train(config, quiet=True, tensorboard=True) == folder
+    check(folder)
+    before = sorted((folder / curves.FOLDER).iterdir())
+    train.train(config, quiet=True, tensorboard=True)
+    assert sorted((folder / curves.FOLDER).iterdir()) == before
+
+
+def test_settings_are_there_to_compare_runs_by(config, tensorboard):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    folder = train.train(config, quiet=True, tensorboard=True)
+    events = EventAccumulator(str(folder / curves.FOLDER))
+    events.Reload()
+    tags = events.summary_metadata
+    assert json.loads(events.Tensors("run/text_summary")[0].tensor_proto.string_val[0]) == json.loads(
+        (folder / "config.json").read_text()
+    )
+    assert "_hparams_/session_start_info" in tags
+    drawn, last = shown(folder), records_of(folder)[-1]
+    assert drawn["last/UA"] == [(3, pytest.approx(last["test"]["UA"]))]
+
+
+def test_without_the_package_it_says_what_to_install(config, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(cli.UserError, match=r"--tensorboard needs TensorBoard: pip install -r requirements-app\.txt"):
+        train.train(config, quiet=True, tensorboard=True)
+    assert not list(data.path.RUNS.rglob("config.json"))
+
+
+def test_the_flag_is_off_by_default(here, command, tensorboard):
+    words = ("train.py", "--gpu", -1, "--model", "CNN_GAP", "--epochs", 1, "--train_overlap", 0, "--dataset", "all")
+    command(*words)
+    assert not list(here.rglob(curves.FOLDER))
+    command(*words, "--tensorboard")
+    assert list(here.rglob("events.out.tfevents.*"))
