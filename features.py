@@ -188,25 +188,24 @@ def _maximum(x: Tensor, kept: Tensor) -> Tensor:
 
     Only frames that may hold it are transformed at 3198 points; few do in speech. Two bounds tell which:
     - Parseval: the other 1200 bins sum to half of 3198 times the frame's energy, less what is kept of it;
-    - M. Riesz: around its maximum a spectrum of 640 samples falls no faster than cos(320 w)**2. At the nearest of 2048
-      points it is at least cos(320 pi / 2048)**2 = 0.778 of it, at the nearest of 3198 0.904: a frame whose largest of
-      2048 is under 0.778 * 0.904 = 0.704 of another's has less than that one.
+    - M. Riesz: around its maximum a spectrum of 640 samples falls no faster than cos(320 w)**2, so that at the nearest
+      of 2048 points it is at least cos(320 pi / 2048)**2 = 0.778 of it.
     """
     frames, top = _whole_frames(x).unfold(1, FRAME, STEP), kept.amax((1, 2)).float()
     others = frames.square().sum(2) * (DFT / 2) - kept[..., 1:].sum(2).float()
-    may = others > top[:, None]
-    if not may.any():  # an FFT of no frames is an error
-        return top[:, None, None]
 
-    def largest(points: int) -> Tensor:
-        """Of each frame that may hold the maximum; 0 of the others: `(S, T)`."""
+    def largest(of: Tensor, points: int) -> Tensor:
+        """Of the frames of a mask, `(S, T)`; 0 of the others."""
         power = torch.zeros_like(others)
-        power[may] = _power(torch.fft.rfft(frames[may], points)).amax(1)
+        if of.any():  # an FFT of no frames is an error
+            power[of] = _power(torch.fft.rfft(frames[of], points)).amax(1)
         return power
 
-    coarse = largest(2048)
-    may &= coarse >= 0.7 * coarse.amax(1, keepdim=True)
-    return top.maximum(largest(DFT).amax(1))[:, None, None]
+    coarse = largest(others > top[:, None], 2048)
+    first = (coarse > 0) & (coarse == coarse.amax(1, keepdim=True))  # most likely it; if not, it rules out most others
+    top = top.maximum(largest(first, DFT).amax(1))
+    rest = (coarse > 0) & (coarse >= 0.77 * top[:, None]) & ~first
+    return top.maximum(largest(rest, DFT).amax(1))[:, None, None]
 
 
 def spectrogram(x: Tensor) -> Tensor:

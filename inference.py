@@ -19,7 +19,7 @@ from checkpoints import Checkpoint
 from metrics import softmax
 
 BLOCK = 2**20  # samples decoded at once, of all channels
-BATCH = 256  # segments computed at once, as in training
+BATCH = {"cpu": 16, "cuda": 256}  # segments computed at once: a network's maps of 16 spectrograms take 0.4 GB
 MOST_BINS = 4096  # of a wave's outline
 
 Wave = NDArray[np.float32]
@@ -236,8 +236,9 @@ class Recogniser:
     def logits(self, segments: NDArray[np.float32]) -> NDArray[np.float32]:
         """Logits `(S, C)` of segments `(S, size)`."""
         c, parts = self.checkpoint, [np.empty((0, len(self.checkpoint.classes)), np.float32)]
-        for start in range(0, len(segments), BATCH):
-            x = features.extract(c.feature, segments[start : start + BATCH], c.n_mfcc, self.device)
+        step = BATCH[torch.device(self.device).type]
+        for start in range(0, len(segments), step):
+            x = features.extract(c.feature, segments[start : start + step], c.n_mfcc, self.device)
             parts.append(self.network(x.unsqueeze(1)).float().cpu().numpy())
         return np.concatenate(parts)
 

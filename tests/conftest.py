@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+import cli  # noqa: F401 - before torch: it decides how threads wait
+
 ROOT = Path(__file__).resolve().parent.parent
 
 

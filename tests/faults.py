@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -398,6 +399,32 @@ def replaced_wave(place: Place, times: int) -> Row:
     return row
 
 
+def lost_machine(place: Place, times: int) -> Row:
+    """one of the two machines of a Ray cluster is lost"""
+    row = Row("one of two Ray nodes killed in mid-sweep", times)
+    try:
+        from ray.cluster_utils import Cluster
+    except ImportError:
+        raise PermissionError("Ray is not installed here: pip install -r requirements-cluster.txt") from None
+    size: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 200_000_000}
+    for _ in range(times):
+        runs = place.fresh("lost_machine")
+        cluster = Cluster(initialize_head=True, head_node_args={**size, "include_dashboard": False})
+        try:
+            doomed = cluster.add_node(**size)
+            with Watch(runs) as watch:
+                process = place.start(runs, "--ray", cluster.address)
+                while not finished(runs) and process.poll() is None:
+                    time.sleep(0.01)
+                cluster.remove_node(doomed, allow_graceful=False)
+                _, err = process.communicate(timeout=600)
+                row.expect(process.returncode == 0, f"status {process.returncode}: {err[-500:]}")
+                row.check(place.reference, runs, watch)
+        finally:
+            cluster.shutdown()
+    return row
+
+
 SCENARIOS: dict[str, tuple[Callable[[Place, int], Row], int]] = {  # and how often the table's command tries it
     "kills": (kills, 50),
     "worker_kills": (worker_kills, 10),
@@ -407,6 +434,7 @@ SCENARIOS: dict[str, tuple[Callable[[Place, int], Row], int]] = {  # and how oft
     "damaged_cache": (damaged_cache, 6),
     "clock": (clock, 2),
     "replaced_wave": (replaced_wave, 2),
+    "lost_machine": (lost_machine, 2),
 }
 
 

@@ -69,22 +69,21 @@ def test_a_node_is_killed_in_mid_sweep(cluster, here: Path, tmp_path: Path, caps
 
     thread = threading.Thread(target=kill)
     thread.start()
-    words = ["--seeds", 8, "--epochs", 30, "--save_model"]
+    words = ["--seeds", 5, "--epochs", 10, "--save_model"]
     with Watch(here) as watch:
         assert run(*words, "--ray", cluster.address) == 0
     thread.join()
     told = capsys.readouterr()
     assert killed and "the machine it was on was lost; it is tried again" in told.err
     reference = sequential(tmp_path / "sequential", *words)
-    assert len(reference) == 8 and equal(finished(here), reference)
+    assert len(reference) == 5 and equal(finished(here), reference)
     assert watch.doubled(tmp_path / "sequential") == []
 
 
 def test_failures_are_reported_and_the_rest_is_done(cluster, here: Path, tmp_path: Path, monkeypatch, capsys) -> None:
-    """A run that breaks by itself, one whose worker dies, one with bad settings, one begun before, vtlp, a folder held."""
+    """A run that breaks by itself, one whose worker dies, and one that diverges; vtlp, too."""
     import cluster as driver
     import seeds
-    import train
 
     broken, dying, diverging = seeds.read_seeds()[:3]
     real = driver._train_there
@@ -128,7 +127,6 @@ def test_failures_are_reported_and_the_rest_is_done(cluster, here: Path, tmp_pat
     assert equal(
         finished(here), {k: v for k, v in reference.items() if Path(k).name not in map(str, (broken, dying, diverging))}
     )
-    assert train.finished(next(iter(finished(here).values())))
 
 
 def test_local_cluster_by_command(here: Path, tmp_path: Path, command) -> None:

@@ -77,8 +77,8 @@ def test_the_digest_and_hash_cover_both_corpora(two, tmp_path):
 
 
 def test_it_runs_records_and_reports(two, command):
-    words = ("--train", "emodb", "--test", "ravdess")
-    shown = command("train.py", *QUICK, *words, "--save_model", "validation").stdout
+    words = ("--train", "emodb", "--test", "ravdess", "--save_model", "validation")
+    shown = command("train.py", *QUICK, *words).stdout
     (done,) = two.rglob("done")
     folder = done.parent
     assert folder.relative_to(two).parts[:3] == ("emodb-to-ravdess", "cross", "CNN_GAP")
@@ -91,10 +91,7 @@ def test_it_runs_records_and_reports(two, command):
     assert set(predictions["test_speakers"]) == {"01", "02", "03"} and len(predictions["val_labels"]) == 12
     assert all(file.startswith("Actor_") for file in predictions["test_paths"])
     assert not any(file.startswith("..") or "/" in file for file in predictions["val_paths"])
-    for rule in ("last", "validation"):
-        assert "CNN_GAP" in command("report.py", "--dataset", "emodb-to-ravdess", "--rule", rule).stdout
-    again = command("train.py", *QUICK, *words, "--save_model", "validation").stdout
-    assert str(folder) in again and len(list(two.rglob("done"))) == 1
+    assert "CNN_GAP" in command("report.py", "--dataset", "emodb-to-ravdess", "--rule", "validation").stdout
 
 
 def test_a_csv_can_be_either_side(two, tmp_path):

@@ -7,7 +7,8 @@ import pytest
 from faults import SCENARIOS, Place
 
 TIMES = {"kills": 4, "worker_kills": 2, "two_at_once": 2, "damaged_cache": 2}
-SLOW = {"worker_kills", "damaged_cache", "clock", "replaced_wave"}
+MARKS = dict.fromkeys(("worker_kills", "damaged_cache", "clock", "replaced_wave"), pytest.mark.slow)
+MARKS["lost_machine"] = pytest.mark.cluster
 
 
 @pytest.fixture(scope="module")
@@ -15,7 +16,7 @@ def place(small_release: Path, tmp_path_factory: pytest.TempPathFactory) -> Plac
     return Place(tmp_path_factory.mktemp("faults"), seeds=3, release=small_release)
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in SCENARIOS])
+@pytest.mark.parametrize("name", [pytest.param(n, marks=MARKS.get(n, [])) for n in SCENARIOS])
 def test_nothing_is_lost_or_doubled(name: str, place: Place) -> None:
     scenario, _ = SCENARIOS[name]
     try:
@@ -28,7 +29,7 @@ def test_nothing_is_lost_or_doubled(name: str, place: Place) -> None:
 
 def test_file_size_limit(here: Path, command) -> None:
     """What a full disk is tested with where no small disk may be mounted."""
-    words = "train.py --model CNN_GAP --dataset all --epochs 3 --gpu -1 --quiet".split()
+    words = ["train.py", "--model", "CNN_GAP", "--dataset", "all", "--epochs", "3", "--gpu", "-1", "--quiet"]
     told = command("bash", "-c", f"ulimit -f 40; exec {sys.executable} {' '.join(words)}", status=2)
     assert "the file size limit is reached" in told.stderr
     assert not [f for f in here.rglob("*") if f.name.endswith(".tmp") or f.name == "done"]

@@ -237,7 +237,7 @@ def test_no_process_is_left(how: str, here: Path) -> None:
 
 def test_run_command_takes_gpu_n_and_alpha(here: Path, command) -> None:
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    flags = "--model CNN_GAP --dataset all --epochs 1 --threads 1 --quiet".split()
+    flags = ["--model", "CNN_GAP", "--dataset", "all", "--epochs", "1", "--threads", "1", "--quiet"]
     told = command("bash", "run", -1, 2, 0.1, *flags, env=environment)
     assert told.stdout.count("done:") == 2
     runs = [json.loads((folder / "config.json").read_text()) for folder in finished(here).values()]

@@ -1,0 +1,152 @@
+"""Export: every network and every feature, in ONNX Runtime as in torch."""
+
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from conftest import Command
+from made_checkpoints import CLASSES, make_checkpoint
+
+import audio
+import checkpoints
+import export
+import features
+import models
+from frontend import Frontend, RealFFT
+
+onnx = pytest.importorskip("onnx", reason="needs requirements-export.txt")
+onnxruntime = pytest.importorskip("onnxruntime", reason="needs requirements-export.txt")
+
+SMALL = {"n_mfcc": 8, "segment_length": 0.4, "train_overlap": 0.0, "test_overlap": 0.2}
+
+
+def session(file: Path) -> "onnxruntime.InferenceSession":
+    return onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+
+
+def agree(checkpoint: checkpoints.Checkpoint, file: Path, waveform: bool, segments: np.ndarray) -> None:
+    result = export.compare(checkpoint, file, waveform, segments)
+    assert result["difference"] <= 1e-4 * max(1, result["largest"]), result
+    assert result["onnx"] > 0 and result["torch"] > 0
+
+
+@pytest.fixture(scope="module")
+def speech(emodb: Path) -> np.ndarray:
+    """Segments of 1.8 s of real recordings `(S, 28800)`."""
+    files = sorted(emodb.glob("*.wav"))[::60]
+    return np.concatenate([features.segment(audio.load_audio(f), 1.8, 0.9, padding=True) for f in files])
+
+
+@pytest.mark.parametrize("name", models.list_models())
+def test_every_model(name: str, tmp_path: Path) -> None:
+    folder = make_checkpoint(tmp_path / "c", name, **{**SMALL, "feature": "mfcc"})
+    checkpoint, file = checkpoints.load(folder), tmp_path / "model.onnx"
+    export.convert(checkpoint, file)
+    for rows in (1, 5):  # the batch is free, and the example's was 2
+        x = torch.randn(rows, 1, *checkpoint.config["shape"])
+        logits = session(file).run(None, {"features": x.numpy()})[0]
+        with torch.inference_mode():
+            np.testing.assert_allclose(logits, checkpoint.module(x).numpy(), atol=1e-4)
+    assert [f.name for f in tmp_path.iterdir() if f.is_file()] == ["model.onnx"]
+
+
+@pytest.mark.parametrize("feature", list(features.FEATURES))
+@pytest.mark.parametrize("size", [28800, 32000, 7999])
+def test_the_frontends_are_the_features(feature: str, size: int) -> None:
+    generator = np.random.default_rng(size)
+    level = np.array([0, 1e-4, 0.01, 0.1, 0.9])[:, None]
+    x = torch.from_numpy(np.cumsum(generator.normal(0, 1, (5, size)), 1)).float()
+    x = (x / x.abs().amax(1, keepdim=True) * torch.from_numpy(level)).float()
+    ours, theirs = Frontend(feature, size)(x)[:, 0], features.extract(feature, x)
+    assert ours.shape == theirs.shape
+    # dB and logarithms of what is far under the maximum; energies of fbank are large
+    np.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=2e-4, atol=2e-3)
+
+
+@pytest.mark.parametrize("feature", list(features.FEATURES))
+def test_the_frontends_are_the_features_of_speech(feature: str, speech: np.ndarray) -> None:
+    ours = Frontend(feature, 28800)(torch.from_numpy(speech))[:, 0]
+    theirs = features.extract(feature, speech)
+    scale = max(1.0, float(theirs.abs().max()))
+    assert float((ours - theirs).abs().max()) < 2e-5 * scale
+
+
+@pytest.mark.parametrize(("n", "rows"), [(2048, 32), (800, 20), (1024, 32), (12, 3), (16, 1)])
+def test_the_transform(n: int, rows: int) -> None:
+    x = torch.randn(3, 4, n, dtype=torch.float64)
+    torch.testing.assert_close(RealFFT(n, rows, torch.float64)(x), torch.fft.rfft(x).abs().square())
+
+
+@pytest.mark.parametrize("feature", list(features.FEATURES))
+def test_every_feature_inside(feature: str, tmp_path: Path) -> None:
+    folder = make_checkpoint(tmp_path / "c", "CNN_GAP", **{**SMALL, "feature": feature})
+    checkpoint, file = checkpoints.load(folder), tmp_path / "model.onnx"
+    export.convert(checkpoint, file, waveform=True)
+    agree(checkpoint, file, True, export.segments_of(checkpoint, []))
+
+
+@pytest.mark.parametrize("waveform", [False, True])
+def test_glam_on_real_recordings(waveform: bool, speech: np.ndarray, tmp_path: Path) -> None:
+    checkpoint = checkpoints.load(make_checkpoint(tmp_path / "c", "GLAM"))
+    export.convert(checkpoint, tmp_path / "glam.onnx", waveform)
+    agree(checkpoint, tmp_path / "glam.onnx", waveform, speech)
+
+
+def test_the_command_line(tmp_path: Path, command: Command) -> None:
+    folder = make_checkpoint(tmp_path / "c", "MACNN", validation=True, **SMALL)
+    recording, output = tmp_path / "a.wav", tmp_path / "new" / "model.onnx"
+    soundfile.write(recording, np.random.default_rng(0).normal(0, 0.1, 22050), 22050)
+    done = command("export.py", "--checkpoint", folder, "--output", output, "--waveform", "--check", recording)
+    assert "4 segments of 1 recordings" in done.stdout and "ms in ONNX Runtime" in done.stdout
+    onnx.checker.check_model(onnx.load(output))
+    opened = session(output)
+    (given,), (made,) = opened.get_inputs(), opened.get_outputs()
+    assert (given.name, given.shape[1]) == ("waveform", 6400) and isinstance(given.shape[0], str)
+    assert (made.name, made.shape[1]) == ("logits", 4)
+    told = opened.get_modelmeta().custom_metadata_map
+    config = json.loads((folder / "config.json").read_text())
+    assert json.loads(told["classes"]) == CLASSES and told["sample_rate"] == "16000"
+    assert (told["segment_samples"], told["hop_samples"]) == ("6400", "3200") and told["input"] == "waveform"
+    assert float(told["temperature"]) == config["temperature"] and told["weights"] == config["weights"]
+    assert told["licence"] == config["licence"] and told["synthetic"] == "true"
+
+
+def test_a_file_that_differs_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = make_checkpoint(tmp_path / "c", "CNN_GAP", **SMALL)
+    words = ["export.py", "--checkpoint", str(folder), "--output", str(tmp_path / "out" / "model.onnx")]
+    monkeypatch.setattr("sys.argv", words)
+    monkeypatch.setattr(export, "TOLERANCE", 0.0)
+    monkeypatch.setattr(export, "compare", lambda *_: {"difference": 1.0, "largest": 1.0, "torch": 1.0, "onnx": 1.0})
+    with pytest.raises(export.UserError, match="is not kept"):
+        export.main()
+    assert not list((tmp_path / "out").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [(["--output", "x.onnx", "--opset", "9"], "--opset"), (["--output", "x.bin"], ".onnx"),
+     (["--output", "x.onnx", "--checkpoint", "/nowhere"], "no such folder"),
+     (["--output", "x.onnx", "--check", "/nowhere.wav"], "does not exist")],
+)  # fmt: skip
+def test_what_cannot_be_asked(words: list[str], said: str, tmp_path: Path, command: Command) -> None:
+    folder = make_checkpoint(tmp_path / "c", "CNN_GAP", **SMALL)
+    words = [str(tmp_path / word) if word.startswith("x.") else word for word in words]
+    done = command("export.py", "--checkpoint", folder, *words, status=2)
+    assert done.stderr.startswith("error: ") and said in done.stderr
+    assert not list(tmp_path.glob("*x.*"))
+
+
+def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(export.UserError, match=r"onnxscript not installed: pip install -r requirements-export\.txt"):
+        export.requirements()
+
+
+def test_help_teaches_at_once(command: Command) -> None:
+    start = time.perf_counter()
+    text = command("export.py", "--help").stdout
+    assert time.perf_counter() - start < 1 and "--waveform" in text and "metadata" in text
