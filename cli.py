@@ -7,9 +7,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-
-# Before torch is imported: a thread that waits sleeps. Spinning, the default, lets a step that shares its cores with other
-# work take up to four times as long, and gains nothing measurable on idle ones.
+# Before torch is imported: a thread that waits sleeps. Where cores are shared with other work, spinning, the default,
+# makes a step two to four times as slow.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
@@ -30,8 +29,12 @@ def warn(text: str) -> None:
 
 def refusal(error: OSError) -> str | None:
     """Why the system refused to use a file, in words; None for what is no matter of files."""
-    reasons = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used up", errno.EROFS: "it is read-only",
-               errno.EFBIG: "the file size limit is reached"}  # fmt: skip
+    reasons = {
+        errno.ENOSPC: "the disk is full",
+        errno.EDQUOT: "the disk quota is used up",
+        errno.EROFS: "it is read-only",
+        errno.EFBIG: "the file size limit is reached",
+    }
     return reasons.get(error.errno or 0) or (error.strerror if error.filename else None)
 
 

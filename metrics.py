@@ -29,7 +29,7 @@ def from_confusion(confusion: NDArray) -> dict[str, float]:
     """The four scores in per cent.
 
     WA is accuracy, UA the mean recall of the classes that occur, macro F1 the mean F1 of the classes that occur or were
-    predicted, weighted F1 the mean F1 weighted by support (the published tables call it "micro F1"; true micro F1 equals
+    predicted, weighted F1 the mean F1 weighted by support, which the published tables call "micro F1" (true micro F1 is
     WA). The same as scikit-learn's, which the tests compare with.
     """
     classes, total = per_class(confusion), confusion.sum()
@@ -51,8 +51,8 @@ def scores(logits: NDArray, labels: NDArray) -> dict[str, Any]:
 
 
 def pick_epoch(records: Sequence[dict[str, Any]], rule: str) -> int:
-    """The epoch, from 0, that a rule reports: `last`; `paper` and `validation`: the first with the best (WA + UA) / 2 on
-    the test or the validation utterances. `paper` is what was published, and optimistic.
+    """The epoch, from 0, that a rule reports: `last`; `paper` and `validation`: the first with the best (WA + UA) / 2
+    on the test or the validation utterances. `paper` is what was published, and optimistic.
 
     `records` are the objects of epochs.jsonl.
     """

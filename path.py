@@ -1,4 +1,4 @@
-"""Where the corpora, the cache and the runs are: the only file to edit. An environment variable of the same name wins."""
+"""Where the corpora, the cache and the runs are: the only file to edit. Environment variables win."""
 
 import os
 from pathlib import Path

@@ -192,8 +192,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "--impro_or_script",
         "-i",
         metavar="NAME",
-        help="impro, script, all (IEMOCAP's halves, or both), demo (synthetic), another corpus by name, or a CSV file with "
-        "the columns path,emotion[,speaker,session,dialog,kind] (default: impro)",
+        help="impro, script, all (IEMOCAP's halves, or both), demo (synthetic), another corpus by name, or a CSV file "
+        "with the columns path,emotion[,speaker,session,dialog,kind] (default: impro)",
     )
     add("--test", dest="test_dataset", metavar="NAME",
         help="train on all of --dataset, test on all of this one, by the classes both have (split cross)")  # fmt: skip
@@ -260,7 +260,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         const="last",
         choices=RULES,
         metavar="RULE",
-        help="keep the weights of the epoch this rule picks, in the run folder's checkpoint/: last (default), validation or paper",
+        help="keep the weights of the epoch this rule picks, in the run folder's checkpoint/: "
+        "last (default), validation or paper",
     )
     add("--tensorboard", **yes_no, help="learning curves and settings for TensorBoard, in the run folder")
     add("--skip_bad", **yes_no, help="leave broken recordings out, and count them, instead of stopping")
@@ -268,7 +269,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def parse_config(given: dict[str, Any]) -> Config:
-    """Pop the flags of a Config from `given` (a parsed namespace as a dict) and resolve them with the model's recipe."""
+    """Pop the flags of a Config from `given`, a namespace as a dict, and resolve them with the model's recipe."""
     import models
     from device import device_type
 

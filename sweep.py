@@ -249,7 +249,8 @@ def _executor(asked: dict[str, Any], given: dict[str, Any], todo: list[Job]) -> 
     """What trains runs, for as long as its context lasts."""
     import workers
 
-    options: dict[str, Any] = {k: given[k] for k in ("runs", "save_model", "skip_bad", "quiet", "tensorboard") if k in given}
+    flags = ("runs", "save_model", "skip_bad", "quiet", "tensorboard")
+    options: dict[str, Any] = {k: given[k] for k in flags if k in given}
     if asked["ray"]:
         import cluster
 

@@ -328,10 +328,12 @@ def describe_run(
         "model": config.model, "recipe": config.recipe, "dataset": d.corpus.dataset, "corpus": d.corpus.name,
         "licence": d.corpus.licence, "synthetic": d.corpus.synthetic, "split": config.split, "fold": config.fold,
         "folds": folds(d.corpus.utterances) if folds else None, "seed": config.seed, "classes": list(d.corpus.classes),
-        "shape": list(d.shape), "settings": config.settings(), "changed": config.changed(), "hash": config.hash(d.digest),
+        "shape": list(d.shape), "settings": config.settings(), "changed": config.changed(),
+        "hash": config.hash(d.digest),
         "corpus_digest": d.digest, "split_digest": split["digest"], "n_train": len(parts.train),
         "n_val": 0 if parts.val is None else len(parts.val), "n_test": len(parts.test), "n_dropped": len(d.dropped),
-        "n_bad": len(d.bad), "params": sum(p.numel() for p in model.parameters()), "device": device.describe(config.device),
+        "n_bad": len(d.bad), "params": sum(p.numel() for p in model.parameters()),
+        "device": device.describe(config.device),
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
         "commit": commit(),
     }  # fmt: skip
@@ -371,8 +373,10 @@ def save_checkpoint(
         raise OSError(int(number[1]), os.strerror(int(number[1])), str(folder)) from None
 
 
-def train(config: Config, runs: Path | None = None, save_model: str | None = None, skip_bad: bool = False,
-          quiet: bool = False, wait: bool = True, tensorboard: bool = False, d: data.Data | None = None) -> Path | None:  # fmt: skip
+def train(
+    config: Config, runs: Path | None = None, save_model: str | None = None, skip_bad: bool = False,
+    quiet: bool = False, wait: bool = True, tensorboard: bool = False, d: data.Data | None = None,
+) -> Path | None:  # fmt: skip
     """Train one run and return its folder; a finished one is not repeated, an unfinished one goes on.
 
     Where another process is at the same run: wait for it, or return None without `wait`. `d` is what `data.load` gives,
@@ -448,8 +452,9 @@ def _train(config: Config, d: data.Data, parts: data.Parts, folder: Path, save_m
     write_text(folder / "epochs.jsonl", "".join(json.dumps(r) + "\n" for r in history.records))
     board = curves.Curves(folder, run, history.records) if tensorboard else None
 
-    bar = tqdm(range(len(history.records), config.epochs), initial=len(history.records), total=config.epochs, disable=quiet,
-               desc=f"{config.model} {d.corpus.dataset} {folder.name}", unit="epoch")  # fmt: skip
+    done = len(history.records)
+    bar = tqdm(range(done, config.epochs), initial=done, total=config.epochs, unit="epoch", disable=quiet,
+               desc=f"{config.model} {d.corpus.dataset} {folder.name}")  # fmt: skip
     for epoch in bar:
         started = time.perf_counter()
         loss = train_one_epoch(model, optimizer, training, config, generator, epoch, weights, quiet)
@@ -500,8 +505,9 @@ def print_summary(model: nn.Module, run: dict[str, Any]) -> None:
     print(f"{run['model']} on {run['dataset']} ({run['corpus']}), split {run['split']}, recipe {run['recipe']}, "
           f"changed: {run['changed'] or 'nothing'}")  # fmt: skip
     bad = f", {run['n_bad']} broken left out" if run["n_bad"] else ""
-    print(f"{run['n_train']} training, {run['n_val']} validation, {run['n_test']} test utterances; "
-          f"{run['n_dropped']} dropped as shorter than {run['settings']['segment_length']} s{bad}", flush=True)  # fmt: skip
+    short = f"{run['n_dropped']} dropped as shorter than {run['settings']['segment_length']} s"
+    parts = f"{run['n_train']} training, {run['n_val']} validation, {run['n_test']} test utterances"
+    print(f"{parts}; {short}{bad}", flush=True)
 
 
 def format_scores(record: dict[str, Any], classes: list[str]) -> str:

@@ -59,7 +59,7 @@ def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def here(small_release: Path, shared_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The small release as IEMOCAP, with a runs folder of the test's own (returned), in this process and its children."""
+    """The small release as IEMOCAP, with a runs folder of the test's own (returned), here and in children."""
     import data
     import path
 
@@ -93,5 +93,5 @@ class Command:
 
 @pytest.fixture(scope="session")
 def command() -> Command:
-    """`command("train.py", "--epochs", 1)` -> the completed process; its exit status is checked, and that it shows no traceback."""
+    """`command("train.py", "--epochs", 1)` -> the completed process, its status checked, without a traceback."""
     return Command()

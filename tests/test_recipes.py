@@ -9,7 +9,8 @@ import torch
 import recipes
 from cli import UserError
 
-PUBLISHED = {  # reference tables: features, segment, train overlap, test overlap, optimiser, rate, decay, schedule, batch, epochs, mixup
+# features; segment, overlap in training, in testing; optimiser, rate, decay, schedule; batch, epochs, mixup, copies
+PUBLISHED = {
     "GLAM": ("mfcc", 1.8, 1.6, 1.6, "adam", 1e-3, 1e-6, "exp", 32, 50, 0.5, "none"),
     "ResMultiConv3": ("mfcc", 1.8, 1.6, 1.6, "adam", 1e-3, 1e-6, "exp", 32, 50, 0.5, "none"),
     "MHResMultiConv3": ("mfcc", 1.8, 1.6, 1.6, "adam", 1e-3, 1e-6, "exp", 128, 50, 0.5, "none"),
@@ -53,8 +54,11 @@ def test_learning_rate_is_torchs_scheduler_stopped_below_lr_min(schedule, schedu
 def test_original_flag_names_and_letters_keep_working():
     parser = recipes.argparse.ArgumentParser(allow_abbrev=False)
     recipes.add_flags(parser)
-    words = ("-m MHCNN -f mfcc -i script -n 20 -b 16 -l 0.01 -e 3 -g -1 --lr_min 1e-7 --segment_length 1.5 --train_overlap 1 "
-             "--test_overlap 1.2 --alpha 0.2 --lr_schedule warmstep --optimizer sgd --seed 7 --head 2 --attn_hidden 32")  # fmt: skip
+    words = (
+        "-m MHCNN -f mfcc -i script -n 20 -b 16 -l 0.01 -e 3 -g -1 --lr_min 1e-7 --segment_length 1.5 "
+        "--train_overlap 1 --test_overlap 1.2 --alpha 0.2 --lr_schedule warmstep --optimizer sgd --seed 7 "
+        "--head 2 --attn_hidden 32"
+    )
     c = recipes.parse_config(vars(parser.parse_args(words.split())))
     assert (c.model, c.feature, c.dataset, c.n_mfcc, c.batch_size, c.learning_rate, c.epochs) == (
         "MACNN",
@@ -66,9 +70,8 @@ def test_original_flag_names_and_letters_keep_working():
         3,
     )
     assert (c.device, c.lr_schedule, c.head, c.attn_hidden, c.seed) == ("cpu", "step", 2, 32, 7)
-    same = vars(
-        parser.parse_args("--model MACNN --features_to_use mfcc --impro_or_script script --nmfcc 20 --gpu -1".split())
-    )
+    long = "--model MACNN --features_to_use mfcc --impro_or_script script --nmfcc 20 --gpu -1"
+    same = vars(parser.parse_args(long.split()))
     assert recipes.parse_config(same).n_mfcc == 20
 
 

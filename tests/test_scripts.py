@@ -51,7 +51,9 @@ def test_run_trains_the_next_seeds_in_one_process(here, command):
 
 def test_two_runs_at_once_share_the_work(here):
     words = ["bash", "run", "-1", "3", "--model", "CNN_GAP", "--dataset", "script", "--epochs", "3"]
-    both = [subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    both = [
+        subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)
+    ]
     outputs = [process.communicate(timeout=300) for process in both]
     assert [process.returncode for process in both] == [0, 0], outputs
     assert len(list(here.rglob("done"))) == 3

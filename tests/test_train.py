@@ -116,8 +116,9 @@ def test_the_summary_draws_nothing_and_changes_nothing(capsys):
     torch.manual_seed(0)
     model = train.make_model(recipes.config_for("AAResMultiConv3"), (26, 57), 4)
     before, state = {k: v.clone() for k, v in model.state_dict().items()}, torch.get_rng_state()
-    run = {"shape": [26, 57], "model": "", "dataset": "", "corpus": "", "split": "", "recipe": "", "changed": {},
-           "params": 686820, "n_train": 1, "n_val": 0, "n_test": 1, "n_dropped": 0, "n_bad": 0, "settings": {"segment_length": 1.8}}  # fmt: skip
+    counts = dict.fromkeys(("n_train", "n_val", "n_test", "n_dropped", "n_bad"), 0)
+    names = dict.fromkeys(("model", "dataset", "corpus", "split", "recipe", "changed"), "")
+    run = {"shape": [26, 57], "params": 686820, "settings": {"segment_length": 1.8}, **counts, **names}
     train.print_summary(model, run)
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
