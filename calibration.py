@@ -80,7 +80,7 @@ def reliability_panel(
     axis.set_aspect("equal")
     axis.set_xlabel("confidence")
     axis.set_ylabel("accuracy")
-    axis.legend(loc="upper left", fontsize=7.5)
+    axis.legend(loc="upper left", fontsize=7.5, framealpha=0.85)
 
 
 def reliability(

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+import calibration
 import path
 import recipes
 import records
@@ -308,6 +309,30 @@ def runs_to_show(chosen: Sequence[Run], models: Sequence[str] | None, settings: 
     return [next((r for r in own if (r.seed, r.fold) == pick), own[0]) for own in saved.values()]
 
 
+# --------------------------------------------------------------------------------------------- reliability
+
+
+def reliability(groups: Sequence[Group]) -> Drawn:
+    """Reliability diagrams side by side (Guo et al., 2017); of splits with a validation part also after each run's
+    temperature, fitted on it."""
+    panels = []
+    for i, group in enumerate(groups):
+        tested, temperatures = [], []
+        for run in group.runs:
+            epoch, test = run.pick(group.rule), run.part("test")
+            tested.append((test.logits[epoch], test.labels))
+            if run.has_validation:
+                val = run.part("val")
+                temperatures.append(calibration.fit_temperature(val.logits[epoch], val.labels))
+        panels.append((f"{chr(97 + i)}) {label(group)}, n = {len(group.rounds)}", tested, temperatures or None))
+    title = "Reliability of probabilities" + (" — SYNTHETIC data" if groups[0].synthetic else "")
+    text = "Accuracy against confidence, in 15 bins, of all runs' test utterances; grey: the share of them in a bin. "
+    text += "ECE: expected calibration error, mean over runs ± one sample standard deviation. "
+    if panels[0][2]:
+        text += "Temperature: fitted on each run's validation utterances. "
+    return Drawn(calibration.reliability(panels, title=title), text + say_runs(groups))
+
+
 # ----------------------------------------------------------------------------------------- from runs to files
 
 
@@ -366,7 +391,7 @@ def make(name: str, chosen: list[Run], args: Namespace) -> list[Path]:
         drawn = _styled(lambda: tsne(runs_to_show(as_published(view, args.set), args.model, args.set)))
     else:
         drawn = records.leaving_out_broken(lambda usable: _draw(name, usable, args.rule, args.set), view)
-    rule = [args.rule] if name in ("confusion", "alpha") else []
+    rule = [args.rule] if name in ("confusion", "alpha", "reliability") else []
     stem = "-".join([name, first.dataset, first.split.replace(":", "-"), *rule])
     return save(drawn, (args.output or path.ROOT / "results" / "figures") / stem)
 
@@ -432,4 +457,6 @@ def images(names: Iterable[str], rows: Sequence[tables.Row]) -> list[render.Imag
     return found
 
 
-FIGURES: dict[str, Callable[[Any], Drawn]] = {"confusion": confusion, "tsne": tsne, "curves": curves, "alpha": alpha}
+FIGURES: dict[str, Callable[[Any], Drawn]] = {
+    "confusion": confusion, "tsne": tsne, "curves": curves, "alpha": alpha, "reliability": reliability
+}  # fmt: skip

@@ -262,7 +262,10 @@ def _course(axis: "Axes", one: "Prediction") -> None:
     at = np.array([0.0, one.seconds]) if len(middles) == 1 else middles
     for c, name in enumerate(one.classes):
         values = one.timeline[:, c] if len(middles) > 1 else np.repeat(one.timeline[:, c], 2)
-        style: dict[str, Any] = {"color": COLOURS[c % len(COLOURS)], "linestyle": LINES[c % len(LINES)]}
+        style: dict[str, Any] = {
+            "color": COLOURS[c % len(COLOURS)],
+            "linestyle": LINES[(c + c // len(COLOURS)) % len(LINES)],
+        }
         label = f"{name} {one.probabilities[c]:.0%}"
         axis.plot(at, values, linewidth=1.6 if len(at) < 1000 else 0.8, label=label, **style)
     axis.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, handlelength=3.2, title="in all")

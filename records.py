@@ -99,7 +99,7 @@ class Run:
             if epochs:
                 return epochs
             problem = "it is empty"
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, IndexError, OverflowError, RecursionError) as error:
             problem = f"{type(error).__name__}: {error}"
         raise self.broken(f"{file} is not a run's record ({problem})")
 

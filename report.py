@@ -459,7 +459,7 @@ def command_line() -> ArgumentParser:
     what = parser.add_argument_group("what to print", "The table of all finished runs, or one of these.")
     what.add_argument("--table", metavar="NAME", help=", ".join(TABLES))
     one = what.add_mutually_exclusive_group()
-    one.add_argument("--figure", metavar="NAME", help="confusion, tsne, curves or alpha, as PDF and PNG")
+    one.add_argument("--figure", metavar="NAME", help="confusion, tsne, curves, alpha or reliability, as PDF and PNG")
     one.add_argument("--errors", action="store_true", help="the utterances most often wrong over seeds")
     one.add_argument("--audit", action="store_true", help="check every run folder, or those behind --table")
     add = parser.add_argument_group("of which runs").add_argument

@@ -177,7 +177,7 @@ def epochs(folder: Path) -> list[dict[str, Any]]:
     try:
         records = [json.loads(line) for line in (folder / "epochs.jsonl").read_text(encoding="utf-8").splitlines()]
         return [record for record in records if float(record["seconds"]) >= 0]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return []
 
 

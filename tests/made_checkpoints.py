@@ -23,11 +23,11 @@ def make_checkpoint(
     classes = classes or CLASSES
     config = recipes.config_for(models.canonical(model), split="8:1:1" if validation else "8:2", **settings)
     silence = np.zeros((1, int(config.segment_length * features.SAMPLE_RATE)), np.float32)
-    shape = tuple(features.extract(config.feature, silence, config.n_mfcc).shape[1:])
+    rows, frames = features.extract(config.feature, silence, config.n_mfcc).shape[1:]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         heads = {"heads": config.head, "attn_hidden": config.attn_hidden} if "heads" in models.keywords(model) else {}
-        network = models.create_model(model, shape, num_classes=len(classes), **heads)
+        network = models.create_model(model, (rows, frames), num_classes=len(classes), **heads)
         with torch.no_grad():
             if hasattr(network, "fc"):
                 network.fc.weight *= scale
@@ -43,7 +43,7 @@ def make_checkpoint(
     run = {
         "model": config.model, "recipe": config.recipe, "dataset": "demo", "corpus": "synthetic",
         "licence": "none needed", "synthetic": synthetic, "split": config.split, "fold": None, "folds": None,
-        "seed": config.seed, "classes": classes, "shape": list(shape), "settings": config.settings(),
+        "seed": config.seed, "classes": classes, "shape": [rows, frames], "settings": config.settings(),
         "changed": config.changed(), "hash": "c0ffee", "n_train": 80, "n_test": 40,
         "n_val": 40 if validation else 0, "versions": {},
     }  # fmt: skip

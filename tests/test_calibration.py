@@ -1,11 +1,14 @@
 """Calibration: the error as the paper defines it, a temperature that does what it should, and the figure."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from conftest import Command
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made_runs import guesses, make_run
 
 import calibration
 import metrics
@@ -83,6 +86,11 @@ def test_the_temperature_stays_in_bounds() -> None:
         calibration.fit_temperature(np.zeros((0, 4)), np.zeros(0, int))
 
 
+def said(axis: Any) -> list[str]:
+    """The texts of an axis's legend."""
+    return [text.get_text() for text in axis.get_legend().get_texts()]
+
+
 @pytest.mark.parametrize("suffix", ["png", "pdf", "svg"])
 def test_the_figure_is_written(suffix: str, tmp_path: Path) -> None:
     runs = [drawn(2.0, 300, seed=1), drawn(2.0, 300, seed=2)]
@@ -90,9 +98,9 @@ def test_the_figure_is_written(suffix: str, tmp_path: Path) -> None:
     figure = calibration.reliability([("GLAM", runs, [2.0, 2.0]), ("MACNN", runs[:1], None)], file, "Reliability")
     assert file.stat().st_size > 5000
     first, second = figure.axes
-    names = [text.get_text() for text in first.get_legend().get_texts()]
+    names = said(first)
     assert any(name.startswith("with temperature: ECE") and "±" in name for name in names)
-    assert not any("with temperature" in text.get_text() for text in second.get_legend().get_texts())
+    assert not any("with temperature" in name for name in said(second))
 
 
 def test_the_figures_points_are_the_bins() -> None:
@@ -100,4 +108,18 @@ def test_the_figures_points_are_the_bins() -> None:
     figure = calibration.reliability([("GLAM", [(logits, labels)], None)])
     counts, confidence, accuracy = metrics.confidence_bins(metrics.softmax(logits), labels)
     line = next(line for line in figure.axes[0].lines if str(line.get_label()).startswith("as trained"))
-    np.testing.assert_allclose(line.get_xydata(), np.stack((confidence, accuracy), 1)[counts > 0])
+    np.testing.assert_allclose(np.asarray(line.get_xydata()), np.stack((confidence, accuracy), 1)[counts > 0])
+
+
+@pytest.mark.parametrize("split", ["8:2", "8:1:1"])
+def test_the_report_draws_it(split: str, tmp_path: Path, command: Command) -> None:
+    generator = np.random.default_rng(0)
+    labels, val_labels = generator.integers(0, 4, 60), generator.integers(0, 4, 30)
+    for seed in (1, 2):
+        val: Any = (val_labels, guesses(seed, val_labels, [0.4, 0.6])) if split == "8:1:1" else None
+        make_run(tmp_path / "runs", guesses(seed, labels, [0.4, 0.7]), labels, split=split, seed=seed, val=val)
+    words = ["--runs", tmp_path / "runs", "--figure", "reliability", "--rule", "last", "--output", tmp_path / "out"]
+    files = [Path(line) for line in command("report.py", *words).stdout.split()]
+    assert sorted(file.suffix for file in files) == [".pdf", ".png"] and all(
+        file.stat().st_size > 5000 for file in files
+    )

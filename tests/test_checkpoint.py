@@ -21,7 +21,7 @@ import train
 from cli import UserError
 from files import digest_file
 
-SMALL = {"n_mfcc": 12, "segment_length": 0.6, "train_overlap": 0.0, "test_overlap": 0.3}
+SMALL: dict[str, Any] = {"n_mfcc": 12, "segment_length": 0.6, "train_overlap": 0.0, "test_overlap": 0.3}
 
 
 @pytest.fixture

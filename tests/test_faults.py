@@ -7,7 +7,9 @@ import pytest
 from faults import SCENARIOS, Place
 
 TIMES = {"kills": 4, "worker_kills": 2, "two_at_once": 2, "damaged_cache": 2}
-MARKS = dict.fromkeys(("worker_kills", "damaged_cache", "clock", "replaced_wave"), pytest.mark.slow)
+MARKS = dict.fromkeys(
+    ("worker_kills", "two_at_once", "read_only", "damaged_cache", "clock", "replaced_wave"), pytest.mark.slow
+)
 MARKS["lost_machine"] = pytest.mark.cluster
 
 

@@ -158,7 +158,9 @@ def look_at(runs: Path) -> None:
             except UserError:
                 continue
         with suppress(UserError):
-            records.derive811(run).scores("validation")
+            assert records.derive811(run).scores("validation")
+        with suppress(UserError):
+            assert records.derive811(run).split_digest
         assert isinstance(sweep.epochs(run.folder), list)
     sweep._is_stale(runs / "impro" / "8-2" / "GLAM" / "other" / "1", recipes.config_for("GLAM"))
 

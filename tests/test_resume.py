@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,7 +18,9 @@ import data
 import recipes
 import train
 
-WAYS = {  # what has a state of its own: dropout's draws, momentum, augmentations, mixup, batch normalisation, a rate
+WAYS: dict[
+    str, dict[str, Any]
+] = {  # what has a state of its own: dropout's draws, momentum, augmentations, mixup, batch normalisation, a rate
     "CNN_GAP": {"model": "CNN_GAP"},
     "dropout and mixup": {"model": "AAResMultiConv3", "batch_size": 64},
     "momentum": {"model": "APCNN", "feature": "mfcc", "batch_size": 32},
@@ -25,6 +28,12 @@ WAYS = {  # what has a state of its own: dropout's draws, momentum, augmentation
     "vtlp and a decaying rate": {"model": "CNN_GAP", "augment": "vtlp", "lr_decay": 1e-2, "optimizer": "adamw"},
     "validation, cosine": {"model": "CNN_GAP", "split": "8:1:1", "lr_schedule": "cosine"},
 }
+
+
+def trained(config: recipes.Config, runs: Path, save_model: str | None = None) -> Path:
+    folder = train.train(config, runs, save_model, quiet=True)
+    assert folder is not None
+    return folder
 
 
 class Killed(BaseException):
@@ -57,13 +66,13 @@ def test_resumed_run_is_the_same_to_the_bit(way: str, here: Path, tmp_path: Path
     config, rule = config_of(way), "validation" if "validation" in way else "last"
     if config.model == "AAResMultiConv3":  # which is slow
         config = recipes.replace(config, epochs=2, classes=("neutral", "sad"))
-    whole = train.train(config, tmp_path / "whole", rule, quiet=True)
+    whole = trained(config, tmp_path / "whole", rule)
     for n in range(1, config.epochs):
         stop(n)
         with pytest.raises(Killed):
-            train.train(config, here, rule, quiet=True)
+            trained(config, here, rule)
     stop(None)
-    resumed = train.train(config, here, rule, quiet=True)
+    resumed = trained(config, here, rule)
     assert content(resumed) == content(whole)
     assert not (resumed / "state.safetensors").exists()
 
@@ -71,42 +80,42 @@ def test_resumed_run_is_the_same_to_the_bit(way: str, here: Path, tmp_path: Path
 def test_resumed_run_has_the_best_weights_of_before(here: Path, tmp_path: Path, stop, monkeypatch) -> None:
     config = config_of("CNN_GAP")
     monkeypatch.setattr(train.metrics, "pick_epoch", lambda records, rule: 0)  # the first epoch is the best
-    whole = train.train(config, tmp_path / "whole", "paper", quiet=True)
+    whole = trained(config, tmp_path / "whole", "paper")
     stop(2)
     with pytest.raises(Killed):
-        train.train(config, here, "paper", quiet=True)
+        trained(config, here, "paper")
     stop(None)
-    assert content(train.train(config, here, "paper", quiet=True)) == content(whole)
+    assert content(trained(config, here, "paper")) == content(whole)
 
 
 def test_best_weights_asked_for_too_late_are_trained_again(here: Path, tmp_path: Path, stop, capsys) -> None:
     config = config_of("CNN_GAP")
-    whole = train.train(config, tmp_path / "whole", "paper", quiet=True)
+    whole = trained(config, tmp_path / "whole", "paper")
     stop(2)
     with pytest.raises(Killed):
-        train.train(config, here, quiet=True)
+        trained(config, here)
     stop(None)
-    again = train.train(config, here, "paper", quiet=True)
+    again = trained(config, here, "paper")
     assert content(again) == content(whole)
     assert "starts again" in capsys.readouterr().err
 
 
 def test_weights_by_another_rule_are_made_when_asked_for(here: Path, tmp_path: Path) -> None:
     config = config_of("CNN_GAP", epochs=2)
-    folder = train.train(config, here, "last", quiet=True)
-    assert train.train(config, here, "paper", quiet=True) == folder
+    folder = trained(config, here, "last")
+    assert trained(config, here, "paper") == folder
     assert json.loads((folder / "checkpoint" / "config.json").read_text())["rule"] == "paper"
-    assert content(folder) == content(train.train(config, tmp_path / "paper", "paper", quiet=True))
+    assert content(folder) == content(trained(config, tmp_path / "paper", "paper"))
 
 
 def test_finished_run_is_not_repeated_and_left_overs_go(here: Path, stop) -> None:
     config = config_of("CNN_GAP", epochs=1)
-    folder = train.train(config, here, quiet=True)
+    folder = trained(config, here)
     before = content(folder), (folder / "done").stat().st_ctime_ns
     (folder / "state.safetensors").write_bytes(b"left by a process killed at the very end")
     (folder / ".predictions.npz.123.tmp").write_bytes(b"the same")
     stop(0)
-    assert train.train(config, here, quiet=True) == folder
+    assert trained(config, here) == folder
     assert (content(folder), (folder / "done").stat().st_ctime_ns) == before
 
 
@@ -133,7 +142,7 @@ def state_after_an_epoch(here: Path, stop) -> tuple[recipes.Config, Path]:
     config = config_of("CNN_GAP", epochs=2)
     stop(1)
     with pytest.raises(Killed):
-        train.train(config, here, quiet=True)
+        trained(config, here)
     stop(None)
     return config, train.folder_of(config, *data.identity(config), here) / "state.safetensors"
 
@@ -159,9 +168,9 @@ def test_damaged_state_is_not_used(damage: str, here: Path, tmp_path: Path, stop
         else:
             text["records"] = "[]"
         save_file(tensors, state, text)
-    folder = train.train(config, here, quiet=True)
+    folder = trained(config, here)
     assert "cannot be used" in capsys.readouterr().err
-    assert content(folder) == content(train.train(config, tmp_path / "whole", quiet=True))
+    assert content(folder) == content(trained(config, tmp_path / "whole"))
 
 
 def test_unfinished_run_is_not_reported(here: Path, stop) -> None:
@@ -190,4 +199,4 @@ def test_command_killed_in_an_epoch(seed: int, here: Path, tmp_path: Path) -> No
     config = recipes.parse_config(
         {"model": "CNN_GAP", "dataset": "all", "gpu": -1, "threads": 1, "epochs": 5, "seed": seed}
     )
-    assert content(state.parent) == content(train.train(config, tmp_path / "whole", "last", quiet=True))
+    assert content(state.parent) == content(trained(config, tmp_path / "whole", "last"))

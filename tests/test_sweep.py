@@ -196,7 +196,9 @@ def group(pgid: int) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("how", ["Ctrl-C", "SIGINT to the parent", "kill -9 of the parent"])
+@pytest.mark.parametrize(
+    "how", ["Ctrl-C", pytest.param("SIGINT to the parent", marks=pytest.mark.slow), "kill -9 of the parent"]
+)
 def test_no_process_is_left(how: str, here: Path) -> None:
     words = [
         sys.executable,
