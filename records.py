@@ -167,8 +167,11 @@ class Halved(Run):
     @cached_property
     def split_digest(self) -> str:
         parts = read_record(self.folder / "split.json")
-        val, test = ([parts["test"][i] for i in self._positions[name]] for name in ("val", "test"))
-        return digest_of([parts["train"], val, test])
+        try:
+            val, test = ([parts["test"][i] for i in self._positions[name]] for name in ("val", "test"))
+            return digest_of([parts["train"], val, test])
+        except (KeyError, IndexError, TypeError, ValueError) as error:
+            raise self.broken(f"{self.folder / 'split.json'} is not a run's split ({error!r})") from None
 
     @cached_property
     def epochs(self) -> list[dict[str, Any]]:
