@@ -61,9 +61,12 @@ def _iemocap(root: Path, kinds: tuple[str, ...], happy: str) -> Source:
     import handleIEMOCAP
 
     class_of = IEMOCAP_CLASSES | dict.fromkeys(happy.split("+"), "happy")
-    utterances = [u for u in handleIEMOCAP.index(root) if u.kind in kinds]
+    found = handleIEMOCAP.index(root)
+    utterances = [u for u in found if u.kind in kinds]
     if handleIEMOCAP.is_synthetic(root):
         return Source("synthetic", "none needed: made by corpora/synthetic.py", utterances, class_of, synthetic=True)
+    if len(found) != handleIEMOCAP.COMPLETE:  # a part of it, or another corpus in its layout
+        return Source(f"IEMOCAP's layout, {len(found)} utterances", "as its owner says", utterances, class_of)
     return Source("IEMOCAP", IEMOCAP_LICENCE, utterances, class_of)
 
 

@@ -44,6 +44,7 @@ FULL = {
     "Session4": [258, 65, 238, 143, 327, 481, 19, 7, 0, 1, 564],
     "Session5": [384, 143, 299, 245, 170, 381, 18, 10, 0, 0, 520],
 }
+COMPLETE = sum(FULL["all"])  # utterances of the full release
 LABELS, WAVES = "dialog/EmoEvaluation", "sentences/wav"  # within a session
 JOURNAL = "GLAM_renamed.csv"  # in the release: what --rename did
 SYNTHETIC = "SYNTHETIC.txt"  # in a release that corpora/synthetic.py made up

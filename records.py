@@ -361,9 +361,9 @@ class Group:
 
     @property
     def splits(self) -> str:
-        """The split's digest, shortened, or how many distinct ones the runs have."""
+        """The split's digest, shortened; of several, the digest of theirs, and how many they are."""
         digests = sorted({run.split_digest for run in self.runs})
-        return digests[0][:8] if len(digests) == 1 else f"{len(digests)} distinct"
+        return digests[0][:8] if len(digests) == 1 else f"{digest_of(digests)[:8]} of {len(digests)}"
 
 
 def group_by_setting(runs: Iterable[Run], rule: str) -> list[Group]:

@@ -116,6 +116,7 @@ def _overview(usable: list[Run], rule: str) -> tuple["DataFrame", "DataFrame"]:
         about = {"dataset": group.dataset, "corpus": group.corpus, "corpus_digest": group.corpus_digest}
         about |= {"split": group.split, "model": group.model, "changed": head["Changed"], "rule": rule}
         about |= {"synthetic": group.synthetic, "utterances": group.utterances}
+        about |= {"splits": group.splits}
         for how in group.hows if group.rounds else ():
             numbers += [{**about, "folds": how if group.has_folds else "", **row} for row in measure(group, how)]
     if not texts:
@@ -130,13 +131,15 @@ def _overview_lines(group: Group, head: dict[str, str]) -> list[dict[str, str]]:
     found = []
     for how in group.hows if group.rounds else ():
         about = {"Folds": how if group.has_folds else "", "n": str(len(group.rounds)), "Utterances": group.utterances}
+        about |= {"Splits": group.splits}
         scores = {SCORE_NAMES[m["score"]]: spread(m["mean"], m["sd"]) for m in measure(group, how)}
         paper = {f"published {SCORE_NAMES[score]}": spread(*value) for score, value in paper_figures(group).items()}
         found.append({**head, **about, **scores, **paper})
     for part in group.incomplete:
         text = f"pooled, incomplete: {len(part.runs)} of {part.folds} (seed {part.seed})"
         scores = {name: f"{value:.2f}" for name, value in zip(SCORE_NAMES.values(), part.pooled, strict=True)}
-        found.append({**head, "Folds": text, "n": "", "Utterances": str(part.n_test), **scores})
+        about = {"n": "", "Utterances": str(part.n_test), "Splits": group.splits}
+        found.append({**head, "Folds": text, **about, **scores})
     return found
 
 

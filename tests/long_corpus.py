@@ -1,6 +1,6 @@
 """How much memory a long corpus takes: index, features and one epoch of a small model on hours of synthetic speech.
 
-    python tests/long_corpus.py --hours 20 --folder DIR      # DIR takes 2.3 GB for the recordings, 2 GB for features
+    python tests/long_corpus.py --hours 20 --folder DIR      # DIR takes 2.6 GB
 
 Memory is looked up every 50 ms: *anonymous* is what a process has for itself; *file* is pages of libraries and of
 memory-mapped features, which the system takes back when it needs them.
