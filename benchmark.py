@@ -240,6 +240,7 @@ def epoch_row(name: str, needed: float, config: Config, options: Options) -> Row
     def one(fast: bool) -> tuple[float, NDArray]:
         model, optimizer = fresh(config, shape, fast)
         generator = np.random.RandomState(1)
+        device.keep_freed_memory(fast)
         if fast:
             return train.train_one_epoch(model, optimizer, part, config, generator, 0), train.evaluate(
                 model, test, config
