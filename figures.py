@@ -69,9 +69,15 @@ def _figure(width: float, height: float, title: str, synthetic: bool) -> "Figure
     return figure
 
 
-def label(group: Group) -> str:
-    """What a group is called: its model, and what is changed."""
-    return group.model + (f" ({records.plain(group.changed)})" if group.changed else "")
+def _common(groups: Sequence[Group]) -> dict[str, Any]:
+    """The changed settings that all groups share: the caption says them once."""
+    return {k: v for k, v in groups[0].changed.items() if all(g.changed.get(k, g) == v for g in groups)}
+
+
+def label(group: Group, groups: Sequence[Group]) -> str:
+    """What a group is called among `groups`: its model, and the changed settings that not all of them share."""
+    own = {k: v for k, v in group.changed.items() if k not in _common(groups)}
+    return group.model + (f" ({records.plain(own)})" if own else "")
 
 
 def say_runs(groups: Sequence[Group]) -> str:
@@ -82,6 +88,7 @@ def say_runs(groups: Sequence[Group]) -> str:
     folds = " with all their folds" if first.has_folds else ""
     said = f"Corpus {first.corpus}, {first.dataset}; split {first.split}; rule {first.rule}: {RULES[first.rule]}; "
     said += f"n = {n} seeds{folds}, {' or '.join(tested)} test utterances each."
+    said += f" Throughout: {records.plain(_common(groups))}." if _common(groups) else ""
     return said + (" SYNTHETIC data: these say nothing about speech." if first.synthetic else "")
 
 
@@ -99,7 +106,7 @@ def confusion(groups: Sequence[Group]) -> Drawn:
     for i, (axis, group) in enumerate(zip(axes, groups, strict=False)):
         counts = np.sum([r.confusion for r in group.rounds], axis=0)
         image = _matrix(axis, counts, group.classes, first=i % columns == 0)
-        axis.set_title(f"{chr(97 + i)}) {label(group)}, n = {len(group.rounds)}", loc="left")
+        axis.set_title(f"{chr(97 + i)}) {label(group, groups)}, n = {len(group.rounds)}", loc="left")
     for axis in axes[len(groups) :]:
         axis.set_axis_off()
     bar = figure.colorbar(image, ax=list(axes), shrink=0.8, pad=0.02)
@@ -137,7 +144,7 @@ def curves(groups: Sequence[Group]) -> Drawn:
     ):
         for i, group in enumerate(groups):
             values = [[e["test"][score] if score else e["train_loss"] for e in run.epochs] for run in group.runs]
-            _band(axis, np.array(values), i, label(group))
+            _band(axis, np.array(values), i, label(group, groups))
         axis.set_title(title, loc="left")
         axis.set_xlabel("epoch")
         axis.xaxis.get_major_locator().set_params(integer=True)
@@ -324,7 +331,7 @@ def reliability(groups: Sequence[Group]) -> Drawn:
             if run.has_validation:
                 val = run.part("val")
                 temperatures.append(calibration.fit_temperature(val.logits[epoch], val.labels))
-        panels.append((f"{chr(97 + i)}) {label(group)}, n = {len(group.rounds)}", tested, temperatures or None))
+        panels.append((f"{chr(97 + i)}) {label(group, groups)}, n = {len(group.rounds)}", tested, temperatures or None))
     title = "Reliability of probabilities" + (" — SYNTHETIC data" if groups[0].synthetic else "")
     text = "Accuracy against confidence, in 15 bins, of all runs' test utterances; grey: the share of them in a bin. "
     text += "ECE: expected calibration error, mean over runs ± one sample standard deviation. "
@@ -404,7 +411,7 @@ def _draw(name: str, runs: list[Run], rule: str, settings: dict[str, Any]) -> Dr
     else:
         groups = complete_groups(as_published(runs, settings), rule)
         if len(groups) > MOST_PANELS:
-            names = ", ".join(label(group) for group in groups)
+            names = ", ".join(label(group, groups) for group in groups)
             raise UserError(
                 f"--figure {name}: at most {MOST_PANELS} can be told apart; name some with --model: {names}"
             )

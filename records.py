@@ -295,7 +295,13 @@ class Round:
 
 def plain(changed: dict[str, Any]) -> str:
     """Changed settings as text: `alpha=0.3, epochs=10`. 1 and 1.0 read the same."""
-    return ", ".join(f"{k}={v:g}" if isinstance(v, float) else f"{k}={v}" for k, v in sorted(changed.items()))
+
+    def text(value: Any) -> str:
+        if isinstance(value, (list, tuple)):
+            return ",".join(map(str, value))
+        return f"{value:g}" if isinstance(value, float) else str(value)
+
+    return ", ".join(f"{k}={text(v)}" for k, v in sorted(changed.items()))
 
 
 def flags(changed: dict[str, Any]) -> list[str]:
