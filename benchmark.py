@@ -142,7 +142,7 @@ def plain_feature(name: str, x: NDArray) -> NDArray:
 
 
 def feature_row(name: str, needed: float, options: Options) -> Row:
-    """Speech-shaped noise cut as published, so that neighbouring segments overlap."""
+    """White noise, the worst case of `spectrogram`, cut as published, so that neighbouring segments overlap."""
     n = 64 if options.quick else 512
     wave = np.random.default_rng(0).standard_normal(28800 + 3199 * (n - 1)).astype(np.float32) * 0.1
     segments = features.segment(wave)

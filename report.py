@@ -162,7 +162,7 @@ def overview(found: list[Run], rule: str, begun: int, command: str) -> render.Do
 
 def lines(row: Row, first: Row | None) -> list[dict[str, str]]:
     """A row as it is read: ours, folds averaged, the published, the difference, the change from the first protocol."""
-    cell, group, paper = row.cell, row.rounds, paper_figures(row.group or row.cell)
+    cell, group, paper = row.cell, row.rounds, row.paper
     head = {"Dataset": cell.dataset, "Model": cell.name, "Split": cell.split, "Rule": cell.rule}
     found = _ours(row, group) if group else [{"Source": row.status}]
     if paper:
@@ -296,7 +296,7 @@ def caption_of(rows: Sequence[Row], settings: dict[str, Any], command: str) -> l
         f"Interval: percentile bootstrap, {stats.RESAMPLES} resamples of speakers (each with all test utterances) and "
         "of seeds, drawn jointly; the picked epochs stay, so it holds nothing of a rule's optimism."
     )
-    if any(paper_figures(row.group or row.cell) for row in rows):
+    if any(row.paper for row in rows):
         text.append(
             "Published: Zhu and Li, ICASSP 2022 (results/published.csv); its “micro F1” is the weighted F1 here."
         )

@@ -203,6 +203,12 @@ class Row:
     group: Group | None
     interval: stats.Interval | None = None
     speakers: int = 0
+    elsewhere: bool = False  # the dataset's runs are of another corpus than the published ones
+
+    @property
+    def paper(self) -> dict[str, tuple[float, float]]:
+        """The published figures to set beside it; none where they are of another corpus."""
+        return {} if self.elsewhere else paper_figures(self.group or self.cell)
 
     @property
     def rounds(self) -> Group | None:
@@ -218,9 +224,10 @@ class Row:
 def find(cells: Iterable[Cell], found: Sequence[Run]) -> list[Row]:
     """Every cell with its group and its interval. Raises BrokenRecord."""
     rows = []
+    foreign = {run.dataset for run in found if run.synthetic or run.config["corpus"] != "IEMOCAP"}
     for cell in cells:
         own = runs_of(cell, found)
-        row = Row(cell, Group(own, cell.rule) if own else None)
+        row = Row(cell, Group(own, cell.rule) if own else None, elsewhere=cell.dataset in foreign)
         if row.rounds:
             counts, speakers = row.rounds.confusions()
             row.interval, row.speakers = stats.interval(counts), len(speakers)
@@ -253,7 +260,7 @@ def numbers(name: str, rows: Iterable[Row]) -> list[dict[str, Any]]:
         about |= {"model": cell.model, "split": cell.split, "rule": cell.rule, "changed": plain(cell.changed)}
         about |= {"status": row.status or "ok"}
         if group is None:
-            paper = paper_figures(row.group or cell)
+            paper = row.paper
             for score in SCORES:
                 mean_sd = dict(zip(("published_mean", "published_sd"), paper.get(score, ()), strict=False))
                 found.append({**about, "score": score, "n": 0, **mean_sd})
