@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,9 @@ from pathlib import Path
 import pytest
 
 import cli  # noqa: F401 - before torch: it decides how threads wait
+
+# Where the tests run in the background, SIGINT is ignored, and our children would inherit that: tests send it to them
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -25,7 +25,7 @@ SHORTER = [  # a command that begins so: what is added, and what follows a numbe
     ("bash scripts/GLAM", "--epochs 1"),
     ("bash scripts/ablation", "--dry_run"),
     ("bash scripts/", "--dry_run"),  # tables: hundreds of runs
-    ("python sweep.py", "--epochs 1 --model MACNN --dry_run"),
+    ("python sweep.py", "--epochs 1 --dry_run"),
     ("pip install", "--dry-run --quiet"),
     ("python app.py", "--help"),  # serves until it is stopped: the browser test does that
 ]
