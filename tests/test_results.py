@@ -7,13 +7,15 @@ import re
 import subprocess
 import sys
 
+import pytest
+
 from tests.conftest import ROOT
 
 FOLDER = ROOT / "results" / "emodb_as_iemocap"
 
 
-def report(*words):
-    environment = {**os.environ, "GLAM_RUNS": str(FOLDER / "runs")}
+def report(*words, folder=FOLDER):
+    environment = {**os.environ, "GLAM_RUNS": str(folder / "runs")}
     done = subprocess.run(
         [sys.executable, "report.py", *words], cwd=ROOT, env=environment, capture_output=True, text=True
     )
@@ -21,8 +23,9 @@ def report(*words):
     return done.stdout
 
 
-def test_records_pass_the_audit():
-    assert "20 run folders checked" in report("--audit")
+@pytest.mark.parametrize("folder", [FOLDER, FOLDER.parent / "synthetic"], ids=lambda folder: folder.name)
+def test_records_pass_the_audit(folder):
+    assert "20 run folders checked" in report("--audit", folder=folder)
 
 
 def test_the_committed_table_is_the_records():
