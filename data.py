@@ -18,7 +18,7 @@ from tqdm import tqdm
 import corpora
 import path
 from cli import UserError, warn
-from corpora import Utterance, warn_once
+from corpora import Utterance, dataset_folder, is_csv, warn_once
 from files import digest_of, lock
 from recipes import Config
 
@@ -133,10 +133,6 @@ def csv_source(file: Path) -> Source:
     return Source(file.stem, "as its owner says", sorted(utterances, key=lambda u: u.name), {e: e for e in emotions})
 
 
-def _is_csv(dataset: str) -> bool:
-    return dataset.lower().endswith(".csv")
-
-
 def corpus(dataset: str, happy: str = "exc", classes: Sequence[str] = (), test_dataset: str = "") -> Corpus:
     """The labelled utterances of a dataset by name, or of a CSV file; with `test_dataset`, of two corpora.
 
@@ -144,7 +140,7 @@ def corpus(dataset: str, happy: str = "exc", classes: Sequence[str] = (), test_d
     """
     if test_dataset:
         return _two_corpora(dataset, test_dataset, happy, classes)
-    if _is_csv(dataset):
+    if is_csv(dataset):
         source = csv_source(Path(dataset))
     elif dataset in DATASETS:
         source = DATASETS[dataset](happy)
@@ -161,8 +157,7 @@ def corpus(dataset: str, happy: str = "exc", classes: Sequence[str] = (), test_d
     if len(names) < 2:
         raise UserError(f"{dataset} has the class {names[0]} alone; a classifier needs two or more")
     labels = np.array([label_of[u.emotion] for u in utterances], dtype=np.int64)
-    folder = re.sub(r"[^A-Za-z0-9._-]", "_", Path(dataset).stem if _is_csv(dataset) else dataset)
-    return Corpus(folder.lstrip(".") or "csv", source.name, source.licence, source.synthetic, names, utterances, labels)
+    return Corpus(dataset_folder(dataset), source.name, source.licence, source.synthetic, names, utterances, labels)
 
 
 @dataclass(frozen=True)
@@ -200,7 +195,7 @@ def _check_apart(dataset: str, here: Corpus, test_dataset: str, there: Corpus) -
         raise UserError(f"{flags}: both have {min(both)}; what is trained on cannot be tested on")
     if not (speakers := ({u.speaker for u in here.utterances} & {u.speaker for u in there.utterances}) - {""}):
         return
-    if _is_csv(dataset) and _is_csv(test_dataset):
+    if is_csv(dataset) and is_csv(test_dataset):
         warn_once(f"{flags}: both have speakers called {', '.join(sorted(speakers))}; if these are the same people, "
                   "the scores are too good")  # fmt: skip
     elif here.name == there.name:
@@ -445,23 +440,19 @@ class Data:
         return self.train.x.shape[1], self.train.x.shape[2]
 
 
-def test_overlap(config: Config) -> float:
-    """The overlap to score with, in seconds: half the segment where the one asked for is not shorter than it."""
-    if config.test_overlap < config.segment_length:
-        return config.test_overlap
-    return config.segment_length / 2
-
-
 def load(config: Config, skip_bad: bool = False) -> Data:
     """Everything a run of `config` trains and is scored on; extracted once, then read from the cache.
 
     Raises UserError for an unknown dataset or feature, broken recordings, and a class without a usable utterance.
     """
-    if test_overlap(config) != config.test_overlap:
-        warn(f"--test_overlap {config.test_overlap} is not shorter than the segment: {test_overlap(config)} s is used")
+    import features
+
+    overlap, halved = features.usable_test_overlap(config.segment_length, config.test_overlap)
+    if halved:
+        warn(f"--test_overlap {config.test_overlap} is not shorter than the segment: {overlap} s is used")
     data = ("dataset", "test_dataset", "happy", "classes", "feature", "n_mfcc", "segment_length", "train_overlap",
             "padding", "device")  # fmt: skip
-    return _load(*(getattr(config, name) for name in data), test_overlap(config), skip_bad)
+    return _load(*(getattr(config, name) for name in data), overlap, skip_bad)
 
 
 @lru_cache(maxsize=16)  # maps of files, so they take little memory

@@ -398,8 +398,8 @@ def _batches(segments: Iterable[NDArray[np.float32]], size: int, rows: int) -> I
     yield batch[:filled]
 
 
-def _wave_of(utterance: Utterance, digest: str, factor: float | None) -> NDArray[np.float32] | str:
-    """The wave, warped by `factor`, or what is wrong with it. The bytes decoded are those that were digested."""
+def _wave_of(utterance: Utterance, digest: str) -> NDArray[np.float32] | str:
+    """The wave, or what is wrong with it. The bytes decoded are those that were digested."""
     data, fault = None, ""
     try:
         data = read_file(utterance.path)
@@ -410,10 +410,9 @@ def _wave_of(utterance: Utterance, digest: str, factor: float | None) -> NDArray
     if data is None:
         return fault
     try:
-        wave = decode(data)
+        return decode(data)
     except ValueError as error:
         return f"{utterance.path}: {error}"
-    return wave if factor is None else vtlp(wave, factor)
 
 
 def _refuse(bad: Sequence[Sequence[str]], listed: int = 20) -> None:
@@ -426,30 +425,29 @@ def _refuse(bad: Sequence[Sequence[str]], listed: int = 20) -> None:
 def load(
     utterances: Sequence[Utterance], feature: str, length: float, overlap: float, n_mfcc: int = 26,
     padding: bool = False, device: str | torch.device = "cpu", skip_bad: bool = False,
-    warp: Sequence[float] | None = None, progress: bool = True,
+    progress: bool = True,
 ) -> Store:  # fmt: skip
     """Features of every segment of every utterance, in order: extracted once, then memory-mapped from the cache.
 
-    `length` and `overlap` of segments in seconds; `warp`: a VTLP factor for each utterance. What is kept is found by
-    all of these, the device's type and every recording's contents, and is extracted in bounded memory.
+    `length` and `overlap` of segments in seconds. What is kept is found by all of these, the device's type and every
+    recording's contents, and is extracted in bounded memory.
     Raises AudioError listing the broken recordings unless `skip_bad` leaves them out, UserError for an unknown feature,
     impossible segments or recordings that change meanwhile, and OSError naming the path if the cache cannot be written.
     """
     _function(feature, n_mfcc)
     size, hop = _segment_and_hop(length, overlap)
-    factors = [None] * len(utterances) if warp is None else [float(factor) for factor in warp]
     digests = content_digests([u.path for u in utterances], progress)
     settings = {"version": FEATURE_VERSION, "feature": feature, "n_mfcc": n_mfcc if feature == "mfcc" else None,
                 "size": size, "hop": hop, "padding": padding, "device": torch.device(device).type}  # fmt: skip
     names = [u.name for u in utterances]
-    key = digest_of([settings, list(zip(names, digests, factors, strict=True))])
+    key = digest_of([settings, list(zip(names, digests, strict=True))])
 
     def make(rows: Rows) -> dict[str, Any]:
         counts: list[int] = []
         bad: list[tuple[str, str]] = []
 
         def segments() -> Iterator[NDArray[np.float32]]:
-            waves = _ahead(lambda row: _wave_of(*row), zip(utterances, digests, factors, strict=True))
+            waves = _ahead(lambda row: _wave_of(*row), zip(utterances, digests, strict=True))
             bar = tqdm(waves, feature, len(names), unit=" utterances", delay=1, disable=not progress)
             for name, wave in zip(names, bar, strict=True):
                 if isinstance(wave, str):

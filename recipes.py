@@ -11,6 +11,7 @@ from typing import Any
 
 import path
 from cli import UserError
+from corpora import dataset_folder
 from files import digest_of
 
 SCHEDULES = ("exp", "step", "warmstep", "cosine", "none")
@@ -103,6 +104,8 @@ class Config(Recipe):
     def hash(self, corpus_digest: str) -> str:
         """Names the folder that holds the runs differing in seed and fold alone."""
         shaping = {k: v for k, v in self.settings().items() if k not in ("seed", "fold", "recipe")}
+        for corpus in ("dataset", "test_dataset"):  # a CSV file by any of its paths; the digest knows its contents
+            shaping[corpus] = shaping[corpus] and dataset_folder(shaping[corpus])
         return digest_of([shaping, corpus_digest], size=6)
 
 

@@ -31,10 +31,11 @@ import render
 import stats
 import tables
 from cli import UserError, warn
+from corpora import dataset_folder
 from files import write_text
 from metrics import SCORES
 from records import RULES, Group, Run, derive811, plain, runs
-from tables import TABLES, Row, Table, dataset_folder, jobs, measure, paper_figures
+from tables import TABLES, Row, Table, jobs, measure, paper_figures
 
 if TYPE_CHECKING:
     from pandas import DataFrame

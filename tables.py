@@ -6,10 +6,8 @@ A table is an entry of TABLES. Its rows say which runs they take; nothing else n
 import csv
 import functools
 import json
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +17,7 @@ import path
 import recipes
 import stats
 from cli import UserError
+from corpora import dataset_folder
 from metrics import SCORES
 from records import Group, Run, derive811, plain
 
@@ -177,11 +176,6 @@ def paper_figures(of: Group | Cell) -> dict[str, tuple[float, float]]:
 
 
 # -------------------------------------------------------------------------------------------- what runs give
-
-
-def dataset_folder(dataset: str) -> str:
-    """What a dataset is called in the runs folder: a CSV file by its stem, as data.py has it."""
-    return re.sub(r"[^A-Za-z0-9._-]", "_", Path(dataset).stem if dataset.lower().endswith(".csv") else dataset)
 
 
 def runs_of(cell: Cell, found: Iterable[Run]) -> list[Run]:

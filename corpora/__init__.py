@@ -80,3 +80,14 @@ def recordings(root: Path, pattern: str, name: str, example: str, variable: str)
         warn_once(f"{len(odd)} of {len(files)} wave files in {root} are not named as {name} names them ({example}) "
                    f"and are left out: {listed}")  # fmt: skip
     return found
+
+
+def is_csv(dataset: str) -> bool:
+    """Whether a dataset is a CSV file and not a name."""
+    return dataset.lower().endswith(".csv")
+
+
+def dataset_folder(dataset: str) -> str:
+    """What a dataset is called in the runs folder: a CSV file by its stem."""
+    folder = re.sub(r"[^A-Za-z0-9._-]", "_", Path(dataset).stem if is_csv(dataset) else dataset)
+    return folder.lstrip(".") or "csv"

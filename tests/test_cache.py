@@ -23,17 +23,12 @@ import features
 import path
 from cli import UserError
 from corpora import Utterance
-from features import AudioError, Store, content_digests, extract, load, load_audio, segment, vtlp
+from features import AudioError, Store, content_digests, extract, load, load_audio, segment
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(autouse=True)
@@ -62,13 +57,8 @@ def utterances(tmp_path: Path) -> list[Utterance]:
     return corpus(tmp_path / "waves")
 
 
-def by_hand(
-    utterances: list[Utterance], name: str = "mfcc", n: int = 26, warp: Any = None, **cut: Any
-) -> list[np.ndarray]:
-    waves = [load_audio(u.path) for u in utterances]
-    if warp is not None:
-        waves = [vtlp(w, f) for w, f in zip(waves, warp, strict=True)]
-    return [extract(name, segment(w, **cut), n).numpy() for w in waves]
+def by_hand(utterances: list[Utterance], name: str = "mfcc", n: int = 26, **cut: Any) -> list[np.ndarray]:
+    return [extract(name, segment(load_audio(u.path), **cut), n).numpy() for u in utterances]
 
 
 def assert_holds(store: Store, expected: list[np.ndarray]) -> None:
@@ -97,13 +87,9 @@ def test_store_holds_what_extract_gives(utterances: list[Utterance], name: str) 
     assert_holds(store, by_hand(utterances, name))
 
 
-def test_padding_coefficients_and_warp(utterances: list[Utterance]) -> None:
+def test_padding_and_coefficients(utterances: list[Utterance]) -> None:
     assert_holds(load(utterances, "mfcc", 1.8, 1, padding=True), by_hand(utterances, overlap=1, padding=True))
     assert_holds(load(utterances, "mfcc", 2, 1, 13), by_hand(utterances, n=13, length=2, overlap=1))
-    factors = [0.8, 0.9, 1, 1.1, 1.2, 1.05]
-    warped = load(utterances, "mfcc", 1.8, 1.6, warp=factors)
-    assert_holds(warped, by_hand(utterances, warp=factors))
-    assert not np.allclose(warped.x, load(utterances, "mfcc", 1.8, 1.6).x, atol=1)
 
 
 def test_more_segments_than_a_batch(tmp_path: Path) -> None:
@@ -148,7 +134,7 @@ def test_whatever_shapes_the_numbers_shapes_the_key(
 
     renamed = [*utterances[:-1], Utterance("other", utterances[-1].path, "", "", "", "", "")]
     keys = [key(), key(feature="fbank"), key(length=2), key(overlap=1), key(n_mfcc=20), key(padding=True),
-            key(warp=[1] * 6), key(utterances=utterances[::-1]), key(utterances=utterances[:-1]),
+            key(utterances=utterances[::-1]), key(utterances=utterances[:-1]),
             key(utterances=renamed)]  # fmt: skip
     monkeypatch.setattr(features, "FEATURE_VERSION", features.FEATURE_VERSION + 1)
     keys.append(key())

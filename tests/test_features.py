@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import librosa
@@ -20,13 +20,7 @@ from features import FEATURES, extract, load_audio, segment, usable_test_overlap
 
 N = 28800
 
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def resonances(source: np.ndarray, formants: tuple[tuple[float, float], ...]) -> np.ndarray:

@@ -82,6 +82,8 @@ def test_hash_names_what_shapes_a_result_and_nothing_else():
                  replace(a, classes=("sad", "angry")), replace(a, amp=True)]  # fmt: skip
     hashes = [c.hash("corpus") for c in [a, *different]] + [a.hash("other")]
     assert len(set(hashes)) == len(hashes)
+    mine = [replace(a, dataset=csv).hash("corpus") for csv in ("mine.csv", "/home/me/mine.csv", "yours.csv")]
+    assert mine[0] == mine[1] != mine[2]  # one file, one folder, wherever it is named from
 
 
 def test_settings_survive_json():
