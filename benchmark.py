@@ -17,8 +17,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ def command_line() -> argparse.ArgumentParser:
     parser.add_argument("--list", action="store_true", help="name the rows and stop")
     parser.add_argument("--repeats", type=int, default=3, metavar="N", help="turns of plain and fast (default: 3)")
     parser.add_argument("--threads", type=int, default=2, metavar="N", help="CPU threads (default: 2)")
+    parser.add_argument("--at_once", type=int, default=8, metavar="N", help="seeds at once on a GPU (default: 8)")
     parser.add_argument("--output", type=Path, metavar="FILE", help="also write the table there, as Markdown")
     return parser
 
@@ -54,9 +55,11 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import device
 import features
+import graphs
+import loops
 import models
 import recipes
-import train
+import turns
 from cli import UserError
 from recipes import Config
 
@@ -85,6 +88,7 @@ class Options:
     quick: bool
     repeats: int
     threads: int
+    at_once: int
 
 
 ROWS: dict[str, Callable[[Options], Row]] = {}
@@ -107,13 +111,17 @@ def seconds(function: Callable[[], Any]) -> tuple[float, Any]:
     return time.perf_counter() - start, result
 
 
-def compare(plain: Callable[[], Any], fast: Callable[[], Any], repeats: int) -> tuple[float, str, Any, Any, float]:
-    """Ratio of medians, spread, both results, and the median seconds of the fast one. Both are warmed up first."""
+def compare(
+    plain: Callable[[], Any], fast: Callable[[], Any], repeats: int, work: int = 1
+) -> tuple[float, str, Any, Any, float]:
+    """Ratio of medians, spread, both results, and the median seconds of the fast one, which does `work` times as much.
+    Both are warmed up first."""
     plain(), fast()
-    turns = [(seconds(plain), seconds(fast)) for _ in range(repeats)]
-    ratios = sorted(p[0] / f[0] for p, f in turns)
-    slow, quick = (statistics.median(turn[i][0] for turn in turns) for i in (0, 1))
-    return slow / quick, f"{ratios[0]:.2f} to {ratios[-1]:.2f}, n={repeats}", turns[-1][0][1], turns[-1][1][1], quick
+    pairs = [(seconds(plain), seconds(fast)) for _ in range(repeats)]
+    ratios = sorted(work * p[0] / f[0] for p, f in pairs)
+    slow, quick = (statistics.median(pair[i][0] for pair in pairs) for i in (0, 1))
+    spread = f"{ratios[0]:.2f} to {ratios[-1]:.2f}, n={repeats}"
+    return work * slow / quick, spread, pairs[-1][0][1], pairs[-1][1][1], quick
 
 
 # ----------------------------------------------------------------------------------------------- features
@@ -166,17 +174,17 @@ _register_features()
 # ----------------------------------------------------------------------------------------- training, evaluation
 
 
-def made_up(shape: tuple[int, int], count: int, seed: int, where: str) -> train.Part:
+def made_up(shape: tuple[int, int], count: int, seed: int, where: str) -> loops.Part:
     """Noise in place of features: `count` segments in utterances of 11."""
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(count, *shape, generator=generator)
     owner = np.arange(count) // PER_UTTERANCE
     labels = torch.from_numpy((owner * 7 % 4).astype(np.int64))
     rows, x, labels = (t.to(where) for t in (torch.arange(count), x, labels))
-    return train.Part(x, rows, owner, labels, np.arange(owner[-1] + 1))
+    return loops.Part(x, rows, owner, labels, np.arange(owner[-1] + 1))
 
 
-def plain_epoch(model: torch.nn.Module, optimizer: torch.optim.Optimizer, part: train.Part, config: Config,
+def plain_epoch(model: torch.nn.Module, optimizer: torch.optim.Optimizer, part: loops.Part, config: Config,
                 generator: np.random.RandomState) -> float:  # fmt: skip
     """A textbook epoch: a DataLoader over single segments, one loss read back a step."""
     model.train()
@@ -198,7 +206,7 @@ def plain_epoch(model: torch.nn.Module, optimizer: torch.optim.Optimizer, part: 
 
 
 @torch.no_grad()
-def plain_evaluate(model: torch.nn.Module, part: train.Part, config: Config) -> NDArray[np.float32]:
+def plain_evaluate(model: torch.nn.Module, part: loops.Part, config: Config) -> NDArray[np.float32]:
     """Logits of utterances `(U, C)`, one utterance at a time."""
     model.eval()
     logits = []
@@ -221,7 +229,7 @@ def fresh(config: Config, shape: tuple[int, int], fast: bool) -> tuple[torch.nn.
     model = model.to(config.device)
     if fast:
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return model, train.make_optimizer(config, model)
+    return model, loops.make_optimizer(config, model)
 
 
 def sizes(config: Config, options: Options) -> tuple[int, int]:
@@ -233,7 +241,7 @@ def sizes(config: Config, options: Options) -> tuple[int, int]:
 
 def epoch_row(name: str, needed: float, config: Config, options: Options) -> Row:
     """One epoch with its evaluation, from the same weights and draws."""
-    train._arithmetic(config)
+    loops.arithmetic(config)
     shape, (n_train, n_test) = shape_of(config), sizes(config, options)
     part, test = made_up(shape, n_train, 0, config.device), made_up(shape, n_test, 1, config.device)
 
@@ -242,9 +250,8 @@ def epoch_row(name: str, needed: float, config: Config, options: Options) -> Row
         generator = np.random.RandomState(1)
         device.keep_freed_memory(fast)
         if fast:
-            return train.train_one_epoch(model, optimizer, part, config, generator, 0), train.evaluate(
-                model, test, config
-            )
+            trainer = graphs.make_trainer(model, optimizer, part, config)
+            return loops.drain(trainer.epoch(0, generator)), loops.evaluate(model, test, config)
         return plain_epoch(model, optimizer, part, config, generator), plain_evaluate(model, test, config)
 
     ratio, spread, slow, fast, spent = compare(lambda: one(False), lambda: one(True), options.repeats)
@@ -314,14 +321,14 @@ def apcnn_amp(options: Options) -> Row:
 def evaluation_row(where: str, needed: float, options: Options) -> Row:
     """Utterance logits of a test set."""
     config = glam(options, device=where)
-    train._arithmetic(config)
+    loops.arithmetic(config)
     shape, (_, n) = shape_of(config), sizes(config, options)
     test = made_up(shape, n, 1, where)
     slow_model, _ = fresh(config, shape, fast=False)
     fast_model, _ = fresh(config, shape, fast=True)
     ratio, spread, slow, fast, spent = compare(
         lambda: plain_evaluate(slow_model, test, config),
-        lambda: train.evaluate(fast_model, test, config),
+        lambda: loops.evaluate(fast_model, test, config),
         options.repeats,
     )
     if np.abs(slow - fast).max() > 1e-3:
@@ -344,6 +351,67 @@ def cuda_row(name: str, needed: float, measure: Callable[[], Row]) -> Row:
 def evaluation_cuda(options: Options) -> Row:
     """GLAM's test set on a GPU."""
     return cuda_row("evaluation of a test set, CUDA", 20, lambda: evaluation_row("cuda", 20, options))
+
+
+def seed_of(config: Config, shape: tuple[int, int], part: loops.Part, test: loops.Part,
+            epochs: int) -> Generator[None, None, float]:  # fmt: skip
+    """The epochs of a seed with their evaluations, as train.py has them; returns the first loss."""
+    model, optimizer = fresh(config, shape, fast=True)
+    trainer, generator, losses = graphs.make_trainer(model, optimizer, part, config), np.random.RandomState(1), []
+    for epoch in range(epochs):
+        losses.append((yield from trainer.epoch(epoch, generator)))
+        yield from loops.evaluation(model, test, config)
+    return losses[0]
+
+
+def seeds_row(name: str, needed: float, config: Config, options: Options, share: bool = False) -> Row:
+    """Seeds in turns in one process against one plain seed after another, whose start is not even counted. With `share`
+    the row is what part of the matrix rate they reach together."""
+    loops.arithmetic(config)
+    shape, (n_train, n_test) = shape_of(config), sizes(config, options)
+    part, test = made_up(shape, n_train, 0, config.device), made_up(shape, n_test, 1, config.device)
+    epochs, count = 2, options.at_once
+
+    def plain() -> float:
+        model, optimizer = fresh(config, shape, fast=False)
+        loss = plain_epoch(model, optimizer, part, config, np.random.RandomState(1))
+        plain_evaluate(model, test, config)
+        return loss
+
+    def fast() -> list[Any]:
+        running = [turns.Turn(seed_of(config, shape, part, test, epochs), config.device) for _ in range(count)]
+        while going := [turn for turn in running if turn.going]:
+            for turn in going:
+                turn.advance()
+        return [turn.result for turn in running]
+
+    ratio, spread, loss, losses, spent = compare(plain, fast, options.repeats, epochs * count)
+    if (difference := max(abs(each - loss) / loss for each in losses)) > (1e-2 if config.amp else 1e-3):
+        raise UserError(f"{name}: the first epoch's loss differs by {difference:.1e}")
+    rate = 100 * flops(config, shape) * (n_train / 32) * epochs * count / spent / matrix_rate(config)
+    per_hour = 3600 * epochs * count / spent / config.epochs
+    note = (
+        f"{count} at once; {n_train}+{n_test} segments; {per_hour:.0f} seeds an hour; loss differs by {difference:.0e}"
+    )
+    if share:
+        return Row(name, rate, needed, f"n={options.repeats}", note, "%")
+    return Row(name, ratio, needed, spread, f"{note}; {rate:.0f} % of the matrix rate")
+
+
+@row
+def seeds_cuda(options: Options) -> Row:
+    """Seeds an hour of GLAM on a GPU, --at_once of them."""
+    name = "GLAM seeds an hour, CUDA, batch 32"
+    return cuda_row(name, 12, lambda: seeds_row(name, 12, glam(options, device="cuda"), options))
+
+
+@row
+def matrix_share_cuda(options: Options) -> Row:
+    """What part of the GPU's bfloat16 matrix rate they reach, under --amp."""
+    name = "share of the matrix rate, GLAM seeds at once, CUDA, --amp"
+    config = glam(options, device="cuda", amp=True)
+    measured = cuda_row(name, 25, lambda: seeds_row(name, 25, config, options, share=True))
+    return replace(measured, unit="%")
 
 
 @row
@@ -423,7 +491,7 @@ def memory(options: Options) -> Row:
 def linear(options: Options) -> Row:
     """An epoch's time at 1x, 2x and 4x the segments."""
     config = recipes.config_for("MACNN", threads=options.threads, device="cpu")
-    train._arithmetic(config)
+    loops.arithmetic(config)
     shape, base = shape_of(config), 320 if options.quick else 3200
     per_segment = []
     for times in (1, 2, 4):
@@ -431,10 +499,10 @@ def linear(options: Options) -> Row:
         model, optimizer = fresh(config, shape, fast=True)
 
         def epoch(
-            part: train.Part = part, test: train.Part = test, model: Any = model, optimizer: Any = optimizer
+            part: loops.Part = part, test: loops.Part = test, model: Any = model, optimizer: Any = optimizer
         ) -> None:
-            train.train_one_epoch(model, optimizer, part, config, np.random.RandomState(1), 0)
-            train.evaluate(model, test, config)
+            loops.drain(graphs.make_trainer(model, optimizer, part, config).epoch(0, np.random.RandomState(1)))
+            loops.evaluate(model, test, config)
 
         epoch()
         per_segment.append(statistics.median(seconds(epoch)[0] for _ in range(options.repeats)) / (base * times))
@@ -467,12 +535,12 @@ def main() -> int:
     """`python benchmark.py`"""
     arguments = command_line().parse_args()
     if arguments.list:
-        print("\n".join(f"{name:<16}{(f.__doc__ or '').splitlines()[0]}" for name, f in ROWS.items()))
+        print("\n".join(f"{name:<20}{(f.__doc__ or 'Its extraction.').splitlines()[0]}" for name, f in ROWS.items()))
         return 0
     wanted = recipes.comma_list(arguments.only) if arguments.only else tuple(ROWS)
     if unknown := [name for name in wanted if name not in ROWS]:
         raise UserError(f"--only {unknown[0]}: choose from {', '.join(ROWS)}")
-    options = Options(arguments.quick, arguments.repeats, arguments.threads)
+    options = Options(arguments.quick, arguments.repeats, arguments.threads, arguments.at_once)
     lines = [heading(options)]
     print(lines[0], flush=True)
     for name in wanted:

@@ -1,11 +1,14 @@
 """Which device computes."""
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from cli import UserError, warn
 
 if TYPE_CHECKING:
     import torch
+
+    RandomState = tuple[torch.Tensor, torch.Generator | None]  # the CPU's; the GPU's where that computes
 
 
 def device_type(gpu: int | None = None, device: str | None = None) -> str:
@@ -51,6 +54,53 @@ def keep_freed_memory(keep: bool = True) -> None:
     mallopt(mmap_max, 0 if keep else 2**16)
     mallopt(trim_threshold, 2**31 - 1 if keep else 2**17)
     mallopt(top_pad, 2**26 if keep else 2**17)
+
+
+def settled(device: str) -> Iterator[None]:
+    """Gives way until the GPU is done with what was queued on the current stream; a CPU is never waited for."""
+    import torch
+
+    if device == "cuda":
+        event = torch.cuda.Event()
+        event.record()
+        while not event.query():
+            yield
+
+
+def random_state(device: str) -> "RandomState":
+    """A copy of the state of torch's generators: the CPU's, and the current GPU's where that computes."""
+    import torch
+
+    if device != "cuda":
+        return torch.get_rng_state(), None
+    torch.cuda.init()
+    return torch.get_rng_state(), torch.cuda.default_generators[torch.cuda.current_device()].clone_state()
+
+
+def swap_random_state(state: "RandomState") -> "RandomState":
+    """Let torch's generators go on from `state`; returns the one they had. The GPU's is not copied but exchanged, as
+    graphs captured under it draw from it."""
+    import torch
+
+    before, gpu = torch.get_rng_state(), None
+    torch.set_rng_state(state[0])
+    if state[1] is not None:
+        generator = torch.cuda.default_generators[torch.cuda.current_device()]
+        gpu = generator.graphsafe_get_state()
+        generator.graphsafe_set_state(state[1])
+    return before, gpu
+
+
+def check_bfloat16(device: str) -> None:
+    """Raise UserError where --amp has no bfloat16 arithmetic to use."""
+    import torch
+
+    if device == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        raise UserError(f"--amp: {describe(device)} has no bfloat16 (compute capability 8.0 and later have it); "
+                        "leave the flag out")  # fmt: skip
+    onednn = torch.backends.mkldnn.is_available()
+    if device == "cpu" and not (onednn and torch.ops.mkldnn._is_mkldnn_bf16_supported()):
+        raise UserError("--amp: this processor has no instructions for bfloat16 (AVX-512 or SVE); leave the flag out")
 
 
 def describe(device: str) -> str:

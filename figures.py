@@ -212,6 +212,7 @@ def hidden_means(run: Run) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     from safetensors.torch import load_file
 
     import data
+    import loops
     import train
 
     config = replace(recipes.from_settings(run.config["settings"]), device="cpu")
@@ -220,7 +221,7 @@ def hidden_means(run: Run) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         raise UserError(f"{run.folder} was trained on another version of {run.dataset}: run again with --save_model")
     index = {utterance.name: i for i, utterance in enumerate(loaded.corpus.utterances)}
     tested = np.array([index[name] for name in run.part("test").names.tolist()])
-    part = train.make_part(loaded.test, tested, loaded.corpus.labels, "cpu")
+    part = loops.make_part(loaded.test, tested, loaded.corpus.labels, "cpu")
     model: Any = train.make_model(config, loaded.shape, len(loaded.corpus.classes))
     model.load_state_dict(load_file(run.folder / "checkpoint" / "model.safetensors"))
     model.eval()

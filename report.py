@@ -447,10 +447,12 @@ def audit(root: Path, name: str | None = None, datasets: Sequence[str] | None = 
 
 
 def setting(text: str) -> tuple[str, Any]:
-    """`epochs=10` -> ("epochs", 10)"""
+    """`epochs=10` -> ("epochs", 10), `classes=sad,happy` -> ("classes", ["sad", "happy"])"""
     key, equals, value = text.partition("=")
     if not equals:
         raise UserError(f"--set {text}: write SETTING=VALUE, as in --set epochs=10")
+    if key == "classes":
+        return key, list(recipes.comma_list(value))
     try:
         return key, json.loads(value)
     except ValueError:

@@ -4,6 +4,7 @@
     python sweep.py --models GLAM --splits speaker --seeds 1              # every fold
     python sweep.py --models GLAM --vary alpha=0,0.3,0.5 --seeds 5 --dry_run
     python sweep.py --table comparison --seeds 5 --jobs 4                 # what a table of report.py needs
+    python sweep.py --models GLAM --seeds 100 --at_once 8                 # on one GPU
     python sweep.py --models GLAM --seeds 100 --ray local                 # or the address of a Ray cluster
 
 Any flag of train.py may be added and holds for every run. Runs that are done are not repeated, interrupted ones go on;
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from workers import Outcome
 
 ASKED = ("models", "datasets", "splits", "seeds", "next", "vary", "table", "dry_run",
-         "jobs", "tries", "ray", "cpus_per_job", "gpus_per_job")  # fmt: skip
+         "jobs", "at_once", "tries", "ray", "cpus_per_job", "gpus_per_job")  # fmt: skip
 Execute = Callable[[list[recipes.Config], bool], "Iterator[Outcome]"]
 
 
@@ -55,6 +56,8 @@ def command_line() -> argparse.ArgumentParser:
     group.add_argument("--dry_run", action="store_true", help="list the runs with their state and train none")
     group = parser.add_argument_group("where", "Results do not depend on it: --threads is the same for every run.")
     group.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at once on this machine (default: 1)")
+    group.add_argument("--at_once", type=int, default=1, metavar="N",
+                       help="runs at once on one GPU, in one process: their kernels overlap (default: 1)")  # fmt: skip
     group.add_argument("--tries", type=int, default=3, metavar="N",
                        help="how often a run is tried that breaks or whose process dies (default: 3)")  # fmt: skip
     group.add_argument("--ray", metavar="ADDRESS", help="a Ray cluster's address; `local` starts one on this machine")
@@ -209,7 +212,7 @@ def time_left(todo: list[Job], at_once: int) -> str:
     if unknown == len(todo):
         return "time left: unknown until a first run is finished"
     note = f"; {unknown} runs like none that is finished are not counted" if unknown else ""
-    return f"time left: about {tqdm.format_interval(round(seconds / at_once))} with --jobs {at_once}{note}"
+    return f"time left: about {tqdm.format_interval(round(seconds / at_once))} with {at_once} at once{note}"
 
 
 # --------------------------------------------------------------------------------------------------- running
@@ -258,9 +261,11 @@ def _executor(asked: dict[str, Any], given: dict[str, Any], todo: list[Job]) -> 
         gpus = asked["gpus_per_job"] if asked["gpus_per_job"] is not None else float(config.device == "cuda")
         cpus = asked["cpus_per_job"] if asked["cpus_per_job"] is not None else max(j.config.threads for j in todo)
         return cluster.connected(asked["ray"], cluster.Share(cpus, gpus, asked["tries"]), options)
-    if asked["jobs"] == 1:
+    if asked["jobs"] == asked["at_once"] == 1:
         return nullcontext(partial(workers.in_turn, tries=asked["tries"], options=options))
     options["quiet"] = True  # of several epochs at once
+    if asked["at_once"] != 1:
+        return nullcontext(partial(workers.in_turns, at_once=asked["at_once"], tries=asked["tries"], options=options))
     return nullcontext(
         partial(workers.at_once, jobs=asked["jobs"], tries=asked["tries"], gpu=given.get("gpu"), options=options)
     )
@@ -268,7 +273,7 @@ def _executor(asked: dict[str, Any], given: dict[str, Any], todo: list[Job]) -> 
 
 def check(asked: dict[str, Any]) -> None:
     """Raise UserError for numbers that make no sense and flags that need another."""
-    for flag in ("seeds", "next", "jobs", "tries"):
+    for flag in ("seeds", "next", "jobs", "at_once", "tries"):
         if asked[flag] is not None and asked[flag] < 1:
             raise UserError(f"--{flag} {asked[flag]}: must be at least 1")
     if asked["seeds"] and asked["next"]:
@@ -278,8 +283,13 @@ def check(asked: dict[str, Any]) -> None:
             raise UserError(f"--{flag} is for a Ray cluster: add --ray ADDRESS, or leave it out")
         if asked[flag] is not None and not 0 <= asked[flag] < float("inf"):
             raise UserError(f"--{flag} {asked[flag]}: must be 0 or more")
-    if asked["ray"] and asked["jobs"] != 1:
-        raise UserError("--jobs is for this machine; on a Ray cluster --cpus_per_job and --gpus_per_job decide")
+    if asked["ray"] and asked["jobs"] * asked["at_once"] != 1:
+        flag = "jobs" if asked["jobs"] != 1 else "at_once"
+        raise UserError(f"--{flag} is for this machine; on a Ray cluster --cpus_per_job and --gpus_per_job decide")
+    if asked["jobs"] != 1 and asked["at_once"] != 1:
+        raise UserError("--jobs is for processes on a CPU, --at_once for runs on one GPU: leave one out")
+    if asked["at_once"] != 1 and any(text.startswith("threads=") for text in asked["vary"]):
+        raise UserError("--at_once: runs in one process share its threads; leave --vary threads out")
 
 
 def jobs_of(asked: dict[str, Any], given: dict[str, Any], parser: argparse.ArgumentParser) -> list[Job]:
@@ -312,7 +322,7 @@ def main() -> int:
     if asked["dry_run"]:
         print("\n".join(f"{job.state:<8}{describe(job.config)}" for job in jobs))
         print(", ".join(f"{n} {state}" for state, n in Counter(job.state for job in jobs).items()))
-        print(time_left(todo, asked["jobs"]))
+        print(time_left(todo, max(asked["jobs"], asked["at_once"])))
         return 0
     failures = []
     if todo:

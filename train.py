@@ -34,8 +34,7 @@ import platform
 import re
 import subprocess
 import time
-import warnings
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -43,7 +42,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
@@ -53,133 +51,14 @@ from tqdm import tqdm
 import curves
 import data
 import device
+import graphs
+import loops
 import metrics
 import models
+import turns
 from cli import UserError, warn
 from files import atomic, digest_of, lock, read_json, sweep_temporaries, write_json, write_text
 from recipes import Config, learning_rate
-
-EVALUATION_BATCH = 256  # segments
-
-
-# ------------------------------------------------------------------------------------------- data of a run
-
-
-@dataclass(frozen=True)
-class Part:
-    """One part of a split as tensors: segments, where each of its rows is, whose it is and what it is."""
-
-    x: Tensor  # (S, F, T), memory-mapped on a CPU
-    rows: Tensor  # (N,) rows of x
-    owner: NDArray[np.int64]  # (N,) ascending positions in `utterances`
-    labels: Tensor  # (N,) class of each row
-    utterances: NDArray[np.int64]  # (U,) indices into the corpus
-
-
-def _tensor(x: NDArray) -> Tensor:
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
-        return torch.from_numpy(x)  # a read-only map: nothing here writes to features
-
-
-def make_part(segments: data.Segments, utterances: NDArray, labels: NDArray, where: str) -> Part:
-    """The segments of `utterances`, whose classes are `labels` (of the whole corpus), on a device.
-
-    On a CPU the features stay memory-mapped; on CUDA the rows of this part are copied once, if there is room.
-    """
-    rows, owner = segments.rows(utterances)
-    x, index = _tensor(segments.x), torch.from_numpy(rows)
-    if where == "cuda" and len(rows) * x[0].numel() * 4 < 0.6 * torch.cuda.mem_get_info()[0]:
-        x, index = x[index].cuda(), torch.arange(len(rows))
-    return Part(x, index.to(x.device), owner, torch.from_numpy(labels[utterances][owner]).to(where), utterances)
-
-
-def add_warped(part: Part, warped: NDArray, labels: NDArray) -> Part:
-    """Append warped copies of a training part's segments, `(M, F, T)` with classes `(M,)`."""
-    x = torch.cat([part.x[part.rows], torch.from_numpy(warped).to(part.x.device)])
-    more = torch.from_numpy(labels).to(part.labels.device)
-    return replace(part, x=x, rows=torch.arange(len(x), device=x.device), labels=torch.cat([part.labels, more]))
-
-
-def training_part(d: data.Data, train: NDArray, config: Config) -> Part:
-    """The training segments in their published order, with what the recipe's augmentation adds."""
-    labels = d.corpus.labels
-    if config.augment == "upsampling":
-        train = data.upsample(train, labels, config.seed)
-    part = make_part(d.train, train, labels, config.device)
-    if config.augment == "vtlp":
-        part = add_warped(part, *data.warped(d, train, config))
-    return part
-
-
-# ----------------------------------------------------------------------------------------- the inner loops
-
-
-def epoch_order(n: int) -> Tensor:
-    """The order of one shuffled pass, drawn as torch's `DataLoader(shuffle=True)` draws it.
-
-    Two integers from torch's global generator: the loader's base seed, which nothing here uses, then the sampler's.
-    """
-    torch.empty((), dtype=torch.int64).random_()
-    seed = int(torch.empty((), dtype=torch.int64).random_())
-    return torch.randperm(n, generator=torch.Generator().manual_seed(seed))
-
-
-def autocast(config: Config) -> torch.autocast:
-    """bfloat16 where it is safe under --amp, float32 otherwise."""
-    return torch.autocast(config.device, dtype=torch.bfloat16, enabled=config.amp)
-
-
-def train_one_epoch(
-    model: nn.Module, optimizer: torch.optim.Optimizer, part: Part, config: Config, generator: np.random.RandomState,
-    epoch: int, class_weights: Tensor | None = None, quiet: bool = True,
-) -> float:  # fmt: skip
-    """One pass over the training segments; `epoch` counts from 0. Returns the epoch's loss as published:
-    sum(batch loss x nominal batch size) / N."""
-    model.train()
-    n, size = len(part.rows), config.batch_size
-    batches = epoch_order(n).to(part.rows.device).split(size)
-    rate = learning_rate(config, epoch)
-    losses = []
-    for step, batch in enumerate(
-        tqdm(batches, desc=f"epoch {epoch + 1}", leave=False, disable=quiet or None, unit="batch")
-    ):
-        for group in optimizer.param_groups:
-            group["lr"] = rate / (1 + config.lr_decay * (epoch * len(batches) + step))
-        x = part.x[part.rows[batch]].to(config.device, non_blocking=True).unsqueeze(1)  # (B, 1, F, T)
-        y = part.labels[batch.to(part.labels.device)]
-        share, partner = 1.0, None
-        if config.alpha > 0:  # mixup
-            share = generator.beta(config.alpha, config.alpha)
-            partner = torch.randperm(len(y)).to(y.device)
-            x = share * x + (1 - share) * x[partner]
-        with autocast(config):
-            logits = model(x).float()
-        loss = F.cross_entropy(logits, y, class_weights)
-        if partner is not None:
-            loss = share * loss + (1 - share) * F.cross_entropy(logits, y[partner], class_weights)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.detach())
-    return (
-        float(torch.stack(losses).double().sum()) * size / n
-    )  # as published: also the smaller last batch counts whole
-
-
-@torch.inference_mode()
-def evaluate(model: nn.Module, part: Part, config: Config) -> NDArray[np.float32]:
-    """Logits `(U, C)` of each utterance: the mean over its segments."""
-    model.eval()
-    with autocast(config):
-        logits = [
-            model(part.x[rows].to(config.device).unsqueeze(1)).float() for rows in part.rows.split(EVALUATION_BATCH)
-        ]
-    segments = torch.cat(logits).double().cpu().numpy()  # (N, C)
-    first = np.searchsorted(part.owner, np.arange(len(part.utterances)))
-    counts = np.diff(np.append(first, len(segments)))
-    return (np.add.reduceat(segments, first) / counts[:, None]).astype(np.float32)
-
 
 # ----------------------------------------------------------------------------- model, optimiser, state
 
@@ -190,20 +69,6 @@ def make_model(config: Config, shape: tuple[int, int], classes: int) -> nn.Modul
         {"heads": config.head, "attn_hidden": config.attn_hidden} if "heads" in models.keywords(config.model) else {}
     )
     return models.create_model(config.model, shape, num_classes=classes, **heads)
-
-
-def make_optimizer(config: Config, model: nn.Module) -> torch.optim.Optimizer:
-    """Adam, AdamW, or SGD with Nesterov momentum 0.9."""
-    common: dict[str, Any] = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
-    if config.optimizer == "sgd":
-        return torch.optim.SGD(model.parameters(), momentum=0.9, nesterov=True, **common)
-    kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
-    return kind(model.parameters(), eps=config.eps, **common)
-
-
-def loss_weights(part: Part, classes: int) -> Tensor:
-    """1 - n_c/N over training segments `(C,)`."""
-    return 1 - torch.bincount(part.labels, minlength=classes) / len(part.labels)
 
 
 @dataclass
@@ -265,9 +130,13 @@ def load_state(
             return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
         states: dict[int, dict[str, Tensor]] = {}
+        parameters = list(model.parameters())
         for key, value in part("optimizer.").items():
             number, name = key.split(".", 1)
-            states.setdefault(int(number), {})[name] = value
+            like = parameters[int(number)]
+            # a fused optimiser goes through memory in order: moments must lie as their parameter does, channels last
+            laid = torch.empty_like(like, device="cpu").copy_(value) if value.shape == like.shape else value
+            states.setdefault(int(number), {})[name] = laid.detach()
         model.load_state_dict(part("model."))
         optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})
         generator.set_state(("MT19937", tensors["rng.numpy"].numpy().astype(np.uint32), *numpy_rest))
@@ -275,7 +144,7 @@ def load_state(
         if torch.cuda.is_available() and "rng.cuda" in tensors:
             torch.cuda.set_rng_state(tensors["rng.cuda"])
         return History(records, {k: list(v.numpy()) for k, v in part("logits.").items()}, part("best."), rule)
-    except (SafetensorError, AttributeError, KeyError, ValueError, TypeError, RuntimeError, OSError) as error:
+    except (SafetensorError, AttributeError, LookupError, ValueError, TypeError, RuntimeError, OSError) as error:
         raise BrokenState(f"{file} cannot be used ({type(error).__name__}: {error})") from None
 
 
@@ -339,7 +208,7 @@ def describe_run(
     }  # fmt: skip
 
 
-def save_predictions(file: Path, d: data.Data, parts: dict[str, Part], history: History) -> None:
+def save_predictions(file: Path, d: data.Data, parts: dict[str, loops.Part], history: History) -> None:
     """predictions.npz: names, speakers, paths, labels and every epoch's logits of the parts that were scored."""
     arrays: dict[str, NDArray] = {}
     for name, part in parts.items():
@@ -373,15 +242,11 @@ def save_checkpoint(
         raise OSError(int(number[1]), os.strerror(int(number[1])), str(folder)) from None
 
 
-def train(
+def steps(
     config: Config, runs: Path | None = None, save_model: str | None = None, skip_bad: bool = False,
     quiet: bool = False, wait: bool = True, tensorboard: bool = False, d: data.Data | None = None,
-) -> Path | None:  # fmt: skip
-    """Train one run and return its folder; a finished one is not repeated, an unfinished one goes on.
-
-    Where another process is at the same run: wait for it, or return None without `wait`. `d` is what `data.load` gives,
-    for a caller that has it. Raises UserError.
-    """
+) -> Generator[None, None, Path | None]:  # fmt: skip
+    """`train`, giving way every few training steps: runs that share a process have their turns (turns.py)."""
     if tensorboard:
         curves.require()
     split = data.split_by_name(config.split)
@@ -403,29 +268,27 @@ def train(
             sweep_temporaries(folder / "checkpoint")
             parts = split(d.corpus.utterances, config.seed, config.fold)
             try:
-                _train(config, d, parts, folder, save_model, quiet, tensorboard)
+                yield from _steps(config, d, parts, folder, save_model, quiet, tensorboard)
             except BrokenState as error:
                 warn(f"{error}; the run starts again")
                 (folder / "state.safetensors").unlink()
-                _train(config, d, parts, folder, save_model, quiet, tensorboard)
+                yield from _steps(config, d, parts, folder, save_model, quiet, tensorboard)
         (folder / "lock").unlink(missing_ok=True)
     return folder
 
 
-def _arithmetic(config: Config) -> None:
-    """Threads, memory, and how exactly sums are repeated."""
-    torch.set_num_threads(config.threads)
-    if config.device == "cpu":
-        device.keep_freed_memory()
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what deterministic matrix products need on CUDA
-    torch.use_deterministic_algorithms(config.deterministic)
-    torch.backends.cudnn.benchmark = not config.deterministic
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = not config.deterministic
+def train(config: Config, *given: Any, **more: Any) -> Path | None:
+    """Train one run and return its folder; a finished one is not repeated, an unfinished one goes on.
+
+    Arguments are those of `steps`. Where another process is at the same run: wait for it, or return None without
+    `wait`. `d` is what `data.load` gives, for a caller that has it. Raises UserError.
+    """
+    return turns.alone(steps(config, *given, **more), config.device)
 
 
-def _train(config: Config, d: data.Data, parts: data.Parts, folder: Path, save_model: str | None, quiet: bool,
-           tensorboard: bool) -> None:  # fmt: skip
-    _arithmetic(config)
+def _steps(config: Config, d: data.Data, parts: data.Parts, folder: Path, save_model: str | None, quiet: bool,
+           tensorboard: bool) -> Iterator[None]:  # fmt: skip
+    loops.arithmetic(config)
     torch.manual_seed(config.seed)
     _, generator = data.published_draw(len(d.corpus.utterances), config.seed)
     model = make_model(config, d.shape, len(d.corpus.classes))
@@ -434,10 +297,10 @@ def _train(config: Config, d: data.Data, parts: data.Parts, folder: Path, save_m
     if not quiet:
         print_summary(model, run)
     model.to(config.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = make_optimizer(config, model)
-    training = training_part(d, parts.train, config)
-    weights = loss_weights(training, len(d.corpus.classes)) if config.class_weights else None
-    scored = {name: make_part(d.test, rows, d.corpus.labels, config.device)
+    optimizer = loops.make_optimizer(config, model)
+    training = loops.training_part(d, parts.train, config)
+    weights = loops.loss_weights(training, len(d.corpus.classes)) if config.class_weights else None
+    scored = {name: loops.make_part(d.test, rows, d.corpus.labels, config.device)
               for name, rows in (("val", parts.val), ("test", parts.test)) if rows is not None}  # fmt: skip
 
     (folder / "done").unlink(missing_ok=True)  # a finished run that is repeated for its weights
@@ -450,6 +313,7 @@ def _train(config: Config, d: data.Data, parts: data.Parts, folder: Path, save_m
         raise BrokenState(f"{state} does not hold the weights that --save_model {save_model} picks so far")
     history.rule = save_model
     write_text(folder / "epochs.jsonl", "".join(json.dumps(r) + "\n" for r in history.records))
+    trainer = graphs.make_trainer(model, optimizer, training, config, weights)
     board = curves.Curves(folder, run, history.records) if tensorboard else None
 
     done = len(history.records)
@@ -457,10 +321,10 @@ def _train(config: Config, d: data.Data, parts: data.Parts, folder: Path, save_m
                desc=f"{config.model} {d.corpus.dataset} {folder.name}")  # fmt: skip
     for epoch in bar:
         started = time.perf_counter()
-        loss = train_one_epoch(model, optimizer, training, config, generator, epoch, weights, quiet)
+        loss = yield from trainer.epoch(epoch, generator, quiet)
         epoch_record: dict[str, Any] = {"epoch": epoch + 1, "lr": learning_rate(config, epoch), "train_loss": loss}
         for name, part in scored.items():
-            logits = evaluate(model, part, config)
+            logits = yield from loops.evaluation(model, part, config)
             history.logits[name].append(logits)
             epoch_record[name] = metrics.scores(logits, d.corpus.labels[part.utterances])
         if not np.isfinite(loss):

@@ -1,4 +1,4 @@
-"""Runs one after the other in this process, or several at once in processes of their own.
+"""Runs one after the other in this process, several in turns in this process, or several in processes of their own.
 
 Whoever trains many runs calls `run` here, or its counterpart in cluster.py, and gets an Outcome for each.
 """
@@ -29,24 +29,28 @@ class Outcome:
     text: str = ""  # what went wrong
 
 
-def attempt(config: Config, train_one: Callable[[], Path | None]) -> Outcome:
-    """Call `train_one`, which trains this run and returns its folder, or None where another process holds it."""
+def accident(config: Config, error: Exception) -> Outcome:
+    """The outcome of a run that raised this: one run's accident is no reason to stop the others."""
     import torch
 
     import device
 
+    if isinstance(error, UserError):
+        return Outcome(config, "failed", str(error))
+    if isinstance(error, torch.OutOfMemoryError):
+        return Outcome(config, "failed", str(device.out_of_memory(error)))
+    if isinstance(error, OSError) and (reason := refusal(error)):
+        return Outcome(config, "failed", f"cannot use {error.filename or 'an output file'}: {reason}")
+    traceback.print_exception(error)
+    return Outcome(config, "broke", f"{type(error).__name__}: {error}")
+
+
+def attempt(config: Config, train_one: Callable[[], Path | None]) -> Outcome:
+    """Call `train_one`, which trains this run and returns its folder, or None where another process holds it."""
     try:
         return Outcome(config, "done" if train_one() else "held")
-    except UserError as error:
-        return Outcome(config, "failed", str(error))
-    except torch.OutOfMemoryError as error:
-        return Outcome(config, "failed", str(device.out_of_memory(error)))
     except Exception as error:
-        reason = refusal(error) if isinstance(error, OSError) else None
-        if isinstance(error, OSError) and reason:
-            return Outcome(config, "failed", f"cannot use {error.filename or 'an output file'}: {reason}")
-        traceback.print_exc()  # one run's accident is no reason to stop the others
-        return Outcome(config, "broke", f"{type(error).__name__}: {error}")
+        return accident(config, error)
 
 
 def train_here(config: Config, wait: bool, options: dict[str, Any]) -> Outcome:
@@ -80,7 +84,58 @@ def in_turn(configs: Sequence[Config], wait: bool, tries: int, options: dict[str
         yield given_up(outcome, tried)
 
 
-# ------------------------------------------------------------------------------------------ several at once
+# ------------------------------------------------------------------------------- several in turns, on one GPU
+
+
+def in_turns(
+    configs: Sequence[Config], wait: bool, at_once: int, tries: int, options: dict[str, Any]
+) -> Iterator[Outcome]:
+    """Train up to `at_once` runs in this process, in turns: fewer from the moment that a GPU's memory does not hold
+    them. The run that found no room goes on later from its last epoch."""
+    import torch
+
+    import train
+    from turns import Turn
+
+    queue = deque((config, 1) for config in configs)
+    running: list[tuple[Turn[Path | None], Config, int]] = []
+    try:
+        while queue or running:
+            while queue and len(running) < at_once:
+                config, tried = queue.popleft()
+                turn = Turn(train.steps(config, wait=wait, **options), config.device)
+                running.append((turn, config, tried))
+            for each in list(running):
+                turn, config, tried = each
+                try:
+                    turn.advance()
+                    if turn.going:
+                        continue
+                    outcome = Outcome(config, "done" if turn.result else "held")
+                except torch.OutOfMemoryError as error:
+                    if len(running) > 1:
+                        at_once = len(running) - 1
+                        warn(f"{len(running)} runs at once do not fit into the GPU's memory: {at_once} from here on")
+                        queue.appendleft((config, tried))
+                        outcome = None
+                    else:
+                        outcome = accident(config, error)
+                except Exception as error:
+                    outcome = accident(config, error)
+                running.remove(each)
+                del turn, each  # and with them the run's tensors
+                if torch.cuda.is_available():
+                    torch.cuda.empty_cache()
+                if outcome and again(outcome, tried, tries):
+                    queue.append((config, tried + 1))
+                elif outcome:
+                    yield given_up(outcome, tried)
+    finally:
+        for turn, _, _ in running:
+            turn.close()
+
+
+# ------------------------------------------------------------------------------- several in processes of their own
 
 
 def _end_with_parent() -> None:

@@ -130,21 +130,22 @@ def test_failures_are_reported_and_the_rest_is_done(cluster, here: Path, tmp_pat
 
 
 def test_local_cluster_by_command(here: Path, tmp_path: Path, command) -> None:
+    import loops
     import recipes
     import train
 
     config = recipes.parse_config(
         {"model": "CNN_GAP", "dataset": "all", "epochs": 3, "threads": 1, "gpu": -1, "seed": 1}
     )
-    real = train.train_one_epoch
+    real = loops.Trainer.epoch
 
-    def once(*given):
-        if given[5] == 2:
+    def once(trainer, epoch, *given):
+        if epoch == 2:
             raise KeyboardInterrupt
-        return real(*given)
+        return (yield from real(trainer, epoch, *given))
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(train, "train_one_epoch", once)
+        patch.setattr(loops.Trainer, "epoch", once)
         train.train(config, here, quiet=True)
     (state,) = here.glob("*/*/*/*/*/state.safetensors")  # its worker goes on from there
     told = command("sweep.py", *BASE, "--seed", 1, "--ray", "local")

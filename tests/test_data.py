@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 import data
 import features
+import loops
 import path
 import recipes
-import train
 from cli import UserError
 from corpora import Utterance
 from data import Foreign
@@ -321,8 +321,8 @@ def test_upsampling_fills_every_class_up_from_the_training_utterances():
 
 def test_loss_weights_are_one_less_a_classes_share():
     labels = torch.tensor([0, 0, 0, 1])
-    part = train.Part(torch.zeros(4, 1, 1), torch.arange(4), np.arange(4), labels, np.arange(4))
-    assert train.loss_weights(part, 3).tolist() == [0.25, 0.75, 1.0]
+    part = loops.Part(torch.zeros(4, 1, 1), torch.arange(4), np.arange(4), labels, np.arange(4))
+    assert loops.loss_weights(part, 3).tolist() == [0.25, 0.75, 1.0]
 
 
 def test_vtlp_adds_one_copy_of_each_training_utterance(five, monkeypatch):
@@ -347,12 +347,12 @@ def test_vtlp_is_decided_by_the_seed_and_the_utterances_name(five):
 
 def test_a_training_part_is_its_segments_and_their_copies(five):
     d, chosen = data.load(five), np.array([3, 1])
-    plain = train.training_part(d, chosen, five)
-    vtlp = train.training_part(d, chosen, replace(five, augment="vtlp"))
+    plain = loops.training_part(d, chosen, five)
+    vtlp = loops.training_part(d, chosen, replace(five, augment="vtlp"))
     assert len(plain.rows) == 6 and len(vtlp.rows) == 12
     assert torch.equal(vtlp.x[vtlp.rows[:6]], plain.x[plain.rows])
     assert vtlp.labels.tolist() == [1] * 12
-    filled = train.training_part(d, np.array([3, 1, 0]), replace(five, augment="upsampling"))
+    filled = loops.training_part(d, np.array([3, 1, 0]), replace(five, augment="upsampling"))
     assert Counter(filled.labels.tolist()) == {1: 6, 0: 2}  # two utterances of each class
 
 

@@ -108,3 +108,18 @@ def test_impossible_values_name_their_flag(changes, words):
     with pytest.raises(UserError) as error:
         recipes.config_for("GLAM", **changes)
     assert words in str(error.value)
+
+
+def test_amp_needs_a_device_with_bfloat16(monkeypatch):
+    import torch
+
+    import device
+
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    with pytest.raises(UserError, match="--amp: this processor has no instructions for bfloat16"):
+        recipes.parse_config({"amp": True, "device": "cpu"})
+    assert not recipes.parse_config({"amp": False, "device": "cpu"}).amp
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Tesla T4")
+    with pytest.raises(UserError, match="--amp: Tesla T4 has no bfloat16"):
+        device.check_bfloat16("cuda")

@@ -753,6 +753,15 @@ def test_overview_under_validation_reads_8_2_as_8_1_1(
     assert "| 8:1:1 |" in out and "| 8:2 " in out
 
 
+def test_a_setting_that_is_a_list(tmp_path, monkeypatch, capsys):
+    make_run(tmp_path, HALF, LABELS, dataset="emodb", settings={"classes": ("sad", "angry")})
+    make_run(tmp_path, HALF, LABELS, dataset="emodb", seed=2)
+    for words, rows in ((["--table", "comparison", "--dataset", "emodb"], 1), ([], 1)):
+        call(monkeypatch, "--runs", tmp_path, *words, "--set", "classes=sad,angry")
+        told = capsys.readouterr().out
+        assert len([line for line in told.splitlines() if "50.0" in line]) == rows, told
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

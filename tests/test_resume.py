@@ -15,6 +15,7 @@ from faults import ROOT, content
 from safetensors.torch import load_file, save_file
 
 import data
+import loops
 import recipes
 import train
 
@@ -47,16 +48,16 @@ def config_of(way: str, epochs: int = 3) -> recipes.Config:
 @pytest.fixture
 def stop(monkeypatch: pytest.MonkeyPatch):
     """`stop(n)`: the next run ends in the middle of its epoch n, counted from 0."""
-    real = train.train_one_epoch
+    real = loops.Trainer.epoch
 
     def until(n: int | None) -> None:
-        def one(model, optimizer, part, config, generator, epoch, *more):
-            loss = real(model, optimizer, part, config, generator, epoch, *more)
+        def one(trainer, epoch, *more):
+            loss = yield from real(trainer, epoch, *more)
             if epoch == n:
                 raise Killed
             return loss
 
-        monkeypatch.setattr(train, "train_one_epoch", one)
+        monkeypatch.setattr(loops.Trainer, "epoch", one)
 
     return until
 

@@ -9,6 +9,7 @@ import pytest
 import cli
 import curves
 import data
+import loops
 import recipes
 import train
 
@@ -58,7 +59,7 @@ def test_curves_are_the_records_and_shape_no_result(config, here, tmp_path, tens
 
 
 def test_a_run_that_goes_on_shows_no_epoch_twice(config, monkeypatch, tensorboard):
-    real, calls = train.train_one_epoch, []
+    real, calls = loops.Trainer.epoch, []
 
     def stop_in_the_third(*args, **kwargs):
         calls.append(1)
@@ -66,7 +67,7 @@ def test_a_run_that_goes_on_shows_no_epoch_twice(config, monkeypatch, tensorboar
             raise KeyboardInterrupt
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(train, "train_one_epoch", stop_in_the_third)
+    monkeypatch.setattr(loops.Trainer, "epoch", stop_in_the_third)
     with pytest.raises(KeyboardInterrupt):
         train.train(config, quiet=True, tensorboard=True)
     folder = train.train(config, quiet=True, tensorboard=True)
@@ -77,7 +78,7 @@ def test_a_run_that_goes_on_shows_no_epoch_twice(config, monkeypatch, tensorboar
 def test_a_finished_run_gets_its_curves_without_training(config, monkeypatch, tensorboard):
     folder = train.train(config, quiet=True)
     assert not (folder / curves.FOLDER).exists()
-    monkeypatch.setattr(train, "train_one_epoch", None)
+    monkeypatch.setattr(loops.Trainer, "epoch", None)
     assert train.train(config, quiet=True, tensorboard=True) == folder
     check(folder)
     before = sorted((folder / curves.FOLDER).iterdir())

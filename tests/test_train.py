@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import data
 import files
+import loops
 import metrics
 import path
 import recipes
@@ -29,7 +30,7 @@ def test_losses_and_scores_are_the_published_codes(golden, emodb_iemocap, shared
     config = recipes.config_for("GLAM", dataset="impro", seed=expected["seed"], epochs=3, threads=2)
     d = data.load(config)
     assert (
-        len(train.make_part(d.train, split_of(config).train, d.corpus.labels, "cpu").rows) == expected["train_segments"]
+        len(loops.make_part(d.train, split_of(config).train, d.corpus.labels, "cpu").rows) == expected["train_segments"]
     )
     folder = train.train(config, tmp_path, quiet=True)
     records = [json.loads(line) for line in (folder / "epochs.jsonl").read_text().splitlines()]
@@ -55,25 +56,25 @@ def test_epoch_order_is_the_data_loaders(n):
         expected = [torch.cat([batch[0] for batch in loader]) for _ in range(2)]
         after = torch.rand(1)
         torch.manual_seed(seed)
-        assert all(torch.equal(train.epoch_order(n), order) for order in expected)
+        assert all(torch.equal(loops.epoch_order(n), order) for order in expected)
         assert torch.equal(torch.rand(1), after)
 
 
 def test_an_epoch_is_a_plain_loop_with_published_draws(here):
-    """train_one_epoch against the textbook loop: DataLoader, np.random mixup, one loss after the other."""
+    """An epoch against the textbook loop: DataLoader, np.random mixup, one loss after the other."""
     config = recipes.config_for("GLAM", dataset="impro", seed=5, batch_size=16)
     d = data.load(config)
     parts = split_of(config)
-    part = train.make_part(d.train, parts.train[:8], d.corpus.labels, "cpu")
+    part = loops.make_part(d.train, parts.train[:8], d.corpus.labels, "cpu")
 
     def fresh():
         torch.manual_seed(config.seed)
         model = train.make_model(config, d.shape, 4)
-        return model, train.make_optimizer(config, model)
+        return model, loops.make_optimizer(config, model)
 
     model, optimizer = fresh()
     _, generator = data.published_draw(len(d.corpus.utterances), config.seed)
-    got = train.train_one_epoch(model, optimizer, part, config, generator, epoch=0)
+    got = loops.drain(loops.Trainer(model, optimizer, part, config).epoch(0, generator))
 
     plain, optimizer = fresh()
     np.random.seed(config.seed)
@@ -102,8 +103,8 @@ def test_evaluation_is_the_mean_of_an_utterances_segments(here):
     config = recipes.config_for("GLAM", dataset="impro", seed=5)
     d = data.load(config)
     model = train.make_model(config, d.shape, 4)
-    part = train.make_part(d.test, np.array([7, 0, 3]), d.corpus.labels, "cpu")
-    got = train.evaluate(model, part, config)
+    part = loops.make_part(d.test, np.array([7, 0, 3]), d.corpus.labels, "cpu")
+    got = loops.evaluate(model, part, config)
     model.eval()
     for logits, utterance in zip(got, (7, 0, 3), strict=True):
         start, count = d.test.starts[utterance], d.test.counts[utterance]
@@ -126,8 +127,8 @@ def test_the_summary_draws_nothing_and_changes_nothing(capsys):
 
 
 def test_class_weights_are_one_minus_the_share():
-    part = train.Part(torch.zeros(4, 1, 1), torch.arange(4), np.arange(4), torch.tensor([0, 0, 0, 2]), np.arange(4))
-    assert torch.allclose(train.loss_weights(part, 4), torch.tensor([0.25, 1.0, 0.75, 1.0]))
+    part = loops.Part(torch.zeros(4, 1, 1), torch.arange(4), np.arange(4), torch.tensor([0, 0, 0, 2]), np.arange(4))
+    assert torch.allclose(loops.loss_weights(part, 4), torch.tensor([0.25, 1.0, 0.75, 1.0]))
 
 
 def test_one_run_from_the_command_line(here, command):

@@ -1,0 +1,145 @@
+"""Training steps on CUDA as one launch: a step of these networks is some four hundred small kernels, and launching them
+one by one takes longer than computing them.
+
+A step is captured as a CUDA graph after a few plain ones and replayed for every full batch from then on. Before it is
+trusted, it is checked: from the same weights, a replay must give the loss and the update of a plain step. Where it does
+not, or cannot be captured, every step stays plain, and a warning says so.
+"""
+
+from collections.abc import Callable, Generator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from cli import warn
+from loops import Part, Trainer, draws, set_rate
+from recipes import Config
+
+WARM_UP = 3  # plain steps before: kernels are chosen in them, and the optimiser's state comes into being
+TOGETHER = 4  # replays before another run has its turn
+
+
+def capture(step: Callable[[], None]) -> Callable[[], None]:
+    """What repeats the work that `step` queues on the current stream, with the same memory for everything."""
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, stream=torch.cuda.current_stream()):
+        step()
+    return graph.replay
+
+
+class GraphTrainer(Trainer):
+    """Training steps that are replayed from a graph.
+
+    A graph has no arguments: the draws of a whole epoch are copied to the device before it, and the graph itself counts
+    which step is due. Mixup's draws come from the CPU's generators and dropout's from the GPU's, so that drawing an
+    epoch's beforehand changes none.
+    """
+
+    def __init__(self, *given: Any):
+        super().__init__(*given)
+        size, where = self.config.batch_size, self.part.x.device
+        self.at = torch.zeros(1, dtype=torch.int64, device=where)  # the step that is due
+        self.batches = torch.zeros(self.steps, size, dtype=torch.int64, device=where)
+        self.partners = torch.zeros_like(self.batches)
+        self.shares = torch.zeros(2, self.steps, device=where)  # mixup's share and the rest
+        self.rates = torch.zeros(self.steps, dtype=torch.float64, device=where)
+        self.losses = torch.zeros(self.steps, device=where)
+        self.replay: Callable[[], None] | None = None
+        self.plain_steps = 0  # full batches so far
+        self.refused = False
+
+    def _due(self) -> None:
+        """The step that `at` says, without a look at the host."""
+        share, rest = self.shares.index_select(1, self.at).squeeze(1).unbind()
+        batch = self.batches.index_select(0, self.at).squeeze(0)
+        partner = self.partners.index_select(0, self.at).squeeze(0) if self.config.alpha > 0 else None
+        set_rate(self.optimizer, self.rates.index_select(0, self.at).squeeze(0))
+        loss = self.step(batch, share, rest, partner)
+        self.losses.index_copy_(0, self.at, loss.unsqueeze(0))
+        self.at.add_(1)
+
+    def _state(self) -> list[Tensor]:
+        """Every tensor a step changes."""
+        optimizer = [v for values in self.optimizer.state.values() for v in values.values() if isinstance(v, Tensor)]
+        return [*self.model.state_dict().values(), *optimizer, self.at, self.losses]
+
+    def _capture(self) -> None:
+        """Capture the step that is due and take it; plainly, and for good, if the graph does not do the same."""
+        before = [tensor.detach().clone() for tensor in self._state()]
+        cuda = self.at.is_cuda
+        random = torch.cuda.get_rng_state() if cuda else torch.get_rng_state()
+
+        def back() -> None:
+            for tensor, old in zip(self._state(), before, strict=True):
+                tensor.detach().copy_(old)
+            torch.cuda.set_rng_state(random) if cuda else torch.set_rng_state(random)
+
+        def outcome() -> tuple[Tensor, Tensor]:
+            """The loss of the step just taken, and what it added to the weights."""
+            moved = [p.detach() - old for p, old in zip(self.model.state_dict().values(), before, strict=False)
+                     if p.is_floating_point()]  # fmt: skip
+            number = before[-2].item()
+            return self.losses[int(number)].clone(), torch.cat([each.flatten() for each in moved])
+
+        self._due()
+        loss, moved = outcome()
+        back()
+        try:
+            self.replay = capture(self._due)
+            self.replay()
+            again, moved_again = outcome()
+            apart = float((again - loss).abs() / loss.abs())
+            turned = float((moved_again - moved).norm() / moved.norm())
+            # Sums in another order move the loss by 1e-5; a weight whose gradient is noise may still step either way
+            if apart < 1e-2 and turned < 0.5:
+                return
+            why = f"its loss differs by {apart:.0e}, its update by {turned:.0e}"
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            why = str(error).splitlines()[0]
+        self.replay, self.refused = None, True
+        warn(
+            f"the training step cannot be replayed as a CUDA graph ({why}); steps are launched kernel by kernel, slower"
+        )
+        back()
+        self._due()
+
+    def pass_over(self, epoch: int, generator: np.random.RandomState, bar: Any) -> Generator[None, None, Tensor]:
+        size = self.config.batch_size
+        steps = list(draws(len(self.part.rows), self.config, generator))
+        batches, partners = torch.zeros(2, self.steps, size, dtype=torch.int64).unbind()
+        for number, (batch, _, partner) in enumerate(steps):
+            batches[number, : len(batch)] = batch
+            if partner is not None:
+                partners[number, : len(batch)] = partner
+        self.batches.copy_(batches)
+        self.partners.copy_(partners)
+        self.shares.copy_(torch.tensor([(share, 1 - share) for _, share, _ in steps]).T)
+        self.rates.copy_(torch.tensor([self.rate(epoch, number) for number in range(self.steps)], dtype=torch.float64))
+        self.at.zero_()
+        for number, (batch, share, partner) in enumerate(steps):
+            if len(batch) < size:  # the last, of another shape
+                set_rate(self.optimizer, self.rate(epoch, number))
+                self.losses[number] = self.step(batch, share, 1 - share, partner)
+                self.at.add_(1)
+            elif self.replay:
+                self.replay()
+            elif self.refused or self.plain_steps < WARM_UP:
+                self._due()
+                self.plain_steps += 1
+            else:
+                self._capture()
+            bar.update()
+            if number % TOGETHER == 0:
+                yield
+        return self.losses.clone()
+
+
+def make_trainer(model: nn.Module, optimizer: torch.optim.Optimizer, part: Part, config: Config,
+                 class_weights: Tensor | None = None) -> Trainer:  # fmt: skip
+    """From graphs where the training segments are on a GPU, plain elsewhere."""
+    kind = GraphTrainer if part.x.is_cuda else Trainer
+    return kind(model, optimizer, part, config, class_weights)

@@ -1,0 +1,239 @@
+"""What a run computes: its data as tensors, one pass over the training segments, the logits it is scored on.
+
+The loops are generators: they give way after every few steps, so that several runs can share a process (turns.py), and
+return their result at the end. `drain` runs one to its end.
+"""
+
+import math
+import os
+import warnings
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from tqdm import tqdm
+
+import data
+import device
+from recipes import Config, learning_rate
+
+EVALUATION_BATCH = 256  # segments
+
+_T = TypeVar("_T")
+
+
+def drain(steps: Generator[None, None, _T]) -> _T:
+    """What a generator returns."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
+
+
+# ------------------------------------------------------------------------------------------- data of a run
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of a split as tensors: segments, where each of its rows is, whose it is and what it is."""
+
+    x: Tensor  # (S, F, T), memory-mapped on a CPU
+    rows: Tensor  # (N,) rows of x
+    owner: NDArray[np.int64]  # (N,) ascending positions in `utterances`
+    labels: Tensor  # (N,) class of each row
+    utterances: NDArray[np.int64]  # (U,) indices into the corpus
+
+
+def _tensor(x: NDArray) -> Tensor:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+        return torch.from_numpy(x)  # a read-only map: nothing here writes to features
+
+
+def make_part(segments: data.Segments, utterances: NDArray, labels: NDArray, where: str) -> Part:
+    """The segments of `utterances`, whose classes are `labels` (of the whole corpus), on a device.
+
+    On a CPU the features stay memory-mapped; on CUDA the rows of this part are copied once, unless they would fill a
+    third of its memory.
+    """
+    rows, owner = segments.rows(utterances)
+    x, index = _tensor(segments.x), torch.from_numpy(rows)
+    if where == "cuda" and len(rows) * x[0].numel() * 4 < torch.cuda.mem_get_info()[1] / 3:
+        x, index = x[index].cuda(), torch.arange(len(rows))
+    return Part(x, index.to(x.device), owner, torch.from_numpy(labels[utterances][owner]).to(where), utterances)
+
+
+def add_warped(part: Part, warped: NDArray, labels: NDArray) -> Part:
+    """Append warped copies of a training part's segments, `(M, F, T)` with classes `(M,)`."""
+    x = torch.cat([part.x[part.rows], torch.from_numpy(warped).to(part.x.device)])
+    more = torch.from_numpy(labels).to(part.labels.device)
+    return replace(part, x=x, rows=torch.arange(len(x), device=x.device), labels=torch.cat([part.labels, more]))
+
+
+def training_part(d: data.Data, train: NDArray, config: Config) -> Part:
+    """The training segments in their published order, with what the recipe's augmentation adds."""
+    labels = d.corpus.labels
+    if config.augment == "upsampling":
+        train = data.upsample(train, labels, config.seed)
+    part = make_part(d.train, train, labels, config.device)
+    if config.augment == "vtlp":
+        part = add_warped(part, *data.warped(d, train, config))
+    return part
+
+
+def loss_weights(part: Part, classes: int) -> Tensor:
+    """1 - n_c/N over training segments `(C,)`."""
+    return 1 - torch.bincount(part.labels, minlength=classes) / len(part.labels)
+
+
+# --------------------------------------------------------------------------------------------- arithmetic
+
+
+def arithmetic(config: Config) -> None:
+    """Threads, memory, and how exactly sums are repeated: settings of the whole process."""
+    torch.set_num_threads(config.threads)
+    if config.device == "cpu":
+        device.keep_freed_memory()
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what deterministic matrix products need on CUDA
+    torch.use_deterministic_algorithms(config.deterministic)
+    torch.backends.cudnn.benchmark = not config.deterministic
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = not config.deterministic
+
+
+def autocast(config: Config) -> torch.autocast:
+    """bfloat16 where it is safe under --amp, float32 otherwise."""
+    return torch.autocast(config.device, dtype=torch.bfloat16, enabled=config.amp)
+
+
+def make_optimizer(config: Config, model: nn.Module) -> torch.optim.Optimizer:
+    """Adam, AdamW, or SGD with Nesterov momentum 0.9."""
+    rate: Any = config.learning_rate
+    graph: dict[str, Any] = {}
+    if config.device == "cuda":  # what a graph of the step needs: everything that changes is on the device
+        rate = torch.tensor(rate, device="cuda")
+        graph = {"capturable": True}
+    common: dict[str, Any] = {"lr": rate, "weight_decay": config.weight_decay, "fused": True}
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(model.parameters(), momentum=0.9, nesterov=True, **common)
+    kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
+    return kind(model.parameters(), eps=config.eps, **graph, **common)
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float | Tensor) -> None:
+    """Set the learning rate of every parameter group, in place where it is a tensor."""
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], Tensor):
+            group["lr"].copy_(rate) if isinstance(rate, Tensor) else group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
+
+
+# ------------------------------------------------------------------------------------------------ training
+
+
+def epoch_order(n: int) -> Tensor:
+    """The order of one shuffled pass, drawn as torch's `DataLoader(shuffle=True)` draws it.
+
+    Two integers from torch's global generator: the loader's base seed, which nothing here uses, then the sampler's.
+    """
+    torch.empty((), dtype=torch.int64).random_()
+    seed = int(torch.empty((), dtype=torch.int64).random_())
+    return torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+
+
+Draw = tuple[Tensor, float, Tensor | None]  # positions of a batch (B,), mixup's share, each one's partner (B,)
+
+
+def draws(n: int, config: Config, generator: np.random.RandomState) -> Iterator[Draw]:
+    """The random draws of one pass over `n` segments, step by step in the published order."""
+    for batch in epoch_order(n).split(config.batch_size):
+        if config.alpha > 0:
+            yield batch, generator.beta(config.alpha, config.alpha), torch.randperm(len(batch))
+        else:
+            yield batch, 1.0, None
+
+
+class Trainer:
+    """The training steps of a run. This is the plain way; `GraphTrainer` does the same faster on CUDA."""
+
+    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, part: Part, config: Config,
+                 class_weights: Tensor | None = None):  # fmt: skip
+        self.model, self.optimizer, self.part, self.config = model, optimizer, part, config
+        self.class_weights = class_weights
+        self.steps = math.ceil(len(part.rows) / config.batch_size)  # of an epoch
+
+    def rate(self, epoch: int, step: int) -> float:
+        """The learning rate of a step; both count from 0."""
+        return learning_rate(self.config, epoch) / (1 + self.config.lr_decay * (epoch * self.steps + step))
+
+    def step(self, batch: Tensor, share: Any, rest: Any, partner: Tensor | None) -> Tensor:
+        """Train on the segments at these positions of the part `(B,)`, each mixed with its partner as `share` to
+        `rest` if it has one. Returns the loss, a tensor, so that nothing waits for it."""
+        part, config = self.part, self.config
+        x = part.x[part.rows[batch.to(part.rows.device)]].to(config.device, non_blocking=True).unsqueeze(1)
+        y = part.labels[batch.to(part.labels.device)]
+        if partner is not None:
+            partner = partner.to(y.device)
+            x = share * x + rest * x[partner]  # (B, 1, F, T)
+        with autocast(config):
+            logits = self.model(x).float()
+        loss = F.cross_entropy(logits, y, self.class_weights)
+        if partner is not None:
+            loss = share * loss + rest * F.cross_entropy(logits, y[partner], self.class_weights)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+        return loss.detach()
+
+    def pass_over(self, epoch: int, generator: np.random.RandomState, bar: Any) -> Generator[None, None, Tensor]:
+        """Every step of an epoch; returns their losses `(steps,)`."""
+        losses = []
+        for number, (batch, share, partner) in enumerate(draws(len(self.part.rows), self.config, generator)):
+            set_rate(self.optimizer, self.rate(epoch, number))
+            losses.append(self.step(batch, share, 1 - share, partner))
+            bar.update()
+            yield
+        return torch.stack(losses)
+
+    def epoch(self, epoch: int, generator: np.random.RandomState, quiet: bool = True) -> Generator[None, None, float]:
+        """One pass over the training segments; `epoch` counts from 0. Returns the epoch's loss as published:
+        sum(batch loss x nominal batch size) / N."""
+        self.model.train()
+        title = f"epoch {epoch + 1}"
+        with tqdm(total=self.steps, desc=title, leave=False, disable=quiet or None, unit="batch") as bar:
+            losses = yield from self.pass_over(epoch, generator, bar)
+        total = losses.double().sum()
+        yield from device.settled(self.config.device)
+        # as published: also the smaller last batch counts whole
+        return float(total) * self.config.batch_size / len(self.part.rows)
+
+
+# ---------------------------------------------------------------------------------------------- evaluation
+
+
+def evaluation(model: nn.Module, part: Part, config: Config) -> Generator[None, None, NDArray[np.float32]]:
+    """Logits `(U, C)` of each utterance: the mean over its segments, in double precision."""
+    model.eval()
+    logits = []
+    for rows in part.rows.split(EVALUATION_BATCH):
+        with torch.inference_mode(), autocast(config):
+            logits.append(model(part.x[rows].to(config.device).unsqueeze(1)).float())
+        yield
+    with torch.inference_mode():
+        whole = torch.cat(logits).double()  # (N, C)
+    yield from device.settled(config.device)
+    segments = whole.cpu().numpy()
+    first = np.searchsorted(part.owner, np.arange(len(part.utterances)))
+    counts = np.diff(np.append(first, len(segments)))
+    return (np.add.reduceat(segments, first) / counts[:, None]).astype(np.float32)
+
+
+def evaluate(model: nn.Module, part: Part, config: Config) -> NDArray[np.float32]:
+    """`evaluation` to its end."""
+    return drain(evaluation(model, part, config))

@@ -1,0 +1,51 @@
+"""benchmark.py: its rows measure what they say and compare results; those for a GPU do the same on a CPU."""
+
+import re
+
+import pytest
+import torch
+
+import benchmark
+import loops
+from cli import UserError
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+OPTIONS = benchmark.Options(quick=True, repeats=1, threads=1, at_once=3)
+
+
+@pytest.fixture(autouse=True)
+def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(benchmark, "QUICK", {"train": 40, "test": 22})
+
+
+def test_seeds_in_turns_are_compared_with_plain_ones() -> None:
+    row = benchmark.seeds_row("seeds", 12, benchmark.glam(OPTIONS), OPTIONS)
+    assert row.got > 0 and "3 at once; 40+22 segments" in row.note and re.search(r"\d seeds an hour", row.note)
+    row = benchmark.seeds_row("share", 25, benchmark.glam(OPTIONS), OPTIONS, share=True)
+    assert 0 < row.got < 150 and row.unit == "%" and "not measured" not in row.line()
+
+
+def test_a_fast_way_to_something_else_is_no_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = loops.Trainer.step
+    monkeypatch.setattr(loops.Trainer, "step", lambda *given: real(*given) * 1.01)
+    for row in (benchmark.seeds_row, benchmark.epoch_row):
+        with pytest.raises(UserError, match="the first epoch's loss differs by 1"):
+            row("GLAM", 12, benchmark.glam(OPTIONS), OPTIONS)
+
+
+def test_rows_that_need_a_gpu_say_so_without_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    cuda = [name for name in benchmark.ROWS if name.endswith("_cuda")]
+    assert sorted(cuda) == ["evaluation_cuda", "glam_cuda", "matrix_share_cuda", "seeds_cuda"]
+    for name in cuda:
+        assert "| not measured |" in (line := benchmark.ROWS[name](OPTIONS).line()) and "no CUDA device here" in line
+
+
+def test_from_the_command_line(command, tmp_path) -> None:
+    told = command(
+        "benchmark.py", "--quick", "--only", "help_time,glam_cuda", "--repeats", 1, "--output", tmp_path / "t.md"
+    )
+    assert told.stdout.count("\n| ") == 3 and told.stdout.startswith("SYNTHETIC data (--quick)")
+    assert (tmp_path / "t.md").read_text() == told.stdout
+    assert set(re.findall(r"^\w+", command("benchmark.py", "--list").stdout, re.M)) == set(benchmark.ROWS)
+    assert "choose from" in command("benchmark.py", "--only", "glam", status=2).stderr

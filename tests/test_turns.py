@@ -1,0 +1,236 @@
+"""Several runs in one process, and steps replayed from a graph: the numbers are those of one run alone."""
+
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from faults import FLAGS, content, finished
+
+import graphs
+import loops
+import models
+import recipes
+import sweep
+import turns
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+WHERE = ["cpu", pytest.param("cuda", marks=[CUDA, pytest.mark.gpu])]
+
+
+# ------------------------------------------------------------------------------------------------- turns
+
+
+def lottery(where: str, seed: int, rounds: int) -> Iterator[None]:
+    torch.manual_seed(seed)
+    drawn = []
+    for _ in range(rounds):
+        drawn += [torch.rand(3), torch.rand(3, device=where).cpu()]
+        yield
+    return torch.cat(drawn)
+
+
+@pytest.mark.parametrize("where", WHERE)
+def test_a_run_draws_what_it_draws_alone(where: str) -> None:
+    alone = [turns.alone(lottery(where, seed, 3 + seed), where) for seed in range(3)]
+    torch.manual_seed(99)
+    expected = torch.rand(2)
+    torch.manual_seed(99)
+    together = [turns.Turn(lottery(where, seed, 3 + seed), where) for seed in range(3)]
+    while going := [turn for turn in together if turn.going]:
+        for turn in going:
+            turn.advance()
+    assert all(torch.equal(turn.result, one) for turn, one in zip(together, alone, strict=True))
+    assert torch.equal(torch.rand(2), expected), "what was there before goes on undisturbed"
+
+
+def run(*words: object) -> int:
+    old, sys.argv = sys.argv, ["sweep.py", *FLAGS[4:], "--datasets", "all", *map(str, words)]
+    try:
+        return sweep.main()
+    finally:
+        sys.argv = old
+
+
+@pytest.mark.parametrize("more", [["--vary", "alpha=0,0.5"], ["--split", "8:1:1", "--save_model", "validation"]])
+def test_in_turns_is_as_one_after_the_other(here: Path, tmp_path: Path, capsys, more: list[str]) -> None:
+    words = ["--models", "CNN_GAP,MACNN", "--epochs", 2, "--seeds", 2, *more]
+    assert run(*words, "--at_once", 3) == 0
+    assert run(*words, "--runs", tmp_path / "sequential") == 0
+    one, other = finished(here), finished(tmp_path / "sequential")
+    assert len(one) == (8 if "--vary" in more else 4)
+    assert one.keys() == other.keys() and all(content(one[k]) == content(other[k]) for k in one)
+    assert run(*words, "--at_once", 3) == 0
+    assert "0 trained, 0 failed" in capsys.readouterr().out
+
+
+def test_more_at_once_than_memory_holds(here: Path, tmp_path: Path, capsys, monkeypatch) -> None:
+    """The GPU's memory is full whenever three runs are at it: two go on, and all get done."""
+    words = ["--models", "CNN_GAP", "--epochs", 3, "--seeds", 4]
+    assert run(*words, "--runs", tmp_path / "sequential") == 0
+    real, inside, most = loops.Trainer.epoch, [], []
+
+    def epoch(trainer: loops.Trainer, number: int, *more: Any) -> Any:
+        if number > 0:
+            if len(inside) == 2:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
+            inside.append(trainer)
+            most.append(len(inside))
+        loss = yield from real(trainer, number, *more)
+        if number > 0:
+            inside.remove(trainer)
+        return loss
+
+    monkeypatch.setattr(loops.Trainer, "epoch", epoch)
+    assert run(*words, "--at_once", 4) == 0
+    told = capsys.readouterr()
+    assert "4 runs at once do not fit into the GPU's memory: 3 from here on" in told.err
+    assert "3 runs at once do not fit into the GPU's memory: 2 from here on" in told.err
+    assert "4 trained, 0 failed" in told.out and max(most) == 2
+    one, other = finished(here), finished(tmp_path / "sequential")
+    assert one.keys() == other.keys() and all(content(one[k]) == content(other[k]) for k in one)
+
+
+def test_one_that_memory_does_not_hold_fails_and_the_others_are_kept(here: Path, capsys, monkeypatch) -> None:
+    real = loops.Trainer.epoch
+
+    def epoch(trainer: loops.Trainer, *more: Any) -> Any:
+        if trainer.config.seed == 7:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
+        return (yield from real(trainer, *more))
+
+    monkeypatch.setattr(loops.Trainer, "epoch", epoch)
+    monkeypatch.setattr("seeds.read_seeds", lambda: [5, 7, 9])
+    assert run("--models", "CNN_GAP", "--epochs", 1, "--seeds", 3, "--at_once", 3) == 1
+    told = capsys.readouterr()
+    assert "2 trained, 1 failed" in told.out and "--batch_size" in told.out
+    assert len(finished(here)) == 2
+
+
+def test_flags_that_contradict_each_other(here: Path, command) -> None:
+    for more, words in ((("--jobs", 2), "leave one out"), (("--vary", "threads=1,2"), "share its threads")):
+        told = command("sweep.py", *FLAGS, "--at_once", 2, *more, status=2)
+        assert words in told.stderr
+
+
+# ------------------------------------------------------------------------------------------------- graphs
+
+
+def made_up(where: str, count: int = 44) -> loops.Part:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(count, 26, 57, generator=generator).to(where)
+    labels = (torch.arange(count) * 7 % 4).to(where)
+    return loops.Part(x, torch.arange(count, device=where), np.arange(count), labels, np.arange(count))
+
+
+def two_epochs(kind: type[loops.Trainer], config: recipes.Config) -> tuple[list[float], dict[str, torch.Tensor]]:
+    """The losses of two epochs of 3 batches, the last one ragged, and the weights after them."""
+
+    def work() -> Iterator[None]:
+        loops.arithmetic(config)
+        torch.manual_seed(3)
+        part = made_up(config.device)
+        model = models.create_model(config.model).to(config.device).to(memory_format=torch.channels_last)
+        weights = loops.loss_weights(part, 4) if config.class_weights else None
+        trainer = kind(model, loops.make_optimizer(config, model), part, config, weights)
+        generator, losses = np.random.RandomState(1), []
+        for epoch in range(2):
+            losses.append((yield from trainer.epoch(epoch, generator)))
+        return losses, model.state_dict()
+
+    return turns.alone(work(), config.device)
+
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    "GLAM": {},
+    "no mixup, SGD": {"alpha": 0.0, "optimizer": "sgd", "learning_rate": 0.01},
+    "class weights, AdamW, falling rate": {"class_weights": True, "optimizer": "adamw", "lr_decay": 0.1},
+}
+
+
+@pytest.fixture
+def repeated(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """In place of a graph, which needs a GPU: what was captured is computed again. Counts how often."""
+    count = [0]
+
+    def capture(step: Callable[[], None]) -> Callable[[], None]:
+        def replay() -> None:
+            count[0] += 1
+            step()
+
+        return replay
+
+    monkeypatch.setattr(graphs, "capture", capture)
+    return count
+
+
+def config_of(settings: dict[str, Any], where: str = "cpu") -> recipes.Config:
+    return recipes.config_for("GLAM", batch_size=8, device=where, threads=1, **settings)
+
+
+def assert_equal(got: Any, expected: Any) -> None:
+    assert got[0] == expected[0]
+    assert all(torch.equal(got[1][name], weight) for name, weight in expected[1].items())
+
+
+@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
+def test_what_a_graph_repeats_is_the_plain_loop(settings: dict[str, Any], repeated: list[int], capsys) -> None:
+    config = config_of(settings)
+    assert_equal(two_epochs(graphs.GraphTrainer, config), two_epochs(loops.Trainer, config))
+    assert repeated == [7], "of 12 steps 3 come before the graph, and 2 are ragged"
+    assert "warning" not in capsys.readouterr().err
+
+
+def refuse(step: Callable[[], None]) -> Callable[[], None]:
+    raise RuntimeError("operation not permitted when stream is capturing\nand more")
+
+
+@pytest.mark.parametrize(
+    ("capture", "why"), [(refuse, "operation not permitted"), (lambda step: lambda: None, "its loss differs")]
+)
+def test_a_graph_that_does_not_do_the_same_is_not_used(capture: Any, why: str, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(graphs, "capture", capture)
+    config = config_of({})
+    assert_equal(two_epochs(graphs.GraphTrainer, config), two_epochs(loops.Trainer, config))
+    told = capsys.readouterr().err
+    assert told.count("cannot be replayed as a CUDA graph") == 1 and why in told and "and more" not in told
+
+
+def test_a_full_memory_is_no_matter_of_the_graph(monkeypatch) -> None:
+    def full(step: Callable[[], None]) -> Callable[[], None]:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(graphs, "capture", full)
+    with pytest.raises(torch.OutOfMemoryError):
+        two_epochs(graphs.GraphTrainer, config_of({}))
+
+
+@pytest.mark.gpu
+@CUDA
+@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
+def test_a_cuda_graph_is_the_plain_loop(settings: dict[str, Any], capsys) -> None:
+    config = replace(config_of(settings, "cuda"), deterministic=True)
+    got, expected = two_epochs(graphs.GraphTrainer, config), two_epochs(loops.Trainer, config)
+    assert got[0] == pytest.approx(expected[0], rel=1e-3)
+    assert "warning" not in capsys.readouterr().err
+
+
+@pytest.mark.gpu
+@CUDA
+def test_seeds_at_once_on_a_gpu_are_as_alone(here: Path, tmp_path: Path) -> None:
+    words = ["--models", "GLAM,AACNN_flat", "--epochs", 2, "--seeds", 2, "--deterministic", "--device", "cuda"]
+    words = [word for word in words if word != "--gpu"]
+    for folder, at_once in ((tmp_path / "together", 4), (tmp_path / "alone", 1)):
+        old, sys.argv = sys.argv, ["sweep.py", "--datasets", "all", *map(str, words), "--runs", str(folder),
+                                   "--at_once", str(at_once), "--quiet"]  # fmt: skip
+        try:
+            assert sweep.main() == 0
+        finally:
+            sys.argv = old
+    one, other = finished(tmp_path / "together"), finished(tmp_path / "alone")
+    assert len(one) == 4 and one.keys() == other.keys() and all(content(one[k]) == content(other[k]) for k in one)

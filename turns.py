@@ -1,0 +1,51 @@
+"""Several runs in one process, in turns, each as if it were alone.
+
+A run is a generator that gives way every few steps. What it computes with and the process has only one of, torch's
+random generators and the current CUDA stream, is its own while it has its turn: its numbers do not depend on who else
+is there, and on a GPU the runs' kernels overlap.
+"""
+
+from collections.abc import Generator
+from contextlib import nullcontext
+from typing import Generic, TypeVar
+
+import torch
+
+import device
+
+_T = TypeVar("_T")
+
+
+class Turn(Generic[_T]):
+    """A run that goes on when asked to; `result` is what it returned once `going` is false."""
+
+    def __init__(self, steps: Generator[None, None, _T], where: str):
+        self.steps = steps
+        self.going = True
+        self.result: _T | None = None
+        self.stream = torch.cuda.Stream() if where == "cuda" else None
+        self.random = device.random_state(where)
+
+    def advance(self) -> None:
+        """Let the run go on until it gives way or ends. What it raises is raised."""
+        before = device.swap_random_state(self.random)
+        try:
+            with torch.cuda.stream(self.stream) if self.stream else nullcontext():
+                next(self.steps)
+        except StopIteration as end:
+            self.going, self.result = False, end.value
+        finally:
+            self.random = device.swap_random_state(before)
+
+    def close(self) -> None:
+        """End the run where it is, its files as of its last epoch."""
+        self.steps.close()
+        self.going = False
+
+
+def alone(steps: Generator[None, None, _T], where: str) -> _T | None:
+    """Run it to its end."""
+    turn = Turn(steps, where)
+    while turn.going:
+        turn.advance()
+    return turn.result
