@@ -20,6 +20,7 @@ from audio import SAMPLE_RATE, AudioError, decode, load_audio, read_file
 from cache import Rows, content_digests, kept
 from cli import UserError
 from corpora import Utterance
+from device import keep_freed_memory
 from files import digest_of
 
 __all__ = ["FEATURES", "SAMPLE_RATE", "AudioError", "Store", "content_digests", "extract", "load", "load_audio",
@@ -289,6 +290,8 @@ def extract(
     compute = _function(name, n_mfcc)
     where = torch.device(device or (segments.device if isinstance(segments, Tensor) else "cpu"))
     step = _at_once(where)
+    if where.type == "cpu":
+        keep_freed_memory()
     out = None
     for start in range(0, max(1, len(segments)), step):
         some = segments[start : start + step] if len(segments) else np.zeros((1, segments.shape[1]), np.float32)
