@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import os
 import re
 import subprocess
@@ -9,9 +10,12 @@ import sys
 
 import pytest
 
+import tables
 from tests.conftest import ROOT
 
 FOLDER = ROOT / "results" / "emodb_as_iemocap"
+EMODB = ROOT / "results" / "emodb"
+FOUR = ("--dataset", "emodb", "--set", "classes=neutral,sad,angry,happy")
 
 
 def report(*words, folder=FOLDER):
@@ -23,21 +27,61 @@ def report(*words, folder=FOLDER):
     return done.stdout
 
 
-@pytest.mark.parametrize("folder", [FOLDER, FOLDER.parent / "synthetic"], ids=lambda folder: folder.name)
+@pytest.mark.parametrize("folder", [FOLDER, EMODB, FOLDER.parent / "synthetic"], ids=lambda folder: folder.name)
 def test_records_pass_the_audit(folder):
-    assert "20 run folders checked" in report("--audit", folder=folder)
+    runs = len(list((folder / "runs").glob("*/*/*/*/*/config.json")))
+    assert runs >= 20 and f"{runs} run folders checked" in report("--audit", folder=folder)
+
+
+def test_records_are_small_and_of_full_length():
+    files = [f for f in EMODB.rglob("*") if f.is_file() and "checkpoint" not in f.parts]
+    assert sum(f.stat().st_size for f in files) < 10e6
+    for config in (EMODB / "runs").rglob("config.json"):
+        if "checkpoint" not in config.parts:
+            run = json.loads(config.read_text(encoding="utf-8"))
+            assert set(run["changed"]) <= {"classes", "alpha"} and not run["synthetic"], config
+            assert run["commit"] and "dirty" not in run["commit"], config
+            assert run["n_bad"] == 0 and run["corpus"] == "EMO-DB", config
+
+
+def rows(text):
+    return list(csv.DictReader(io.StringIO(text)))
 
 
 def test_the_committed_table_is_the_records():
     committed = (FOLDER / "protocols.csv").read_text(encoding="utf-8")
-    assert list(csv.DictReader(io.StringIO(report("--table", "protocols", "--format", "csv")))) == list(
-        csv.DictReader(io.StringIO(committed))
-    )
+    assert rows(report("--table", "protocols", "--format", "csv")) == rows(committed)
+
+
+@pytest.mark.parametrize("name", sorted(tables.TABLES))
+def test_the_committed_tables_of_emodb_are_the_records(name):
+    committed = (EMODB / f"{name}.csv").read_text(encoding="utf-8")
+    assert rows(report("--table", name, *FOUR, "--format", "csv", folder=EMODB)) == rows(committed)
+
+
+def test_figures_of_emodb_in_the_readme_are_the_records():
+    """`91.50 ± 0.99 (3)`: mean, standard deviation where there is one, and how many seeds."""
+    found = {}
+    for rule in ("paper", "validation"):
+        overview = rows(report("--rule", rule, *FOUR, "--format", "csv", folder=EMODB))
+        assert overview == rows((EMODB / f"overview_{rule}.csv").read_text(encoding="utf-8"))
+        for row in overview:
+            if row["folds"] != "averaged":
+                sd = f" ± {float(row['sd']):.2f}" if row["sd"] else ""
+                found[row["split"], rule, row["model"], row["score"]] = f"{float(row['mean']):.2f}{sd} ({row['n']})"
+    section = (ROOT / "README.md").read_text(encoding="utf-8").split("## Results on real speech")[1].split("\n## ")[0]
+    quoted = re.findall(r"^\| `(\w+)` \| (.*?) \| (.*?) \| (.*?) \| (.*?) \|$", section, re.MULTILINE)
+    assert [name for name, *_ in quoted] == ["MACNN", "AACNN", "GLAM", "ResMultiConv3"]
+    columns = [(*way, score) for way in (("8:2", "paper"), ("8:1:1", "validation")) for score in ("WA", "UA")]
+    for model, *values in quoted:
+        for (split, rule, score), value in zip(columns, values, strict=True):
+            assert found[split, rule, model, score] == value, (model, split, score)
+    assert "results/emodb/confusion-emodb-8-2-paper.png" in section
 
 
 def test_figures_quoted_in_the_readme_are_the_records():
-    rows = csv.DictReader(io.StringIO(report("--table", "protocols", "--format", "csv")))
-    found = {(r["split"], r["rule"], r["score"]): r for r in rows if r.get("mean") and r["folds"] != "averaged"}
+    table = rows(report("--table", "protocols", "--format", "csv"))
+    found = {(r["split"], r["rule"], r["score"]): r for r in table if r.get("mean") and r["folds"] != "averaged"}
     section = (ROOT / "README.md").read_text(encoding="utf-8").split("## Results on real speech")[1].split("\n## ")[0]
     quoted = re.findall(r"\| `(\S+)`, `(\w+)`.*? \| ([\d.]+).*? \| ([\d.]+)", section)
     assert len(quoted) == 4
