@@ -7,7 +7,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models import register
-from models.layers import Classifier, area_attention, head_attention, head_projections, pooled_size
+from models.layers import (
+    Classifier,
+    area_attention,
+    head_attention,
+    head_projections,
+    pooled_size,
+    side_by_side,
+)
 
 CHANNELS = 80  # of the trunk's map
 
@@ -40,8 +47,11 @@ class Trunk(Classifier):
         self.bn5 = nn.BatchNorm2d(CHANNELS, **self.norm)
 
     def trunk(self, x: Tensor) -> Tensor:  # (B, 1, F, T)
-        halves = self.bn1a(self.conv1a(x)), self.bn1b(self.conv1b(x))
-        x = F.relu(torch.cat(halves, dim=self.join))  # (B, 16, F-1, T-1), or (B, 16, 2(F-1), T-1) joined along rows
+        norms, halves = (self.bn1a, self.bn1b), (self.conv1a(x), self.conv1b(x))
+        if self.join == 1:
+            x = F.relu(side_by_side(norms, torch.cat(halves, dim=1)))  # (B, 16, F-1, T-1)
+        else:  # rectified before they are joined, as in models/glam.py
+            x = torch.cat([F.relu(norm(half)) for norm, half in zip(norms, halves, strict=True)], dim=2)
         # ReLU and max-pool commute; pooling first leaves a quarter to rectify
         x = F.relu(F.max_pool2d(self.bn2(self.conv2(x)), 2))
         x = F.relu(F.max_pool2d(self.bn3(self.conv3(x)), 2))

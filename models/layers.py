@@ -1,5 +1,6 @@
 """What the families share: the classifier's interface, convolution blocks, two kinds of attention."""
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
@@ -35,6 +36,24 @@ def pooled_size(rows: int, frames: int) -> tuple[int, int]:
     return rows // 4, frames // 4
 
 
+def side_by_side(norms: Sequence[nn.BatchNorm2d], x: Tensor) -> Tensor:
+    """Batch norms with the same settings, each over its share of the channels, as one: (B, C, h, w) -> (B, C, h, w).
+
+    On a CPU torch takes 16 channels at a time and fewer one by one: two norms of 8 cost nine times one of 16.
+    """
+    first, sizes = norms[0], [norm.num_features for norm in norms]
+    mean, var, weight, bias = (
+        torch.cat([getattr(norm, name) for norm in norms]) for name in ("running_mean", "running_var", "weight", "bias")
+    )
+    x = F.batch_norm(x, mean, var, weight, bias, first.training, first.momentum or 0.0, first.eps)
+    if first.training:
+        for norm, its_mean, its_var in zip(norms, mean.split(sizes), var.split(sizes), strict=True):
+            norm.get_buffer("running_mean").copy_(its_mean)
+            norm.get_buffer("running_var").copy_(its_var)
+            norm.get_buffer("num_batches_tracked").add_(1)
+    return x
+
+
 # Blocks: c channels in, 2c out. Each ends with its batch norm; the ReLU that follows is the trunk's, after its pooling.
 
 
@@ -51,7 +70,7 @@ class MultiScale(nn.Module):
         self.bn = nn.BatchNorm2d(2 * channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.bn(torch.cat((self.conv3(x) + x, self.conv5(x) + x), dim=1))
+        return self.bn(torch.cat((self.conv3(x).add_(x), self.conv5(x).add_(x)), dim=1))
 
 
 class PlainMultiScale(MultiScale):
@@ -70,7 +89,7 @@ class SingleScale3(nn.Module):
         self.bn = nn.BatchNorm2d(2 * channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.bn(self.conv3(x) + torch.cat((x, x), dim=1))
+        return self.bn(self.conv3(x).add_(torch.cat((x, x), dim=1)))
 
 
 class SingleScale5(nn.Module):
@@ -82,7 +101,7 @@ class SingleScale5(nn.Module):
         self.bn = nn.BatchNorm2d(2 * channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.bn(self.conv5(x) + torch.cat((x, x), dim=1))
+        return self.bn(self.conv5(x).add_(torch.cat((x, x), dim=1)))
 
 
 # Head attention

@@ -1,5 +1,6 @@
 """Networks: as published to the last key, and what every registered one must do."""
 
+import copy
 import math
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 import models
 from cli import UserError
 from models import canonical, create_model, describe, keywords, list_models
-from models.layers import Classifier, area_attention, head_attention, head_projections
+from models.layers import Classifier, area_attention, head_attention, head_projections, side_by_side
 
 GOLDEN = ["GLAM", "MHResMultiConv3", "MHCNN", "CNN_AttnPooling", "AACNN_flat"]
 WITH_DROPOUT = {"AACNN", "AACNN_flat", "AAResMultiConv3"}
@@ -312,6 +313,32 @@ def test_pooling_before_relu_is_the_same():
         y = F.max_pool2d(F.relu(block(y)), 2)
     y = F.relu(net.bn5(net.conv5(F.relu(net.conv4(y)))))
     assert torch.equal(y, net.trunk(x))
+
+
+def test_norms_side_by_side_are_the_norms_one_by_one():
+    torch.manual_seed(0)
+    apart = [nn.BatchNorm2d(channels, eps=1e-3, momentum=0.2) for channels in (8, 5)]
+    for parameter in (parameter for norm in apart for parameter in norm.parameters()):
+        nn.init.uniform_(parameter, 0.5, 1.5)
+    together = copy.deepcopy(apart)
+    for _ in range(3):
+        x = torch.randn(4, 13, 6, 7).mul(3).add(1)
+        a, b = x.clone().requires_grad_(), x.clone().requires_grad_()
+        left = torch.cat([norm(part) for norm, part in zip(apart, a.split([8, 5], dim=1), strict=True)], dim=1)
+        right = side_by_side(together, b)
+        for y in (left, right):
+            y.square().mul(torch.linspace(-1, 1, 7)).sum().backward()
+        torch.testing.assert_close(right, left)
+        torch.testing.assert_close(b.grad, a.grad)
+    for one, other in zip(apart, together, strict=True):
+        torch.testing.assert_close(dict(other.state_dict()), dict(one.state_dict()))
+        for p, q in zip(one.parameters(), other.parameters(), strict=True):
+            torch.testing.assert_close(q.grad, p.grad)
+        one.eval(), other.eval()
+    with torch.no_grad():
+        expected = torch.cat([norm(part) for norm, part in zip(apart, x.split([8, 5], dim=1), strict=True)], dim=1)
+        torch.testing.assert_close(side_by_side(together, x), expected)
+    assert together[0].num_batches_tracked == 3
 
 
 @pytest.mark.parametrize(("name", "kernel"), [("gMLPResConv3", "conv3"), ("gMLPResConv5", "conv5")])
