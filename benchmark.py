@@ -4,10 +4,11 @@
     python benchmark.py                      # sizes of IEMOCAP's improvised half; for a GPU, or patience
     python benchmark.py --quick --only mfcc,glam_fp32
 
-The plain loop is what a straightforward script does: librosa on one segment at a time, eager float32, a DataLoader over
-the segments, evaluation of one utterance at a time. Plain and fast take turns, and a ratio is of medians; the spread is
-that of the ratios of neighbouring turns. Results are compared in the same run. All data here are SYNTHETIC: noise of
-speech's size. Times are of this run on this machine; only ratios travel. CUDA rows need a CUDA device.
+The plain loop is what a straightforward script does: librosa on one segment at a time, eager float32, a network
+written layer after layer, a DataLoader over the segments, evaluation of one utterance at a time. Plain and fast take
+turns, and a ratio is of medians; the spread is that of the ratios of neighbouring turns. Results are compared in the
+same run. All data here are SYNTHETIC: noise of speech's size. Times are of this run on this machine; only ratios
+travel. CUDA rows need a CUDA device.
 """
 
 import argparse
@@ -57,7 +58,8 @@ import device
 import features
 import graphs
 import loops
-import models
+import models.cnn
+import models.glam
 import recipes
 import turns
 from cli import UserError
@@ -227,14 +229,44 @@ def shape_of(config: Config) -> tuple[int, int]:
     return tuple(features.extract(config.feature, silence, config.n_mfcc).shape[1:])  # type: ignore[return-value]
 
 
+class PlainGLAM(models.glam.GLAM):
+    """GLAM with its layers one after another as a paper's figure has them."""
+
+    def trunk(self, x: torch.Tensor) -> torch.Tensor:
+        views = F.relu(self.bn1a(self.conv1a(x))), F.relu(self.bn1b(self.conv1b(x)))
+        x = torch.cat(views, dim=2)
+        for block in (self.conv2, self.conv3):
+            x = F.max_pool2d(F.relu(block(x)), 2)
+        return F.relu(self.bn5(self.conv5(F.relu(self.conv4(x)))))
+
+
+class PlainAPCNN(models.cnn.APCNN):
+    """APCNN, likewise."""
+
+    def trunk(self, x: torch.Tensor) -> torch.Tensor:
+        views = F.relu(self.bn1a(self.conv1a(x))), F.relu(self.bn1b(self.conv1b(x)))
+        x = torch.cat(views, dim=1)
+        x = F.max_pool2d(F.relu(self.bn2(self.conv2(x))), 2)
+        x = F.max_pool2d(F.relu(self.bn3(self.conv3(x))), 2)
+        x = F.relu(self.bn4(self.conv4(x)))
+        return F.relu(self.bn5(self.conv5(x)))
+
+
+PLAIN = {"GLAM": PlainGLAM, "APCNN": PlainAPCNN}
+
+
 def fresh(config: Config, shape: tuple[int, int], fast: bool) -> tuple[torch.nn.Module, torch.optim.Optimizer]:
-    """A model and its optimiser as the plain loop or as train.py has them."""
+    """A model and its optimiser as the plain loop or as train.py has them, with the same weights."""
     torch.manual_seed(1)
-    model = models.create_model(config.model, shape)
-    model = model.to(config.device)
     if fast:
+        model = models.create_model(config.model, shape).to(config.device)
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return model, loops.make_optimizer(config, model)
+        return model, loops.make_optimizer(config, model)
+    model = PLAIN[config.model](shape).to(config.device)
+    common: dict[str, Any] = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
+    if config.optimizer == "sgd":
+        return model, torch.optim.SGD(model.parameters(), momentum=0.9, nesterov=True, **common)
+    return model, torch.optim.Adam(model.parameters(), eps=config.eps, **common)
 
 
 def sizes(config: Config, options: Options) -> tuple[int, int]:

@@ -18,6 +18,20 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(benchmark, "QUICK", {"train": 40, "test": 22})
 
 
+@pytest.mark.parametrize("name", benchmark.PLAIN)
+def test_plain_networks_are_the_networks(name: str) -> None:
+    config, shape = benchmark.recipes.config_for(name, device="cpu"), (20, 17)
+    (plain, _), (fast, _) = benchmark.fresh(config, shape, fast=False), benchmark.fresh(config, shape, fast=True)
+    assert type(plain).trunk is not type(fast).trunk
+    x = torch.randn(3, 1, *shape)
+    for net in (plain, fast):
+        net(x).square().sum().backward()
+    for one, other in zip(plain.parameters(), fast.parameters(), strict=True):
+        torch.testing.assert_close(other.grad, one.grad, rtol=1e-3, atol=1e-4)
+    with torch.no_grad():
+        torch.testing.assert_close(fast.eval()(x), plain.eval()(x))
+
+
 def test_seeds_in_turns_are_compared_with_plain_ones() -> None:
     row = benchmark.seeds_row("seeds", 12, benchmark.glam(OPTIONS), OPTIONS)
     assert row.got > 0 and "3 at once; 40+22 segments" in row.note and re.search(r"\d seeds an hour", row.note)
