@@ -73,8 +73,8 @@ def _iemocap(root: Path, kinds: tuple[str, ...], happy: str) -> Source:
 def _demo(happy: str) -> Source:
     from corpora import synthetic
 
-    root = path.CACHE / "synthetic"
-    with lock(path.CACHE / "synthetic.lock"):
+    root = path.CACHE / f"synthetic-{synthetic.VERSION}"
+    with lock(root.with_suffix(".lock")):
         if not root.exists():
             synthetic.make(root)
     return _iemocap(root, ("impro", "script"), happy)

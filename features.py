@@ -23,8 +23,10 @@ from corpora import Utterance
 from device import keep_freed_memory
 from files import digest_of
 
-__all__ = ["FEATURES", "SAMPLE_RATE", "AudioError", "Store", "content_digests", "extract", "load", "load_audio",
-           "segment", "usable_test_overlap", "vtlp", "vtlp_factors"]  # fmt: skip
+__all__ = [
+    "FEATURES", "SAMPLE_RATE", "AudioError", "Store", "content_digests", "dct", "extract", "hann", "htk_mel", "kept_power",
+    "load", "load_audio", "segment", "slaney_mel", "usable_test_overlap", "vtlp", "vtlp_factors",
+]  # fmt: skip
 
 FEATURE_VERSION = 1  # to be raised by whoever changes a number that a feature or load_audio gives: caches follow
 
@@ -100,7 +102,7 @@ def _triangles(points: NDArray, edges: NDArray) -> NDArray[np.float64]:
 
 
 @lru_cache
-def _slaney_mel(n_fft: int, device: torch.device) -> Tensor:
+def slaney_mel(n_fft: int, device: torch.device) -> Tensor:
     """librosa.filters.mel(sr=16000, n_fft=n_fft), transposed to `(bins, 128)`: triangles of equal area on Slaney's
     scale, which is linear to 1 kHz (15 mel) and then has 27 mel for each factor of 6.4."""
     mel = np.linspace(0, 15 + 27 * math.log(8) / math.log(6.4), MELS + 2)
@@ -110,7 +112,7 @@ def _slaney_mel(n_fft: int, device: torch.device) -> Tensor:
 
 
 @lru_cache
-def _htk_mel(n_filters: int, highest: float, dtype: torch.dtype, device: torch.device) -> Tensor:
+def htk_mel(n_filters: int, highest: float, dtype: torch.dtype, device: torch.device) -> Tensor:
     """python_speech_features.get_filterbanks(n_filters, 1024, 16000, 0, highest), transposed: triangles of equal height
     between whole bins that are evenly spaced on O'Shaughnessy's scale, up to `highest` Hz."""
     mel = np.linspace(0, 2595 * np.log10(1 + highest / 700), n_filters + 2)
@@ -119,7 +121,7 @@ def _htk_mel(n_filters: int, highest: float, dtype: torch.dtype, device: torch.d
 
 
 @lru_cache
-def _dct(n: int, device: torch.device) -> Tensor:
+def dct(n: int, device: torch.device) -> Tensor:
     """The first n vectors of the orthonormal DCT-II of 128 points, `(128, n)`."""
     angles = math.pi / MELS * (torch.arange(MELS, dtype=torch.float64)[:, None] + 0.5) * torch.arange(n)
     basis = angles.cos() * math.sqrt(2 / MELS)
@@ -128,7 +130,8 @@ def _dct(n: int, device: torch.device) -> Tensor:
 
 
 @lru_cache
-def _hann(n_fft: int, device: torch.device) -> Tensor:
+def hann(n_fft: int, device: torch.device) -> Tensor:
+    """The periodic Hann window `(n_fft,)`, rounded from double precision."""
     return torch.hann_window(n_fft, dtype=torch.float64).float().to(device)
 
 
@@ -139,14 +142,14 @@ def _power(spectrum: Tensor) -> Tensor:
 def _mel_power(x: Tensor, n_fft: int, hop: int) -> Tensor:
     """librosa.feature.melspectrogram of segments `(S, N)`, as `(S, T, 128)`."""
     frames = torch.nn.functional.pad(x, (n_fft // 2, n_fft // 2)).unfold(1, n_fft, hop)
-    return _power(torch.fft.rfft(frames * _hann(n_fft, x.device))) @ _slaney_mel(n_fft, x.device)
+    return _power(torch.fft.rfft(frames * hann(n_fft, x.device))) @ slaney_mel(n_fft, x.device)
 
 
 def mfcc(x: Tensor, n_mfcc: int = 26) -> Tensor:
     """librosa.feature.mfcc(sr=16000, n_mfcc=n_mfcc) of each segment: `(S, N)` to `(S, n_mfcc, 1 + N // 512)`."""
     decibel = 10 * _mel_power(x, MFCC_FFT, MFCC_HOP).clamp(min=1e-10).log10()  # librosa's floor
     decibel = decibel.maximum(decibel.amax((1, 2), keepdim=True) - TOP_DB)  # of the segment, never of the batch
-    return (decibel @ _dct(n_mfcc, x.device)).transpose(1, 2)
+    return (decibel @ dct(n_mfcc, x.device)).transpose(1, 2)
 
 
 def melspectrogram(x: Tensor) -> Tensor:
@@ -171,7 +174,7 @@ def _block_dft(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor
     return basis.to(device, dtype), delay.to(device, torch.complex64 if dtype == torch.float32 else torch.complex128)
 
 
-def _kept_power(x: Tensor) -> Tensor:
+def kept_power(x: Tensor) -> Tensor:
     """The first 400 bins of |rfft(frame, 3198)|**2 of frames of 640 samples every 160: `(S, N)` to `(S, T, 400)`.
 
     A frame is four blocks of 160 samples, so its transform is the sum of theirs, each delayed by its place. A block is
@@ -215,7 +218,7 @@ def spectrogram(x: Tensor) -> Tensor:
     Frames of 640 samples every 160 without a window, 10 log10(max(|rfft(frame, 3198)|**2 / 3198, 1e-30)), less the
     segment's maximum over all 1600 bins; the first 400 bins.
     """
-    power = _kept_power(x.double())  # float32 would err by 0.02 dB between the harmonics of speech
+    power = kept_power(x.double())  # float32 would err by 0.02 dB between the harmonics of speech
     decibel, top = (p.float().div_(DFT).clamp_(min=FLOOR).log10_().mul_(10) for p in (power, _maximum(x, power)))
     return decibel.sub_(top).transpose(1, 2)
 
@@ -226,7 +229,7 @@ def interspeech2018(x: Tensor) -> Tensor:
     The frames of `spectrogram`; y = 2 |rfft(frame, 3198)| / maximum - 1 with the segment's maximum over all 1600 bins,
     then sign(y) log(1 + 255 |y|) / log(256); the first 400 bins. Silence is -1.
     """
-    power = _kept_power(x)
+    power = kept_power(x)
     top = _maximum(x, power)
     y = (power / top.where(top > 0, 1)).sqrt_().mul_(2).sub_(1)
     return y.sign().mul_(y.abs_().mul_(MU).log1p_()).div_(math.log1p(MU)).transpose(1, 2)
@@ -236,7 +239,7 @@ def _filter_energies(x: Tensor, n_filters: int, highest: float, dtype: torch.dty
     """The first output of python_speech_features 0.6 fbank(winlen=0.04, nfft=1024) of each segment."""
     x = torch.cat((x[:, :1], x[:, 1:] - PREEMPHASIS * x[:, :-1]), 1)
     frames = _whole_frames(x).to(dtype).unfold(1, FRAME, STEP)
-    filters = _htk_mel(n_filters, highest, dtype, x.device)
+    filters = htk_mel(n_filters, highest, dtype, x.device)
     energies = _power(torch.fft.rfft(frames, FBANK_FFT)[..., : len(filters)]) @ filters / FBANK_FFT
     return energies.where(energies != 0, torch.finfo(torch.float64).eps)  # as the package does
 

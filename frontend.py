@@ -48,7 +48,7 @@ class RealFFT(nn.Module):
 
 
 class BinPower(nn.Module):
-    """|rfft(frame, 3198)|**2 at the bins low .. high of frames of 640 samples every 160, as `features._kept_power`: a
+    """|rfft(frame, 3198)|**2 at the bins low .. high of frames of 640 samples every 160, as `features.kept_power`: a
     frame is four blocks of 160 samples, whose transforms are delayed by their places and added up."""
 
     def __init__(self, low: int, high: int, dtype: torch.dtype):
@@ -90,8 +90,8 @@ class Mel(nn.Module):
         self.frames = 1 + size // hop
         self.pad = (n_fft // 2, (self.frames - 1) * hop + n_fft - size - n_fft // 2)  # a negative pad cuts
         self.fft = RealFFT(n_fft, rows)
-        for name, value in (("window", features._hann(n_fft, CPU)), ("mel", features._slaney_mel(n_fft, CPU)),
-                            ("dct", features._dct(n_mfcc or features.MELS, CPU))):  # fmt: skip
+        for name, value in (("window", features.hann(n_fft, CPU)), ("mel", features.slaney_mel(n_fft, CPU)),
+                            ("dct", features.dct(n_mfcc or features.MELS, CPU))):  # fmt: skip
             self.register_buffer(name, value.clone())
 
     def forward(self, x: Tensor) -> Tensor:
@@ -155,7 +155,7 @@ class FilterBank(Whole):
         self.dtype, self.log = dtype, log
         self.fft = RealFFT(features.FBANK_FFT, 32, dtype)
         self.filters: Tensor
-        self.register_buffer("filters", features._htk_mel(n_filters, highest, dtype, CPU).clone())
+        self.register_buffer("filters", features.htk_mel(n_filters, highest, dtype, CPU).clone())
 
     def forward(self, x: Tensor) -> Tensor:
         x = torch.cat((x[:, :1], x[:, 1:] - features.PREEMPHASIS * x[:, :-1]), 1).to(self.dtype)

@@ -34,6 +34,8 @@ from handleIEMOCAP import EMOTIONS, FULL, KINDS, LABELS, SYNTHETIC, WAVES
 
 Array = NDArray[np.float64]
 
+VERSION = 1  # to be raised by whoever changes a byte of what is made: the demo corpus follows
+
 RATE = 16000  # Hz
 HOP, WINDOW, FFT = 160, 320, 640  # samples: a Hann frame of 20 ms every 10 ms, and 20 ms for the filters to ring
 FRAMES = RATE // HOP  # per second
