@@ -24,8 +24,8 @@ from device import keep_freed_memory
 from files import digest_of
 
 __all__ = [
-    "FEATURES", "SAMPLE_RATE", "AudioError", "Store", "content_digests", "dct", "extract", "hann", "htk_mel", "kept_power",
-    "load", "load_audio", "segment", "slaney_mel", "usable_test_overlap", "vtlp", "vtlp_factors",
+    "FEATURES", "SAMPLE_RATE", "AudioError", "Store", "content_digests", "dct", "extract", "hann", "htk_mel",
+    "kept_power", "load", "load_audio", "segment", "slaney_mel", "usable_test_overlap", "vtlp", "vtlp_factors",
 ]  # fmt: skip
 
 FEATURE_VERSION = 1  # to be raised by whoever changes a number that a feature or load_audio gives: caches follow

@@ -274,8 +274,10 @@ def notes_of(rows: Sequence[Row], command: str) -> list[str]:
             about.setdefault("no interval from one seed and one speaker", []).append(where)
         elif row.interval and row.interval.over != "speakers and seeds":
             about.setdefault(f"the interval resamples {row.interval.over}", []).append(where)
-    notes += [f"{'; '.join(dict.fromkeys(places))}: {said}." for said, places in about.items()]
     groups = [row.rounds for row in rows if row.rounds]
+    for said, places in about.items():
+        everywhere = len(places) == len(groups) > 2
+        notes.append(f"{'Every row with runs' if everywhere else '; '.join(dict.fromkeys(places))}: {said}.")
     if repeats := sum(group.repeats for group in groups):
         notes.append(f"{repeats} runs repeat a seed on another device or thread count and are not counted again.")
     if any(group.has_folds for group in groups):
