@@ -288,20 +288,22 @@ def epoch_row(name: str, needed: float, config: Config, options: Options) -> Row
         device.keep_freed_memory(fast)
         if fast:
             trainer = graphs.make_trainer(model, optimizer, part, config)
-            return loops.drain(trainer.epoch(0, generator)), loops.evaluate(model, test, config)
+            loss = turns.alone(trainer.epoch(0, generator), config.device)
+            assert loss is not None
+            return loss, loops.evaluate(model, test, config)
         return plain_epoch(model, optimizer, part, config, generator), plain_evaluate(model, test, config)
 
     ratio, spread, slow, fast, spent = compare(lambda: one(False), lambda: one(True), options.repeats)
     difference = abs(slow[0] - fast[0]) / slow[0]
     if not config.amp and difference > 1e-3:
         raise UserError(f"{name}: the first epoch's loss differs by {difference:.1e}")
-    rate = flops(config, shape, fast_model=config.amp) * n_train / 32 / spent
+    rate = flops(config, shape) * n_train / 32 / spent
     share = 100 * rate / matrix_rate(config)
     note = f"{n_train}+{n_test} segments; loss differs by {difference:.0e}; {share:.0f} % of this machine's matrix rate"
     return Row(name, ratio, needed, spread, note)
 
 
-def flops(config: Config, shape: tuple[int, int], fast_model: bool = False) -> float:
+def flops(config: Config, shape: tuple[int, int]) -> float:
     """Floating-point operations of a training step of 32 segments, counted by torch."""
     from torch.utils.flop_counter import FlopCounterMode
 

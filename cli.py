@@ -11,6 +11,7 @@ from typing import Any
 # other work, spinning on, the default, makes a step four times as slow; sleeping at once costs an idle machine a tenth.
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "5000")
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # matrix products that repeat exactly, on every stream
 
 
 class UserError(Exception):

@@ -5,6 +5,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any
@@ -279,6 +280,17 @@ def _at_once(device: torch.device) -> int:
     return 16 if device.type == "cpu" else 64
 
 
+@contextmanager
+def _exact_products() -> Iterator[None]:
+    """No TF32, which training allows itself: features are cached, so they must not depend on what ran before."""
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before
+
+
 @torch.no_grad()
 def extract(
     name: str, segments: NDArray | Tensor, n_mfcc: int = 26, device: str | torch.device | None = None
@@ -296,13 +308,14 @@ def extract(
     if where.type == "cpu":
         keep_freed_memory()
     out = None
-    for start in range(0, max(1, len(segments)), step):
-        some = segments[start : start + step] if len(segments) else np.zeros((1, segments.shape[1]), np.float32)
-        x = some if isinstance(some, Tensor) else torch.from_numpy(np.array(some, np.float32))
-        y = compute(x.to(where, torch.float32))
-        if out is None:
-            out = torch.empty((len(segments), *y.shape[1:]), device=where)
-        out[start : start + step] = y[: len(out)]
+    with _exact_products():
+        for start in range(0, max(1, len(segments)), step):
+            some = segments[start : start + step] if len(segments) else np.zeros((1, segments.shape[1]), np.float32)
+            x = some if isinstance(some, Tensor) else torch.from_numpy(np.array(some, np.float32))
+            y = compute(x.to(where, torch.float32))
+            if out is None:
+                out = torch.empty((len(segments), *y.shape[1:]), device=where)
+            out[start : start + step] = y[: len(out)]
     assert out is not None
     return out
 

@@ -68,6 +68,7 @@ class GraphTrainer(Trainer):
     def _capture(self) -> None:
         """Capture the step that is due and take it; plainly, and for good, if the graph does not do the same."""
         before = [tensor.detach().clone() for tensor in self._state()]
+        weights = [p.detach().clone() for p in self.model.parameters()]  # alone: running statistics would drown them
         cuda = self.at.is_cuda
         random = torch.cuda.get_rng_state() if cuda else torch.get_rng_state()
 
@@ -78,8 +79,7 @@ class GraphTrainer(Trainer):
 
         def outcome() -> tuple[Tensor, Tensor]:
             """The loss of the step just taken, and what it added to the weights."""
-            moved = [p.detach() - old for p, old in zip(self.model.state_dict().values(), before, strict=False)
-                     if p.is_floating_point()]  # fmt: skip
+            moved = [p.detach() - old for p, old in zip(self.model.parameters(), weights, strict=True)]
             number = before[-2].item()
             return self.losses[int(number)].clone(), torch.cat([each.flatten() for each in moved])
 
@@ -104,6 +104,9 @@ class GraphTrainer(Trainer):
         warn(
             f"the training step cannot be replayed as a CUDA graph ({why}); steps are launched kernel by kernel, slower"
         )
+        if cuda:  # a capture that broke off leaves the generator waiting for its end; a copy of its state is not
+            default = torch.cuda.default_generators[torch.cuda.current_device()]
+            default.graphsafe_set_state(default.clone_state())
         back()
         self._due()
 

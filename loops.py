@@ -5,7 +5,6 @@ return their result at the end. `drain` runs one to its end.
 """
 
 import math
-import os
 import warnings
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
@@ -100,7 +99,6 @@ def arithmetic(config: Config) -> None:
     torch.set_num_threads(config.threads)
     if config.device == "cpu":
         device.keep_freed_memory()
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what deterministic matrix products need on CUDA
     torch.use_deterministic_algorithms(config.deterministic)
     torch.backends.cudnn.benchmark = not config.deterministic
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = not config.deterministic

@@ -161,6 +161,8 @@ def job_of(config: recipes.Config, runs: Path, save_model: str | None) -> Job:
     if train.finished(folder, save_model):
         train.tidy(folder)
         state = "done"
+    elif (folder / "done").exists():
+        state = "repeat"  # for its weights, every epoch
     elif (folder / "config.json").exists():
         state = "started"
     else:
@@ -317,6 +319,8 @@ def main() -> int:
     given = vars(parser.parse_args())
     asked = {k: given.pop(k) for k in ASKED}
     check(asked)
+    if asked["ray"] and given["tensorboard"]:
+        raise UserError("--tensorboard writes on this machine as runs go on; leave it out on a Ray cluster")
     jobs = jobs_of(asked, given, parser)
     todo = [job for job in jobs if job.state != "done"]
     if asked["dry_run"]:

@@ -103,7 +103,7 @@ def save_state(
     tensors |= {f"logits.{part}": torch.from_numpy(np.stack(v)) for part, v in history.logits.items()}
     _, keys, *rest = generator.get_state(legacy=True)
     tensors |= {"rng.numpy": torch.from_numpy(np.array(keys, dtype=np.int64)), "rng.torch": torch.get_rng_state()}
-    if torch.cuda.is_available():
+    if next(model.parameters()).is_cuda:
         tensors["rng.cuda"] = torch.cuda.get_rng_state()
     text = {"records": json.dumps(history.records), "numpy": json.dumps([int(rest[0]), int(rest[1]), float(rest[2])]),
             "rule": json.dumps(history.rule)}  # fmt: skip
@@ -141,7 +141,7 @@ def load_state(
         optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})
         generator.set_state(("MT19937", tensors["rng.numpy"].numpy().astype(np.uint32), *numpy_rest))
         torch.set_rng_state(tensors["rng.torch"])
-        if torch.cuda.is_available() and "rng.cuda" in tensors:
+        if next(model.parameters()).is_cuda and "rng.cuda" in tensors:
             torch.cuda.set_rng_state(tensors["rng.cuda"])
         return History(records, {k: list(v.numpy()) for k, v in part("logits.").items()}, part("best."), rule)
     except (SafetensorError, AttributeError, LookupError, ValueError, TypeError, RuntimeError, OSError) as error:
@@ -303,16 +303,18 @@ def _steps(config: Config, d: data.Data, parts: data.Parts, folder: Path, save_m
     scored = {name: loops.make_part(d.test, rows, d.corpus.labels, config.device)
               for name, rows in (("val", parts.val), ("test", parts.test)) if rows is not None}  # fmt: skip
 
-    (folder / "done").unlink(missing_ok=True)  # a finished run that is repeated for its weights
-    write_json(folder / "config.json", run)
-    write_json(folder / "split.json", record)
+    repeated = (folder / "done").exists()  # for its weights: its records stay until new ones are complete
+    if not repeated:
+        write_json(folder / "config.json", run)
+        write_json(folder / "split.json", record)
     state = folder / "state.safetensors"
     fresh = History([], {name: [] for name in scored}, rule=save_model)
     history = load_state(state, model, optimizer, generator) or fresh
     if save_model not in (None, "last", history.rule):
         raise BrokenState(f"{state} does not hold the weights that --save_model {save_model} picks so far")
     history.rule = save_model
-    write_text(folder / "epochs.jsonl", "".join(json.dumps(r) + "\n" for r in history.records))
+    if not repeated:
+        write_text(folder / "epochs.jsonl", "".join(json.dumps(r) + "\n" for r in history.records))
     trainer = graphs.make_trainer(model, optimizer, training, config, weights)
     board = curves.Curves(folder, run, history.records) if tensorboard else None
 
@@ -337,14 +339,19 @@ def _steps(config: Config, d: data.Data, parts: data.Parts, folder: Path, save_m
             history.best = {k: v.detach().cpu().clone() for k, v in model.state_dict().items()}
         if epoch + 1 < config.epochs:
             save_state(state, model, optimizer, generator, history)
-        with open(folder / "epochs.jsonl", "a", encoding="utf-8") as f:
-            f.write(json.dumps(epoch_record) + "\n")
+        if not repeated:
+            with open(folder / "epochs.jsonl", "a", encoding="utf-8") as f:
+                f.write(json.dumps(epoch_record) + "\n")
         if board:
             board.add(epoch_record)
         bar.set_postfix(
             loss=f"{loss:.3f}", WA=f"{epoch_record['test']['WA']:.1f}", UA=f"{epoch_record['test']['UA']:.1f}"
         )
 
+    if repeated:
+        (folder / "done").unlink()
+        write_json(folder / "config.json", run)
+        write_json(folder / "split.json", record)
     write_text(folder / "epochs.jsonl", "".join(json.dumps(r) + "\n" for r in history.records))  # and to the disk
     save_predictions(folder / "predictions.npz", d, scored, history)
     if save_model:

@@ -123,7 +123,7 @@ def in_turns(
                 except Exception as error:
                     outcome = accident(config, error)
                 running.remove(each)
-                del turn, each  # and with them the run's tensors
+                del turn, each
                 if torch.cuda.is_available():
                     torch.cuda.empty_cache()
                 if outcome and again(outcome, tried, tries):

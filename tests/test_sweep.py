@@ -101,7 +101,7 @@ def test_states_and_time_left(here: Path, small_release: Path, tmp_path: Path, m
     shutil.copytree(done, begun)
     (begun / "done").unlink()
     assert [job.state for job in jobs(*one, "--seeds", 3)] == ["done", "started", "missing"]
-    assert [job.state for job in jobs(*one, "--seeds", 3, "--save_model")] == ["started", "started", "missing"]
+    assert [job.state for job in jobs(*one, "--seeds", 3, "--save_model")] == ["repeat", "started", "missing"]
     (done / "epochs.jsonl").write_text("".join(json.dumps({"seconds": 100.0}) + "\n" for _ in range(2)))
     todo = [job for job in jobs(*one, "--seeds", 4) if job.state != "done"]
     assert sweep.time_left(todo, 2).startswith("time left: about 03:20")  # one run has both its epochs behind it

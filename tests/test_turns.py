@@ -190,8 +190,34 @@ def refuse(step: Callable[[], None]) -> Callable[[], None]:
     raise RuntimeError("operation not permitted when stream is capturing\nand more")
 
 
+def only_the_loss(step: Callable[[], None]) -> Callable[[], None]:
+    def replay() -> None:
+        weights = list(step.__self__.model.parameters())  # type: ignore[attr-defined]
+        before = [p.detach().clone() for p in weights]
+        step()
+        for p, old in zip(weights, before, strict=True):
+            p.detach().copy_(old)
+
+    return replay
+
+
+def ten_times_the_rate(step: Callable[[], None]) -> Callable[[], None]:
+    def replay() -> None:
+        step.__self__.rates.mul_(10)  # type: ignore[attr-defined]
+        step()
+        step.__self__.rates.div_(10)  # type: ignore[attr-defined]
+
+    return replay
+
+
 @pytest.mark.parametrize(
-    ("capture", "why"), [(refuse, "operation not permitted"), (lambda step: lambda: None, "its loss differs")]
+    ("capture", "why"),
+    [
+        (refuse, "operation not permitted"),
+        (lambda step: lambda: None, "its loss differs"),
+        (only_the_loss, "its update by 1e+00"),
+        (ten_times_the_rate, "its update by 9e+00"),
+    ],
 )
 def test_a_graph_that_does_not_do_the_same_is_not_used(capture: Any, why: str, monkeypatch, capsys) -> None:
     monkeypatch.setattr(graphs, "capture", capture)
