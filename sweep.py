@@ -319,7 +319,7 @@ def main() -> int:
     given = vars(parser.parse_args())
     asked = {k: given.pop(k) for k in ASKED}
     check(asked)
-    if asked["ray"] and given["tensorboard"]:
+    if asked["ray"] and given.get("tensorboard"):
         raise UserError("--tensorboard writes on this machine as runs go on; leave it out on a Ray cluster")
     jobs = jobs_of(asked, given, parser)
     todo = [job for job in jobs if job.state != "done"]
