@@ -87,6 +87,11 @@ def test_bad_flags(words: list[str], text: str, here: Path) -> None:
         jobs(*words)
 
 
+def test_a_cluster_writes_no_tensorboard_here(here: Path) -> None:
+    with pytest.raises(UserError, match="leave it out on a Ray cluster"):
+        run("--ray", "local", "--tensorboard", "--models", "GLAM")
+
+
 def test_states_and_time_left(here: Path, small_release: Path, tmp_path: Path, monkeypatch, capsys) -> None:
     import data
     import path
