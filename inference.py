@@ -3,7 +3,9 @@
 import math
 import os
 import stat
+import threading
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from checkpoints import Checkpoint
 from metrics import softmax
 
 BLOCK = 2**20  # samples decoded at once, of all channels
-BATCH = {"cpu": 16, "cuda": 256}  # segments computed at once: a network's maps of 16 spectrograms take 0.4 GB
+BATCH = {"cpu": 16, "cuda": 64}  # segments computed at once: a network's maps of 16 spectrograms take 0.4 GB
 MOST_BINS = 4096  # of a wave's outline
 
 Wave = NDArray[np.float32]
@@ -98,7 +100,8 @@ def _resampled(blocks: Iterable[tuple[NDArray[np.float32], int]]) -> Iterator[Wa
     taken = given = rate = 0
     stream = None
     for block, rate in blocks:
-        mono = np.mean(block.T, axis=0) if block.shape[1] > 1 else block[:, 0]
+        with np.errstate(over="ignore", invalid="ignore"):  # never around a yield: it would hold for whoever reads
+            mono = np.mean(block.T, axis=0) if block.shape[1] > 1 else block[:, 0]
         if rate != SAMPLE_RATE:
             try:
                 stream = stream or soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32", quality="soxr_hq")
@@ -120,13 +123,12 @@ def stream_audio(file: str | Path) -> Iterator[Wave]:
     Raises AudioError as it does; a fault further on (the end is missing) when it is met.
     """
     try:
-        with np.errstate(over="ignore", invalid="ignore"):
-            for wave in _resampled(_decoded(Path(file))):
-                if not np.isfinite(wave).all():
-                    raise ValueError("holds samples that are not finite numbers")
-                if len(wave) and (loudest := np.abs(wave).max()) > audio.LOUDEST:
-                    raise ValueError(f"holds samples of {loudest:.0e} times full scale")
-                yield wave
+        for wave in _resampled(_decoded(Path(file))):
+            if not np.isfinite(wave).all():
+                raise ValueError("holds samples that are not finite numbers")
+            if len(wave) and (loudest := np.abs(wave).max()) > audio.LOUDEST:
+                raise ValueError(f"holds samples of {loudest:.0e} times full scale")
+            yield wave
     except FileNotFoundError:
         raise AudioError(f"{file}: does not exist") from None
     except OSError as error:
@@ -231,6 +233,8 @@ class Recogniser:
         self.checkpoint, self.device = checkpoint, device
         self.network = checkpoint.module.to(device).eval()
         self.temperature = (checkpoint.temperature or 1.0) if calibrate else 1.0
+        # on a GPU one thread computes at a time, while others decode: its memory holds one batch, not one for each
+        self.turn: AbstractContextManager[Any] = threading.Lock() if device == "cuda" else nullcontext()
 
     @torch.inference_mode()
     def logits(self, segments: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -238,8 +242,9 @@ class Recogniser:
         c, parts = self.checkpoint, [np.empty((0, len(self.checkpoint.classes)), np.float32)]
         step = BATCH[torch.device(self.device).type]
         for start in range(0, len(segments), step):
-            x = features.extract(c.feature, segments[start : start + step], c.n_mfcc, self.device)
-            parts.append(self.network(x.unsqueeze(1)).float().cpu().numpy())
+            with self.turn:
+                x = features.extract(c.feature, segments[start : start + step], c.n_mfcc, self.device)
+                parts.append(self.network(x.unsqueeze(1)).float().cpu().numpy())
         return np.concatenate(parts)
 
     def __call__(self, file: str | Path, name: str = "") -> Prediction:

@@ -311,24 +311,31 @@ def main() -> int:
     if args.jobs is not None and args.jobs < 1:
         raise UserError(f"--jobs {args.jobs}: must be at least 1")
     with tempfile.TemporaryDirectory(prefix="predict-") as scratch:
-        return run(args, find_inputs(args.inputs, Path(scratch)))
+        inputs = find_inputs(args.inputs, Path(scratch))
+        import torch
+
+        import device
+
+        try:
+            return run(args, inputs)
+        except torch.OutOfMemoryError as error:
+            raise device.out_of_memory(error, "--gpu -1 computes on the CPU") from None
 
 
 def run(args: argparse.Namespace, inputs: list[Input]) -> int:
     """Predict, print and draw. Returns the exit status."""
-    from device import device_type
-
     pictures = plot_files(args.plot, inputs, args.inputs) if args.plot else None
-    device = device_type(args.gpu, args.device)
     import checkpoints
+    import device
     from inference import Recogniser
 
+    where = device.device_type(args.gpu, args.device)
     checkpoint = checkpoints.load(args.checkpoint, args.online)
     temperature, why = checkpoint.temperature, checkpoint.config["temperature_note"]
     if args.calibrate and temperature is None:
         raise UserError(f"--calibrate: {args.checkpoint} has no temperature ({why}); leave the flag out")
     calibrated = temperature is not None and args.calibrate is not False
-    recognise = Recogniser(checkpoint, device, calibrated)
+    recognise = Recogniser(checkpoint, where, calibrated)
     told = f"{checkpoint.title}; {say_calibration(temperature, calibrated, why)}"
     sys.stdout.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]  # names of files are bytes
     sys.stderr.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]

@@ -19,6 +19,9 @@ OPTIMIZERS = ("adam", "adamw", "sgd")
 AUGMENTS = ("none", "vtlp", "upsampling")
 HAPPY = ("exc", "hap", "hap+exc")
 RULES = ("paper", "validation", "last")
+UNSAID = (  # of a Config: what a table's row has a column for, and what makes no other row of it
+    "model", "recipe", "dataset", "test_dataset", "split", "fold", "seed", "threads", "device", "deterministic",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -97,9 +100,7 @@ class Config(Recipe):
     def changed(self) -> dict[str, Any]:
         """The settings that differ from the published recipe and its defaults: what a table's row must say."""
         published = config_for(self.model).settings()
-        own = ("model", "recipe", "dataset", "test_dataset", "split", "fold", "seed", "threads", "device",
-               "deterministic")  # fmt: skip
-        return {k: v for k, v in self.settings().items() if k not in own and v != published[k]}
+        return {k: v for k, v in self.settings().items() if k not in UNSAID and v != published[k]}
 
     def hash(self, corpus_digest: str) -> str:
         """Names the folder that holds the runs differing in seed and fold alone."""

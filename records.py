@@ -315,6 +315,15 @@ def flags(changed: dict[str, Any]) -> list[str]:
     return found
 
 
+def sets(changed: dict[str, Any]) -> list[str]:
+    """Changed settings as the flags of report.py that ask for their runs."""
+    found = []
+    for key, value in changed.items():
+        text = ",".join(map(str, value)) if isinstance(value, (list, tuple)) else value
+        found += ["--set", f"{key}={text if isinstance(text, str) else json.dumps(text)}"]
+    return found
+
+
 class Group:
     """Runs that differ in seed and fold alone, under one rule. Each seed and fold counts once."""
 

@@ -4,6 +4,7 @@
     python report.py --rule last --dataset impro --model GLAM,MACNN
     python report.py --table comparison                    # a table of the paper, beside the paper's figures
     python report.py --table comparison --dataset emodb --format html --output comparison.html
+    python report.py --table ablation --split speaker      # the same rows with a speaker left out
     python report.py --figure confusion --dataset impro
     python report.py --errors --dataset impro --model GLAM --most 20
     python report.py --audit --table comparison            # exit status 1 if a record contradicts another
@@ -253,10 +254,13 @@ def say_protocols(rows: Sequence[Row]) -> list[str]:
     return notes
 
 
-def train_command(name: str, datasets: Sequence[str] | None, settings: dict[str, Any], seeds: int) -> str:
+def train_command(
+    name: str, datasets: Sequence[str] | None, settings: dict[str, Any], splits: Sequence[str] | None, seeds: int
+) -> str:
     """The command that trains what a table lacks."""
     words = ["python", "sweep.py", "--table", name, "--seeds", str(seeds)]
     words += ["--datasets", ",".join(datasets)] if datasets else []
+    words += ["--splits", ",".join(splits)] if splits else []
     return shlex.join([*words, *records.flags(settings)])
 
 
@@ -316,6 +320,7 @@ def named_table(
     found: list[Run],
     datasets: Sequence[str] | None = None,
     settings: dict[str, Any] | None = None,
+    splits: Sequence[str] | None = None,
     rule: str | None = None,
     corpus: str = "",
     command: str = "",
@@ -324,14 +329,14 @@ def named_table(
     spec = tables.by_name(name)
     if rule and spec.protocols:
         raise UserError(f"--rule {rule}: the rows of the table {name} have their own rules; leave the flag out")
-    cells = [replace(cell, rule=rule or cell.rule) for cell in spec.cells(datasets, settings)]
+    cells = [replace(cell, rule=rule or cell.rule) for cell in spec.cells(datasets, settings, splits)]
     if rule == "validation" and any(cell.split == "8:2" for cell in cells):
         raise records.no_validation("8:2")
     fitting = [run for run in found if any(tables.runs_of(cell, [run]) for cell in cells)]
     one_corpus = records.choose_corpus(fitting, corpus)
     rows = records.leaving_out_broken(lambda usable: tables.find(cells, usable), one_corpus)
     seeds = max((len(row.rounds.rounds) for row in rows if row.rounds), default=10)
-    more = train_command(name, datasets, settings or {}, seeds)
+    more = train_command(name, datasets, settings or {}, splits, seeds)
     return _document(name, spec, rows, notes_of(rows, more), caption_of(rows, settings or {}, command)), rows
 
 
@@ -475,8 +480,9 @@ def command_line() -> ArgumentParser:
     add("--rule", choices=list(RULES), help="which epoch is reported (default: paper; a table has its own)")
     names: dict[str, Any] = {"type": recipes.comma_list, "metavar": "A,B,.."}
     add("--dataset", "--datasets", help="only these datasets; with --table, instead of the table's own", **names)
-    add("--split", help="only these splits; 8:1:1 is also read from runs of 8:2", **names)
-    add("--model", help="only these models", **names)
+    add("--split", "--splits", help="only these splits; 8:1:1 is also read from runs of 8:2; with --table, instead of "
+        "the table's own, the epoch chosen on validation data where there are some", **names)  # fmt: skip
+    add("--model", "--models", help="only these models", **names)
     changed = "only runs with this setting instead of the recipe's, as epochs=10; may be repeated"
     add("--set", type=setting, action="append", metavar="SETTING=VALUE", help=changed)
     add("--corpus", default="", metavar="DIGEST", help="only runs on the corpus whose digest starts so")
@@ -499,10 +505,9 @@ def write(document: render.Document, args: Namespace) -> None:
 
 def print_table(args: Namespace, found: list[Run], command: str) -> None:
     """--table NAME"""
-    for flag in ("model", "split"):
-        if getattr(args, flag):
-            raise UserError(f"--{flag}: the table {args.table} has its own; --dataset alone replaces a table's")
-    document, rows = named_table(args.table, found, args.dataset, args.set, args.rule, args.corpus, command)
+    if args.model:
+        raise UserError(f"--model: the table {args.table} has its own; --dataset and --split replace a table's")
+    document, rows = named_table(args.table, found, args.dataset, args.set, args.split, args.rule, args.corpus, command)
     if args.format == "html":
         import figures
 
@@ -510,11 +515,12 @@ def print_table(args: Namespace, found: list[Run], command: str) -> None:
     write(document, args)
 
 
-def main() -> int:
-    """`python report.py`"""
-    args = command_line().parse_args()
+def main(words: Sequence[str] | None = None) -> int:
+    """`python report.py WORDS`; the command line's, unless told."""
+    words = sys.argv[1:] if words is None else words
+    args = command_line().parse_args(words)
     args.set = dict(args.set or [])
-    root, command = (args.runs or path.RUNS).absolute(), shlex.join(["python", "report.py", *sys.argv[1:]])
+    root, command = (args.runs or path.RUNS).absolute(), shlex.join(["python", "report.py", *words])
     if args.most < 1:
         raise UserError(f"--most {args.most}: must be at least 1")
     if args.table and (args.figure or args.errors):

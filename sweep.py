@@ -3,7 +3,7 @@
     python sweep.py --models GLAM,MACNN --datasets impro --seeds 5        # the first 5 seeds of seeds.txt
     python sweep.py --models GLAM --splits speaker --seeds 1              # every fold
     python sweep.py --models GLAM --vary alpha=0,0.3,0.5 --seeds 5 --dry_run
-    python sweep.py --table comparison --seeds 5 --jobs 4                 # what a table of report.py needs
+    python sweep.py --table comparison --seeds 5 --jobs 4 --print         # what a table of report.py needs
     python sweep.py --models GLAM --seeds 100 --at_once 8                 # on one GPU
     python sweep.py --models GLAM --seeds 100 --ray local                 # or the address of a Ray cluster
 
@@ -33,7 +33,7 @@ from files import read_json
 if TYPE_CHECKING:
     from workers import Outcome
 
-ASKED = ("models", "datasets", "splits", "seeds", "next", "vary", "table", "dry_run",
+ASKED = ("models", "datasets", "splits", "seeds", "next", "vary", "table", "print", "dry_run",
          "jobs", "at_once", "tries", "ray", "cpus_per_job", "gpus_per_job")  # fmt: skip
 Execute = Callable[[list[recipes.Config], bool], "Iterator[Outcome]"]
 
@@ -44,15 +44,14 @@ def command_line() -> argparse.ArgumentParser:
     group = parser.add_argument_group("what to run")
     group.add_argument("--models", type=recipes.comma_list, metavar="A,B,..", help="(default: GLAM)")
     group.add_argument("--datasets", type=recipes.comma_list, metavar="A,B,..", help="(default: impro)")
-    group.add_argument("--splits", type=recipes.comma_list, metavar="A,B,..", help="(default: 8:2)")
+    group.add_argument("--splits", type=recipes.comma_list, metavar="A,B,..", help="(default: 8:2, or the table's)")
     group.add_argument("--seeds", type=int, metavar="N", help="the first N seeds of seeds.txt (default: 1)")
     group.add_argument("--next", type=int, metavar="N", help="instead: the next N seeds of seeds.txt that are not done")
     group.add_argument(
         "--vary", action="append", default=[], metavar="FLAG=V,V,..", help="run with each value of a flag"
     )
-    group.add_argument(
-        "--table", metavar="NAME", help="instead of models and splits: what this table of report.py lacks"
-    )
+    group.add_argument("--table", metavar="NAME", help="instead of models: what this table of report.py lacks")
+    group.add_argument("--print", action="store_true", help="with --table: print the table of such runs at the end")
     group.add_argument("--dry_run", action="store_true", help="list the runs with their state and train none")
     group = parser.add_argument_group("where", "Results do not depend on it: --threads is the same for every run.")
     group.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at once on this machine (default: 1)")
@@ -102,17 +101,23 @@ def combinations(asked: dict[str, Any], given: dict[str, Any], parser: argparse.
     if asked["table"]:
         import report
 
-        if asked["models"] or asked["splits"] or asked["vary"] or {"model", "split"} & set(given):
-            raise UserError(
-                "--table says which models, splits and settings it needs: leave --models, --splits, --vary out"
-            )
-        datasets = [given.pop("dataset")] if "dataset" in given else asked["datasets"]
-        jobs = report.jobs(asked["table"], datasets)
+        if asked["models"] or asked["vary"] or "model" in given:
+            raise UserError("--table says which models and settings it needs: leave --models and --vary out")
+        for name in ("dataset", "split"):
+            if name in given:
+                asked[f"{name}s"] = (given.pop(name),)
+        jobs = report.jobs(asked["table"], asked["datasets"], shaping(given), asked["splits"])
         return [{**{k: job[k] for k in axes}, **_as_given(job["changed"])} for job in jobs]
     lists: list[list[dict[str, Any]]] = [
         [{name: v} for v in values] if values else [{}] for name, values in axes.items()
     ]
     return [m | d | s | v for m, d, s, v in itertools.product(*lists, variants(asked["vary"], parser))]
+
+
+def shaping(given: dict[str, Any]) -> dict[str, Any]:
+    """Those of train.py's flags that change a table's rows."""
+    names = {field.name for field in recipes.fields(recipes.Config)} - set(recipes.UNSAID)
+    return {k: v for k, v in given.items() if k in names}
 
 
 def _as_given(changed: dict[str, Any]) -> dict[str, Any]:
@@ -273,8 +278,21 @@ def _executor(asked: dict[str, Any], given: dict[str, Any], todo: list[Job]) -> 
     )
 
 
+def print_table(asked: dict[str, Any], given: dict[str, Any]) -> None:
+    """The table that these runs are for."""
+    import records
+    import report
+
+    words = ["--table", asked["table"], *records.sets(shaping(given))]
+    for flag in ("datasets", "splits"):
+        words += [f"--{flag}", ",".join(asked[flag])] if asked[flag] else []
+    report.main([*words, *(["--runs", str(given["runs"])] if "runs" in given else [])])
+
+
 def check(asked: dict[str, Any]) -> None:
     """Raise UserError for numbers that make no sense and flags that need another."""
+    if asked["print"] and not asked["table"]:
+        raise UserError("--print goes with --table NAME; python report.py prints what there is")
     for flag in ("seeds", "next", "jobs", "at_once", "tries"):
         if asked[flag] is not None and asked[flag] < 1:
             raise UserError(f"--{flag} {asked[flag]}: must be at least 1")
@@ -327,13 +345,16 @@ def main() -> int:
         print("\n".join(f"{job.state:<8}{describe(job.config)}" for job in jobs))
         print(", ".join(f"{n} {state}" for state, n in Counter(job.state for job in jobs).items()))
         print(time_left(todo, max(asked["jobs"], asked["at_once"])))
-        return 0
-    failures = []
+        todo = []
+    failures: list[str] = []
     if todo:
         with _executor(asked, given, todo) as execute:
             failures = run_all(todo, execute, bar=len(todo) > 1 and not given.get("quiet", False))
-    print(f"{len(jobs) - len(todo)} were done, {len(todo) - len(failures)} trained, {len(failures)} failed")
+    if not asked["dry_run"]:
+        print(f"{len(jobs) - len(todo)} were done, {len(todo) - len(failures)} trained, {len(failures)} failed")
     print("".join(f"failed: {failure}\n" for failure in failures), end="", flush=True)
+    if asked["print"]:
+        print_table(asked, given)
     return 1 if failures else 0
 
 

@@ -53,13 +53,32 @@ class Table:
     protocols: bool = False  # rows of one model differ in split and rule, and are compared with the first of them
     figures: tuple[str, ...] = ("confusion", "curves")
 
-    def cells(self, datasets: Sequence[str] | None = None, settings: dict[str, Any] | None = None) -> list[Cell]:
-        """The rows for these datasets, with these settings changed in all of them. Raises UserError."""
+    def cells(
+        self,
+        datasets: Sequence[str] | None = None,
+        settings: dict[str, Any] | None = None,
+        splits: Sequence[str] | None = None,
+    ) -> list[Cell]:
+        """The rows for these datasets, with these settings changed in all of them, on these splits instead of their
+        own: the epoch is then chosen on validation data where the split has them. Raises UserError."""
+        if fixed := {k for row in self.rows for k in row.changed} & set(settings or {}):
+            raise UserError(f"the rows of this table differ in {', '.join(fixed)}: it cannot be set for all of them")
+        if splits and {row.split for row in self.rows} != {"8:2"}:
+            takers = ", ".join(name for name, table in TABLES.items() if {row.split for row in table.rows} == {"8:2"})
+            raise UserError(f"--split {','.join(splits)}: this table is about its own splits; {takers} take another")
         return [
             replace(row, dataset=dataset, changed=resolve(row.model, {**row.changed, **(settings or {})}))
             for dataset in datasets or self.datasets
-            for row in self.rows
+            for row in (_on(self.rows, splits) if splits else self.rows)
         ]
+
+
+def _on(rows: Iterable[Cell], splits: Sequence[str]) -> list[Cell]:
+    """The rows on other splits."""
+    import data
+
+    rules = {name: "validation" if data.split_by_name(name).has_validation else "paper" for name in splits}
+    return [replace(row, split=name, rule=rule) for name, rule in rules.items() for row in rows]
 
 
 def resolve(model: str, settings: dict[str, Any]) -> dict[str, Any]:
@@ -135,14 +154,17 @@ def by_name(name: str) -> Table:
 
 
 def jobs(
-    name: str, datasets: Sequence[str] | None = None, settings: dict[str, Any] | None = None
+    name: str,
+    datasets: Sequence[str] | None = None,
+    settings: dict[str, Any] | None = None,
+    splits: Sequence[str] | None = None,
 ) -> list[dict[str, Any]]:
     """What a table needs trained: {model, dataset, split, changed} of each of its rows, each once.
 
     A row of the split 8:1:1 is made from runs of 8:2, which train on the same utterances. Raises UserError.
     """
     found: list[dict[str, Any]] = []
-    for cell in by_name(name).cells(datasets, settings):
+    for cell in by_name(name).cells(datasets, settings, splits):
         split = "8:2" if cell.split == "8:1:1" else cell.split
         job = {"model": cell.model, "dataset": cell.dataset, "split": split, "changed": cell.changed}
         found += [job] if job not in found else []

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+import torch
 from conftest import ROOT, Command
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -28,6 +29,7 @@ import predict
 import recipes
 import train
 from audio import AudioError
+from cli import UserError
 
 SMALL: dict[str, Any] = {"n_mfcc": 12, "segment_length": 0.6, "train_overlap": 0.0, "test_overlap": 0.3}
 FUZZ = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -129,6 +131,13 @@ def verdict(read: Any, file: Path) -> str:
     except AudioError as error:
         return str(error)
     return "fine"
+
+
+def test_streaming_leaves_numpys_warnings_alone(tmp_path: Path) -> None:
+    before = np.geterr()
+    blocks = inference.stream_audio(babble(tmp_path / "two.wav", 1.0, channels=2))
+    next(blocks)
+    assert np.geterr() == before
 
 
 def test_broken_files_are_refused_alike(tmp_path: Path) -> None:
@@ -353,6 +362,28 @@ def test_calibrate_needs_a_temperature(recordings: Path, tmp_path: Path, command
     done = command("predict.py", recordings / "z.wav", "--checkpoint", folder, "--calibrate", status=2)
     assert "no validation part" in done.stderr
     assert "not calibrated (none" in command("predict.py", recordings / "z.wav", "--checkpoint", folder).stderr
+
+
+def test_a_gpu_without_memory_is_said(
+    small: Path, recordings: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    def full(*_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(inference.Recogniser, "logits", full)
+    monkeypatch.setattr(sys, "argv", ["predict.py", str(recordings), "--checkpoint", str(small), "--gpu", "-1"])
+    with pytest.raises(UserError, match="the GPU ran out of memory; --gpu -1 computes on the CPU"):
+        predict.main()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_threads_share_a_gpu(small: Path, recordings: Path, command: Command) -> None:
+    words = ("predict.py", recordings, "--checkpoint", small, "--json", "--jobs", 8)
+    ours, theirs = (json.loads(command(*words, "--gpu", gpu).stdout)["utterances"] for gpu in (0, -1))
+    for one, other in zip(ours, theirs, strict=True):
+        for name, p in one["probabilities"].items():
+            assert p == pytest.approx(other["probabilities"][name], abs=1e-3)
 
 
 def test_a_name_that_is_not_utf8(small: Path, tmp_path: Path) -> None:

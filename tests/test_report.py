@@ -307,6 +307,22 @@ def test_jobs() -> None:
         report.jobs("nothing")
 
 
+def test_a_table_on_another_split(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """The epoch is then chosen on validation data, where there are some, and no published figure stands beside it."""
+    for fold in (0, 1):
+        for model in ("GLAM", "ResMultiConv3"):
+            make_run(tmp_path, RIGHT, LABELS, model=model, split="session", fold=fold, folds=2, val=(LABELS, HALF))
+    assert call(monkeypatch, "--runs", tmp_path, "--table", "ablation", "--split", "session,dialog") == 0
+    told = capsys.readouterr().out
+    assert "| GLAM against Multi-scale " in told and "2 folds" in told and "published" not in told.lower()
+    assert "python sweep.py --table ablation --seeds 1 --splits session,dialog" in told
+    _, rows = report.named_table("ablation", report.runs(tmp_path), splits=["session", "8:2"])
+    assert [(row.cell.split, row.cell.rule) for row in rows[::9]] == [("session", "validation"), ("8:2", "paper")]
+    assert {job["split"] for job in report.jobs("ablation", splits=["8:1:1", "speaker"])} == {"8:2", "speaker"}
+
+
 @pytest.mark.parametrize("name", report.TABLES)
 def test_every_row_names_a_model_and_a_split(name: str) -> None:
     import models
@@ -775,6 +791,9 @@ def test_a_setting_that_is_a_list(tmp_path, monkeypatch, capsys):
         (["--set", "speed=7"], "--set speed: settings are"),
         (["--table", "nothing"], "choose one of comparison"),
         (["--table", "comparison", "--model", "GLAM"], "--model"),
+        (["--table", "comparison", "--split", "9:1"], "--split 9:1: choose one of"),
+        (["--table", "protocols", "--split", "session"], "comparison, ablation, alpha take another"),
+        (["--table", "alpha", "--set", "alpha=0.4"], "rows of this table differ in alpha"),
         (["--table", "comparison", "--set", "speed=7"], "--set speed=7"),
         (["--table", "comparison", "--errors"], "goes with --audit only"),
         (["--most", "0"], "--most 0"),

@@ -15,6 +15,7 @@ from faults import FLAGS, ROOT, children, content, finished
 import recipes
 import seeds
 import sweep
+import tables
 import train
 import workers
 from cli import UserError
@@ -62,6 +63,22 @@ def test_table_says_what_to_run(here: Path) -> None:
     found = jobs("--table", "ablation")
     assert {(j.config.model, j.config.split) for j in found} == {(j["model"], j["split"]) for j in wanted}
     assert [j.config.changed() for j in found] == [{**j["changed"], "epochs": 3} for j in wanted]
+    assert {j.config.fold for j in jobs("--table", "ablation", "--splits", "session")} == set(range(5))
+
+
+def test_the_table_printed_is_of_the_runs_trained(here: Path, monkeypatch, capsys: pytest.CaptureFixture) -> None:
+    """Flags of train.py hold for both: here fewer epochs and larger batches."""
+    monkeypatch.setitem(tables.TABLES, "one", tables.Table("One", (tables.Cell("one", "CNN_GAP"),)))
+    words = ["--table", "one", "--batch_size", "64", "--print"]
+    assert run(*words) == 0
+    told = capsys.readouterr().out
+    assert told.count("done: CNN_GAP all 8:2") == 1 and "0 were done, 1 trained, 0 failed" in told
+    (row,) = [line for line in told.splitlines() if line.startswith("| all ")]
+    assert "SYNTHETIC" in row and "missing" not in row
+    assert "In every row: batch_size=64, epochs=3." in told
+    assert run(*words, "--dry_run") == 0
+    told = capsys.readouterr().out
+    assert told.startswith("done    CNN_GAP all") and "1 done\n" in told and "trained" not in told and row in told
 
 
 @pytest.mark.parametrize(
@@ -78,6 +95,9 @@ def test_table_says_what_to_run(here: Path) -> None:
         (["--models", "GLAMM"], "GLAMM"),
         (["--splits", "9:1"], "--split 9:1: choose one of"),
         (["--table", "ablation", "--models", "GLAM"], "leave"),
+        (["--table", "protocols", "--splits", "session"], "take another"),
+        (["--table", "alpha", "--alpha", "0.4"], "rows of this table differ in alpha"),
+        (["--print"], "--table NAME"),
         (["--gpus_per_job", "0.5"], "--ray"),
         (["--ray", "local", "--jobs", "2"], "--jobs"),
     ],
