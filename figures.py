@@ -452,16 +452,18 @@ def save(drawn: Drawn, stem: Path) -> list[Path]:
 
 
 def images(names: Iterable[str], rows: Sequence[tables.Row]) -> list[render.Image]:
-    """The figures of a table, one for each dataset, split and rule in it, for an HTML page."""
+    """The figures of a table, for each dataset, split and rule in it, for an HTML page: several where one cannot show
+    all of its rows."""
     found = []
     for name, keys in itertools.product(
         names, dict.fromkeys((r.cell.dataset, r.cell.split, r.cell.rule) for r in rows)
     ):
         own = [r.rounds for r in rows if (r.cell.dataset, r.cell.split, r.cell.rule) == keys and r.rounds]
-        shown = own[:MOST_PANELS] if name != "alpha" else own
-        if shown and (name != "alpha" or len(shown) > 1):
-            drawn = _styled(lambda name=name, shown=shown: FIGURES[name](shown))  # type: ignore[misc]
-            found.append(render.Image(drawn.caption, _bytes(drawn.figure, "svg")))
+        most = len(own) if name == "alpha" else MOST_PANELS
+        for shown in (own[i : i + most] for i in range(0, len(own), most or 1)):
+            if name != "alpha" or len(shown) > 1:
+                drawn = _styled(lambda name=name, shown=shown: FIGURES[name](shown))  # type: ignore[misc]
+                found.append(render.Image(drawn.caption, _bytes(drawn.figure, "svg")))
     return found
 
 
