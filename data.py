@@ -311,14 +311,18 @@ def _eight_one_one(utterances: Sequence[Utterance], seed: int, fold: int) -> Par
     return Parts(whole.train, whole.test[val], whole.test[test])
 
 
+class NoSplit(UserError):
+    """A split that a corpus cannot have, as it does not say whose utterances are."""
+
+
 def _values(utterances: Sequence[Utterance], what: str, least: int) -> list[str]:
     values = sorted({getattr(u, what) for u in utterances})
     if "" in values:
         count = sum(getattr(u, what) == "" for u in utterances)
-        raise UserError(f"--split {what}: of {len(utterances)} utterances {count} have no {what}; a CSV file gives it "
+        raise NoSplit(f"--split {what}: of {len(utterances)} utterances {count} have no {what}; a CSV file gives it "
                         f"in the column {what}, and --split 8:1:1 does without")  # fmt: skip
     if len(values) < least:
-        raise UserError(f"--split {what} needs at least {least} {what}s; this corpus has {', '.join(values)} alone")
+        raise NoSplit(f"--split {what} needs at least {least} {what}s; this corpus has {', '.join(values)} alone")
     return values
 
 

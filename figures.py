@@ -4,6 +4,7 @@ For print and for the colour-blind: colours are Okabe and Ito's (2008) or of an 
 styles or numbers say the same again.
 """
 
+import copy
 import io
 import itertools
 import shlex
@@ -105,7 +106,8 @@ def confusion(groups: Sequence[Group]) -> Drawn:
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for i, (axis, group) in enumerate(zip(axes, groups, strict=False)):
         counts = np.sum([r.confusion for r in group.rounds], axis=0)
-        image = _matrix(axis, counts, group.classes, first=i % columns == 0)
+        new = i % columns == 0 or group.classes != groups[i - 1].classes
+        image = _matrix(axis, counts, group.classes, first=new)
         axis.set_title(f"{chr(97 + i)}) {label(group, groups)}, n = {len(group.rounds)}", loc="left")
     for axis in axes[len(groups) :]:
         axis.set_axis_off()
@@ -172,8 +174,18 @@ def _band(axis: "Axes", values: NDArray[np.float64], i: int, name: str) -> None:
 # --------------------------------------------------------------------------------------------------- alpha
 
 
+def shared_seeds(groups: Sequence[Group]) -> list[Group]:
+    """The groups with the seeds that all of them have, where there are some: a curve compares like with like."""
+    shared = set.intersection(*({each.seed for each in group.rounds} for group in groups))
+    found = [copy.copy(group) for group in groups]
+    for group in found if shared else ():
+        group.rounds = [each for each in group.rounds if each.seed in shared]
+    return found
+
+
 def alpha(groups: Sequence[Group]) -> Drawn:
-    """The four scores against mixup's α, with the published ones."""
+    """The four scores against mixup's α over the seeds that all values have, with the published ones."""
+    groups = shared_seeds(groups)
     figure = _figure(8.2, 5.6, "Scores against mixup's α", groups[0].synthetic)
     axes = figure.subplots(2, 2, sharex=True).ravel()
     at = [float(group.first.config["settings"]["alpha"]) for group in groups]
@@ -383,8 +395,10 @@ def alpha_groups(runs: Sequence[Run], rule: str, settings: dict[str, Any]) -> li
     own = [found for cell in cells if (found := tables.runs_of(cell, runs))]
     groups = [group for found in own for group in complete_groups(found, rule)]
     if len(groups) < 2:
+        words = ["python", "sweep.py", "--table", "alpha", "--datasets", first.dataset, *records.flags(settings)]
         raise UserError(
-            f"--figure alpha: {first.dataset} has no two values of α; `python sweep.py --table alpha` trains them"
+            f"--figure alpha: {first.dataset} has no two values of α with these settings (--set names others); "
+            f"`{shlex.join(words)}` trains them"
         )
     return groups
 

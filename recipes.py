@@ -19,9 +19,8 @@ OPTIMIZERS = ("adam", "adamw", "sgd")
 AUGMENTS = ("none", "vtlp", "upsampling")
 HAPPY = ("exc", "hap", "hap+exc")
 RULES = ("paper", "validation", "last")
-UNSAID = (  # of a Config: what a table's row has a column for, and what makes no other row of it
-    "model", "recipe", "dataset", "test_dataset", "split", "fold", "seed", "threads", "device", "deterministic",
-)  # fmt: skip
+NAMED = ("model", "recipe", "dataset", "test_dataset", "split", "fold", "seed")  # of a Config: a table's own columns
+MACHINE = ("threads", "device", "deterministic")  # of a Config: what makes no other row of a table
 
 
 @dataclass(frozen=True)
@@ -100,7 +99,7 @@ class Config(Recipe):
     def changed(self) -> dict[str, Any]:
         """The settings that differ from the published recipe and its defaults: what a table's row must say."""
         published = config_for(self.model).settings()
-        return {k: v for k, v in self.settings().items() if k not in UNSAID and v != published[k]}
+        return {k: v for k, v in self.settings().items() if k not in (*NAMED, *MACHINE) and v != published[k]}
 
     def hash(self, corpus_digest: str) -> str:
         """Names the folder that holds the runs differing in seed and fold alone."""
@@ -155,6 +154,27 @@ def check(config: Config) -> None:
         ("happy", HAPPY),
     ):
         need(getattr(config, flag) in choices, flag, f"choose one of {', '.join(choices)}")
+
+
+def setting(text: str) -> tuple[str, Any]:
+    """A setting as it is written in `epochs=10` or `classes=sad,happy`: its name and its value as a run records it.
+
+    Raises UserError for a setting there is none of and a value it cannot have.
+    """
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise UserError(f"--set {text}: write SETTING=VALUE, as in --set epochs=10")
+    usual = {f.name: f.default for f in fields(Config)} | {"fold": 0}
+    if key not in usual:
+        raise UserError(f"--set {text}: settings are {', '.join(usual)}")
+    kind: Any = type(usual[key])
+    try:
+        if kind is bool:
+            return key, {"true": True, "false": False}[value.lower()]
+        return key, list(comma_list(value)) if kind is tuple else kind(value)
+    except (KeyError, ValueError):
+        said = {bool: "true or false", int: "a whole number", float: "a number"}[kind]
+        raise UserError(f"--set {text}: {key} is {said}") from None
 
 
 def learning_rate(config: Config, epoch: int) -> float:

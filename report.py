@@ -14,7 +14,6 @@ does the same on the validation part; `last` takes the last epoch.
 """
 
 import itertools
-import json
 import shlex
 import sys
 from argparse import ArgumentParser, Namespace
@@ -86,9 +85,7 @@ def select(found: Iterable[Run], args: Namespace) -> list[Run]:
             raise UserError(f"--{flag} {','.join(unknown)}: there is no finished run of it; there are {some}")
         chosen = [run for run in chosen if not wanted or getattr(run, flag) in wanted]
     for key, value in args.set.items():
-        if unknown := [run for run in chosen if key not in run.config["settings"]]:
-            raise UserError(f"--set {key}: settings are {', '.join(unknown[0].config['settings'])}")
-        chosen = [run for run in chosen if run.config["settings"][key] == value]
+        chosen = [run for run in chosen if run.config["settings"].get(key) == value]
     chosen = [run for run in chosen if run.corpus_digest.startswith(args.corpus)]
     if not chosen:
         raise UserError("these flags leave no finished run; `python report.py` shows what there is")
@@ -102,8 +99,8 @@ def table(found: Iterable[Run], rule: str = "paper") -> "DataFrame":
     return records.leaving_out_broken(lambda usable: _overview(usable, rule)[0], found)
 
 
-def _overview(usable: list[Run], rule: str) -> tuple["DataFrame", "DataFrame"]:
-    """The rows as text, and as numbers."""
+def _overview(usable: list[Run], rule: str) -> tuple["DataFrame", "DataFrame", int]:
+    """The rows as text, and as numbers, and how many runs repeat one that is counted."""
     from pandas import DataFrame
 
     groups = records.group_by_setting(usable, rule)
@@ -125,7 +122,8 @@ def _overview(usable: list[Run], rule: str) -> tuple["DataFrame", "DataFrame"]:
         raise UserError("every one of these runs is broken; delete their folders and run again")
     columns = list(dict.fromkeys(column for text in texts for column in text))
     frame = DataFrame([{column: text.get(column) or "–" for column in columns} for text in texts])
-    return frame.drop(columns=[c for c in ("Changed", "Folds") if (frame[c] == "–").all()]), DataFrame(numbers)
+    frame = frame.drop(columns=[c for c in ("Changed", "Folds") if (frame[c] == "–").all()])
+    return frame, DataFrame(numbers), sum(group.repeats for group in groups)
 
 
 def _overview_lines(group: Group, head: dict[str, str]) -> list[dict[str, str]]:
@@ -147,12 +145,14 @@ def _overview_lines(group: Group, head: dict[str, str]) -> list[dict[str, str]]:
 
 def overview(found: list[Run], rule: str, begun: int, command: str) -> render.Document:
     """The table of what there is, with its caption."""
-    frame, numbers = records.leaving_out_broken(lambda usable: _overview(usable, rule), found)
+    frame, numbers, repeats = records.leaving_out_broken(lambda usable: _overview(usable, rule), found)
     synthetic = any(run.synthetic for run in found)
     text = f"Mean ± sample standard deviation over n seeds, in per cent of the test utterances. {say_rules([rule])}"
     caption = [text, *([SYNTHETIC] if synthetic else [])]
     if "Folds" in frame:
         caption.append("Folds: scores of the test utterances of all folds pooled, and the mean of the folds' scores.")
+    if repeats:
+        caption.append(say_repeats(repeats))
     if begun:
         caption.append(f"{begun} unfinished run{'s are' if begun > 1 else ' is'} not counted.")
     caption.append(f"Made with `{command}`.")
@@ -255,13 +255,21 @@ def say_protocols(rows: Sequence[Row]) -> list[str]:
 
 
 def train_command(
-    name: str, datasets: Sequence[str] | None, settings: dict[str, Any], splits: Sequence[str] | None, seeds: int
-) -> str:
+    name: str, datasets: Sequence[str] | None, settings: dict[str, Any], splits: Sequence[str] | None = None,
+    seeds: int = 5, root: Path | None = None,
+) -> str:  # fmt: skip
     """The command that trains what a table lacks."""
     words = ["python", "sweep.py", "--table", name, "--seeds", str(seeds)]
     words += ["--datasets", ",".join(datasets)] if datasets else []
     words += ["--splits", ",".join(splits)] if splits else []
+    words += ["--runs", str(root)] if root else []
     return shlex.join([*words, *records.flags(settings)])
+
+
+def say_repeats(count: int) -> str:
+    """The sentence on runs that are there twice."""
+    runs = "1 run repeats" if count == 1 else f"{count} runs repeat"
+    return f"{runs} a seed on another device or thread count and {'is' if count == 1 else 'are'} not counted again."
 
 
 def notes_of(rows: Sequence[Row], command: str) -> list[str]:
@@ -283,7 +291,7 @@ def notes_of(rows: Sequence[Row], command: str) -> list[str]:
         everywhere = len(places) == len(groups) > 2
         notes.append(f"{'Every row with runs' if everywhere else '; '.join(dict.fromkeys(places))}: {said}.")
     if repeats := sum(group.repeats for group in groups):
-        notes.append(f"{repeats} runs repeat a seed on another device or thread count and are not counted again.")
+        notes.append(say_repeats(repeats))
     if any(group.has_folds for group in groups):
         notes.append(
             "Folds pooled: scores of the test utterances of all folds put together, each fold at the epoch picked for "
@@ -324,11 +332,20 @@ def named_table(
     rule: str | None = None,
     corpus: str = "",
     command: str = "",
+    root: Path | None = None,
 ) -> tuple[render.Document, list[Row]]:
-    """A table of TABLES from the runs there are. Raises UserError for an unknown name and a rule that does not fit."""
+    """A table of TABLES from the runs there are. Raises UserError for an unknown name and a rule that does not fit.
+
+    `command` and `root`, the runs folder where it is not path.py's, are for what the table says of itself.
+    """
     spec = tables.by_name(name)
     if rule and spec.protocols:
         raise UserError(f"--rule {rule}: the rows of the table {name} have their own rules; leave the flag out")
+    settings = settings or {}
+    if named := [key for key in settings if key in recipes.NAMED]:
+        raise UserError(f"--set {named[0]}: a table has its own; --dataset and --split replace datasets and splits")
+    machine = {key: settings[key] for key in settings if key in recipes.MACHINE}
+    found = [run for run in found if machine.items() <= run.config["settings"].items()]
     cells = [replace(cell, rule=rule or cell.rule) for cell in spec.cells(datasets, settings, splits)]
     if rule == "validation" and any(cell.split == "8:2" for cell in cells):
         raise records.no_validation("8:2")
@@ -336,8 +353,8 @@ def named_table(
     one_corpus = records.choose_corpus(fitting, corpus)
     rows = records.leaving_out_broken(lambda usable: tables.find(cells, usable), one_corpus)
     seeds = max((len(row.rounds.rounds) for row in rows if row.rounds), default=10)
-    more = train_command(name, datasets, settings or {}, splits, seeds)
-    return _document(name, spec, rows, notes_of(rows, more), caption_of(rows, settings or {}, command)), rows
+    more = train_command(name, datasets, settings, splits, seeds, root)
+    return _document(name, spec, rows, notes_of(rows, more), caption_of(rows, settings, command)), rows
 
 
 def _document(name: str, spec: Table, rows: list[Row], notes: list[str], caption: list[str]) -> render.Document:
@@ -382,7 +399,7 @@ def _errors(usable: list[Run], rule: str, most: int) -> "DataFrame":
 def _often_wrong(group: Group) -> list[tuple[str, str, str, str, int, int, str]]:
     """(name, path, speaker, label, times tested, times wrong, predictions) of what was ever wrong, worst first."""
     predictions: dict[tuple[str, str, str, int], Counter[int]] = {}
-    for run in group.runs:
+    for run in (run for each in (*group.rounds, *group.incomplete) for run in each.runs):
         part = run.part("test")
         columns = (part.names, part.paths, part.speakers, part.labels)
         keys = zip(*(column.tolist() for column in columns), strict=True)
@@ -417,26 +434,32 @@ def errors_document(found: list[Run], rule: str, most: int, command: str) -> ren
 # ------------------------------------------------------------------------------------------------- the audit
 
 
-def audit_folders(root: Path, name: str | None, datasets: Sequence[str] | None) -> list[Path]:
+def audit_folders(
+    root: Path, name: str | None, datasets: Sequence[str] | None, splits: Sequence[str] | None = None
+) -> list[Path]:
     """Every run folder, or those behind a table, told by their paths: a configuration may be what is wrong."""
     every = records.folders(root)
     if name is None:
-        wanted_datasets = [dataset_folder(dataset) for dataset in datasets or ()]
-        return [folder for folder in every if not wanted_datasets or folder.parts[-5] in wanted_datasets]
+        shown = [dataset_folder(dataset) for dataset in datasets or ()], [s.replace(":", "-") for s in splits or ()]
+        return [
+            f for f in every if all(part in only or not only for part, only in zip(f.parts[-5:], shown, strict=False))
+        ]
     wanted = set()
-    for cell in tables.by_name(name).cells(datasets):
+    for cell in tables.by_name(name).cells(datasets, splits=splits):
         for split in {cell.split, "8:2"} if cell.split == "8:1:1" else {cell.split}:
             wanted.add((dataset_folder(cell.dataset), split.replace(":", "-"), cell.model))
     return [folder for folder in every if folder.parts[-5:-2] in wanted]
 
 
-def audit(root: Path, name: str | None = None, datasets: Sequence[str] | None = None) -> int:
+def audit(
+    root: Path, name: str | None = None, datasets: Sequence[str] | None = None, splits: Sequence[str] | None = None
+) -> int:
     """Print what is wrong with the run folders behind a table, or with all. Returns the exit status."""
     from audit import problems
 
-    checked = audit_folders(root, name, datasets)
+    checked = audit_folders(root, name, datasets, splits)
     if not checked:
-        raise UserError(f"{root} holds no run folder to audit")
+        raise UserError(f"{root} holds no run folder to audit{' of these' if name or datasets or splits else ''}")
     bad = 0
     for folder in checked:
         found = problems(folder)
@@ -451,19 +474,6 @@ def audit(root: Path, name: str | None = None, datasets: Sequence[str] | None = 
 
 
 # ------------------------------------------------------------------------------------------------ command line
-
-
-def setting(text: str) -> tuple[str, Any]:
-    """`epochs=10` -> ("epochs", 10), `classes=sad,happy` -> ("classes", ["sad", "happy"])"""
-    key, equals, value = text.partition("=")
-    if not equals:
-        raise UserError(f"--set {text}: write SETTING=VALUE, as in --set epochs=10")
-    if key == "classes":
-        return key, list(recipes.comma_list(value))
-    try:
-        return key, json.loads(value)
-    except ValueError:
-        return key, value
 
 
 def command_line() -> ArgumentParser:
@@ -484,7 +494,7 @@ def command_line() -> ArgumentParser:
         "the table's own, the epoch chosen on validation data where there are some", **names)  # fmt: skip
     add("--model", "--models", help="only these models", **names)
     changed = "only runs with this setting instead of the recipe's, as epochs=10; may be repeated"
-    add("--set", type=setting, action="append", metavar="SETTING=VALUE", help=changed)
+    add("--set", type=recipes.setting, action="append", metavar="SETTING=VALUE", help=changed)
     add("--corpus", default="", metavar="DIGEST", help="only runs on the corpus whose digest starts so")
     add = parser.add_argument_group("output").add_argument
     add("--format", choices=list(render.FORMATS), default="md", help="(default: md)")
@@ -507,7 +517,8 @@ def print_table(args: Namespace, found: list[Run], command: str) -> None:
     """--table NAME"""
     if args.model:
         raise UserError(f"--model: the table {args.table} has its own; --dataset and --split replace a table's")
-    document, rows = named_table(args.table, found, args.dataset, args.set, args.split, args.rule, args.corpus, command)
+    asked = (args.dataset, args.set, args.split, args.rule, args.corpus, command, args.runs)
+    document, rows = named_table(args.table, found, *asked)
     if args.format == "html":
         import figures
 
@@ -526,7 +537,9 @@ def main(words: Sequence[str] | None = None) -> int:
     if args.table and (args.figure or args.errors):
         raise UserError(f"--table {args.table}: goes with --audit only, not with --figure or --errors")
     if args.audit:
-        return audit(root, args.table, args.dataset)
+        if flag := next((flag for flag in ("model", "set", "rule", "corpus") if getattr(args, flag)), None):
+            raise UserError(f"--{flag} does not go with --audit, which checks runs whatever they are; leave it out")
+        return audit(root, args.table, args.dataset, args.split)
     found, begun = runs(root), records.unfinished(root)
     if args.table:
         if begun:

@@ -28,6 +28,7 @@ import cli
 import path
 import recipes
 from cli import UserError
+from corpora import warn_once
 from files import read_json
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 ASKED = ("models", "datasets", "splits", "seeds", "next", "vary", "table", "print", "dry_run",
          "jobs", "at_once", "tries", "ray", "cpus_per_job", "gpus_per_job")  # fmt: skip
+FORMATS = {".md": "md", ".csv": "csv", ".html": "html", ".tex": "latex"}  # of --print's files: report.py's --format
 Execute = Callable[[list[recipes.Config], bool], "Iterator[Outcome]"]
 
 
@@ -51,7 +53,9 @@ def command_line() -> argparse.ArgumentParser:
         "--vary", action="append", default=[], metavar="FLAG=V,V,..", help="run with each value of a flag"
     )
     group.add_argument("--table", metavar="NAME", help="instead of models: what this table of report.py lacks")
-    group.add_argument("--print", action="store_true", help="with --table: print the table of such runs at the end")
+    group.add_argument("--print", nargs="?", const=(), type=recipes.comma_list, metavar="FILE,..",
+                       help="with --table: at the end print the table of such runs, or write it to these files, whose "
+                       "endings say how: .md, .csv, .html, .tex")  # fmt: skip
     group.add_argument("--dry_run", action="store_true", help="list the runs with their state and train none")
     group = parser.add_argument_group("where", "Results do not depend on it: --threads is the same for every run.")
     group.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at once on this machine (default: 1)")
@@ -116,7 +120,7 @@ def combinations(asked: dict[str, Any], given: dict[str, Any], parser: argparse.
 
 def shaping(given: dict[str, Any]) -> dict[str, Any]:
     """Those of train.py's flags that change a table's rows."""
-    names = {field.name for field in recipes.fields(recipes.Config)} - set(recipes.UNSAID)
+    names = {field.name for field in recipes.fields(recipes.Config)} - {*recipes.NAMED, *recipes.MACHINE}
     return {k: v for k, v in given.items() if k in names}
 
 
@@ -124,14 +128,23 @@ def _as_given(changed: dict[str, Any]) -> dict[str, Any]:
     return {k: tuple(v) if isinstance(v, list) else v for k, v in changed.items()}
 
 
-def expand(given: dict[str, Any], flags: list[dict[str, Any]], seeds: list[int]) -> Iterator[recipes.Config]:
-    """A configuration for every combination, seed and fold, seeds outermost: whole rounds are done first."""
+def expand(
+    given: dict[str, Any], flags: list[dict[str, Any]], seeds: list[int], table: bool = False
+) -> Iterator[recipes.Config]:
+    """A configuration for every combination, seed and fold, seeds outermost: whole rounds are done first. Of a table
+    rows on a split that their corpus cannot have are left out, with a warning."""
+    import data
     import train
 
     base = [recipes.parse_config({**given, **one}) for one in flags]
     for seed in seeds:
         for config in base:
-            yield from train.folds_to_run(recipes.replace(config, seed=seed), given.get("skip_bad", False))
+            try:
+                yield from train.folds_to_run(recipes.replace(config, seed=seed), given.get("skip_bad", False))
+            except data.NoSplit as error:
+                if not table:
+                    raise
+                warn_once(f"{error}; such rows are left out")
 
 
 # ------------------------------------------------------------------------------------------------ their state
@@ -279,20 +292,24 @@ def _executor(asked: dict[str, Any], given: dict[str, Any], todo: list[Job]) -> 
 
 
 def print_table(asked: dict[str, Any], given: dict[str, Any]) -> None:
-    """The table that these runs are for."""
+    """Print the table that these runs are for, or write it to files."""
     import records
     import report
 
     words = ["--table", asked["table"], *records.sets(shaping(given))]
     for flag in ("datasets", "splits"):
         words += [f"--{flag}", ",".join(asked[flag])] if asked[flag] else []
-    report.main([*words, *(["--runs", str(given["runs"])] if "runs" in given else [])])
+    words += ["--runs", str(given["runs"])] if "runs" in given else []
+    for output in [["--format", FORMATS[Path(file).suffix], "--output", file] for file in asked["print"]] or [[]]:
+        report.main([*words, *output])
 
 
 def check(asked: dict[str, Any]) -> None:
     """Raise UserError for numbers that make no sense and flags that need another."""
-    if asked["print"] and not asked["table"]:
+    if asked["print"] is not None and not asked["table"]:
         raise UserError("--print goes with --table NAME; python report.py prints what there is")
+    if odd := [file for file in asked["print"] or () if Path(file).suffix not in FORMATS]:
+        raise UserError(f"--print {odd[0]}: a file's name must end in {', '.join(FORMATS)}")
     for flag in ("seeds", "next", "jobs", "at_once", "tries"):
         if asked[flag] is not None and asked[flag] < 1:
             raise UserError(f"--{flag} {asked[flag]}: must be at least 1")
@@ -319,7 +336,7 @@ def jobs_of(asked: dict[str, Any], given: dict[str, Any], parser: argparse.Argum
     flags = combinations(asked, given, parser)
     all_seeds = [given.pop("seed")] if "seed" in given else seeds.read_seeds()
     wanted = all_seeds if asked["next"] else all_seeds[: asked["seeds"] or 1]
-    configs = dict.fromkeys(expand(given, flags, wanted))  # a setting that is listed twice is one
+    configs = dict.fromkeys(expand(given, flags, wanted, bool(asked["table"])))  # a setting that is listed twice is one
     if (asked["gpus_per_job"] or 0) > 0:
         configs = {recipes.replace(config, device="cuda"): None for config in configs}  # the workers', not ours
     runs, save_model = given.get("runs", path.RUNS), given.get("save_model")
@@ -353,7 +370,7 @@ def main() -> int:
     if not asked["dry_run"]:
         print(f"{len(jobs) - len(todo)} were done, {len(todo) - len(failures)} trained, {len(failures)} failed")
     print("".join(f"failed: {failure}\n" for failure in failures), end="", flush=True)
-    if asked["print"]:
+    if asked["print"] is not None:
         print_table(asked, given)
     return 1 if failures else 0
 

@@ -63,6 +63,8 @@ class Table:
         own: the epoch is then chosen on validation data where the split has them. Raises UserError."""
         if fixed := {k for row in self.rows for k in row.changed} & set(settings or {}):
             raise UserError(f"the rows of this table differ in {', '.join(fixed)}: it cannot be set for all of them")
+        if "cross" in (splits or ()):
+            raise UserError("--split cross: its runs name two corpora, which no table has; python report.py shows them")
         if splits and {row.split for row in self.rows} != {"8:2"}:
             takers = ", ".join(name for name, table in TABLES.items() if {row.split for row in table.rows} == {"8:2"})
             raise UserError(f"--split {','.join(splits)}: this table is about its own splits; {takers} take another")

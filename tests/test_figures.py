@@ -157,8 +157,27 @@ def test_alpha_against_the_published_line(tmp_path: Path) -> None:
 
 
 def test_alpha_needs_two_values(runs: list[records.Run]) -> None:
-    with pytest.raises(UserError, match=r"no two values of α; `python sweep.py --table alpha`"):
+    with pytest.raises(UserError, match=r"no two values of α .* `python sweep.py --table alpha --datasets impro`"):
         figures.make("alpha", [run for run in runs if run.model == "GLAM"], arguments())
+
+
+def test_alpha_compares_the_seeds_that_all_values_have(tmp_path: Path) -> None:
+    for alpha, seeds in ((0, (1, 2)), (0.5, (1, 2, 3))):
+        for seed in seeds:
+            make_run(tmp_path, [RIGHT if seed == 3 else SOME], LABELS, settings={"alpha": alpha}, seed=seed)
+    groups = figures.alpha_groups(report.runs(tmp_path), "paper", {})
+    drawn = figures.alpha(groups)
+    ours: Any = drawn.figure.axes[0].containers[0]
+    assert ours.lines[0].get_ydata() == pytest.approx([75] * 2) and "n = 2 seeds" in drawn.caption
+    assert [len(group.rounds) for group in groups] == [2, 3], "a table's own groups stay as they are"
+
+
+def test_two_sets_of_classes_each_have_their_names(tmp_path: Path) -> None:
+    make_run(tmp_path, [[0, 1]], [0, 1], dataset="emodb", classes=["sad", "angry"])
+    make_run(tmp_path, [[0, 1]], [0, 1], dataset="emodb", classes=["angry", "happy"], model="MACNN")
+    drawn = figures.confusion(figures.complete_groups(report.runs(tmp_path), "paper"))
+    names = [[text.get_text() for text in axis.get_yticklabels()] for axis in drawn.figure.axes[:2]]
+    assert sorted(names) == [["angry", "happy"], ["sad", "angry"]]
 
 
 def test_alpha_of_another_corpus_has_no_published_line(tmp_path: Path) -> None:

@@ -413,7 +413,19 @@ def test_a_seed_counts_once(tmp_path: Path) -> None:
     make_run(tmp_path, HALF, LABELS, seed=1, settings={"threads": 1})  # another hash, nothing changed
     document, _ = report.named_table("comparison", report.runs(tmp_path), ["impro"])
     assert cell(document.sections[0].frame, "n", Source="ours") == "1"
-    assert any("1 runs repeat a seed" in note for note in document.sections[0].notes)
+    said = "1 run repeats a seed on another device or thread count and is not counted again."
+    assert said in document.sections[0].notes
+    assert said in report.overview(report.runs(tmp_path), "paper", 0, "").caption
+    assert report.overview(report.runs(tmp_path)[:1], "paper", 0, "").caption[1:] == ["Made with ``."]
+
+
+def test_a_table_of_one_thread_count(tmp_path: Path) -> None:
+    for threads, said in ((1, HALF), (2, RIGHT), (4, HALF)):
+        make_run(tmp_path, said, LABELS, settings={"threads": threads})
+    for threads, wa in ((1, "50.00"), (2, "100.00"), (4, "50.00")):
+        document, _ = report.named_table("comparison", report.runs(tmp_path), ["impro"], {"threads": threads})
+        assert cell(document.sections[0].frame, "WA", Source="ours").startswith(wa)
+        assert f"In every row: threads={threads}. " in document.caption[-1]
 
 
 def test_intervals_say_what_they_resample(tmp_path: Path) -> None:
@@ -615,6 +627,11 @@ def test_errors_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys:
     assert "most often wrong" in capsys.readouterr().out
 
 
+def test_errors_of_a_fold_whose_others_are_missing(tmp_path: Path) -> None:
+    make_run(tmp_path, HALF, LABELS, split="session", fold=0, folds=5, val=(LABELS, HALF))
+    assert report.errors(report.runs(tmp_path))["name"].tolist() == ["f0u2", "f0u3"]
+
+
 # --------------------------------------------------------------------------------------------------- audit
 
 
@@ -698,6 +715,9 @@ def test_a_sound_run_passes(sound: Path, monkeypatch: pytest.MonkeyPatch, capsys
     assert audit.problems(sound) == []
     assert call(monkeypatch, "--runs", sound.parents[4], "--audit") == 0
     assert capsys.readouterr().out.startswith("1 run folders checked")
+    for words, count in ((["--split", "8:1:1"], 1), (["--table", "comparison", "--split", "8:1:1"], 1)):
+        assert call(monkeypatch, "--runs", sound.parents[4], "--audit", *words) == 0
+        assert capsys.readouterr().out.startswith(f"{count} run folders checked")
 
 
 @pytest.mark.parametrize("fault", TAMPER)
@@ -788,7 +808,13 @@ def test_a_setting_that_is_a_list(tmp_path, monkeypatch, capsys):
         (["--corpus", "ff"], "leave no finished run"),
         (["--set", "epochs=7"], "leave no finished run"),
         (["--set", "epochs"], "write SETTING=VALUE"),
-        (["--set", "speed=7"], "--set speed: settings are"),
+        (["--set", "speed=7"], "--set speed=7: settings are recipe, feature"),
+        (["--set", "epochs=ten"], "epochs is a whole number"),
+        (["--set", "padding=1"], "padding is true or false"),
+        (["--table", "comparison", "--set", "seed=7"], "--set seed: a table has its own"),
+        (["--table", "comparison", "--split", "cross"], "two corpora"),
+        (["--audit", "--model", "GLAM"], "--model does not go with --audit"),
+        (["--audit", "--split", "speaker"], "no run folder to audit of these"),
         (["--table", "nothing"], "choose one of comparison"),
         (["--table", "comparison", "--model", "GLAM"], "--model"),
         (["--table", "comparison", "--split", "9:1"], "--split 9:1: choose one of"),

@@ -79,6 +79,21 @@ def test_the_table_printed_is_of_the_runs_trained(here: Path, monkeypatch, capsy
     assert run(*words, "--dry_run") == 0
     told = capsys.readouterr().out
     assert told.startswith("done    CNN_GAP all") and "1 done\n" in told and "trained" not in told and row in told
+    files = [here / "table.csv", here / "table.tex"]
+    assert run(*words, ",".join(map(str, files))) == 0
+    assert files[0].read_text().startswith("table,kind,dataset") and "booktabs" in files[1].read_text()
+
+
+def test_rows_that_a_corpus_cannot_have_are_left_out(here: Path, tmp_path: Path, small_release: Path, capsys) -> None:
+    """A CSV without sessions: the rows with a speaker left out are trained all the same."""
+    waves = sorted(small_release.rglob("Ses0*.wav"))[:12]
+    rows = [f"{wave},{('sad', 'angry')[i % 2]},{'ABC'[i // 2 % 3]}" for i, wave in enumerate(waves)]
+    (tmp_path / "own.csv").write_text("\n".join(["path,emotion,speaker", *rows]) + "\n")
+    found = jobs("--table", "speaker_independent", "--datasets", tmp_path / "own.csv", "--padding")
+    assert {(job.config.split, job.config.fold) for job in found} == {("speaker", fold) for fold in range(3)}
+    assert capsys.readouterr().err.count("have no session") == 1
+    with pytest.raises(UserError, match="have no session"):
+        jobs("--models", "GLAM", "--splits", "session", "--datasets", tmp_path / "own.csv", "--padding")
 
 
 @pytest.mark.parametrize(
@@ -98,6 +113,7 @@ def test_the_table_printed_is_of_the_runs_trained(here: Path, monkeypatch, capsy
         (["--table", "protocols", "--splits", "session"], "take another"),
         (["--table", "alpha", "--alpha", "0.4"], "rows of this table differ in alpha"),
         (["--print"], "--table NAME"),
+        (["--table", "ablation", "--print", "a.pdf"], "must end in .md, .csv, .html, .tex"),
         (["--gpus_per_job", "0.5"], "--ray"),
         (["--ray", "local", "--jobs", "2"], "--jobs"),
     ],
