@@ -5,17 +5,22 @@ import math
 import stat
 from mmap import mmap
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cli import UserError
 
+if TYPE_CHECKING:
+    from soundfile import SoundFile
+
 SAMPLE_RATE = 16000  # Hz
 RATES = range(1000, 768001)  # Hz: a header with any other is wrong, and resampling as it says could fill the memory
 LOUDEST = 1e6  # times full scale: above, the square of a spectrum overflows float32
-UNKNOWN_SIZES = (0, 0x7FFFF000, 0xFFFFFFFF)  # of a data chunk, from writers that could not seek (0x7ffff000: SoX)
+# of a data chunk, from writers that could not seek: 0x7ffff000 is SoX's, the next two arecord's
+UNKNOWN_SIZES = (0, 0x7FFFF000, 0x80000000, 0x7FFFFF00, 0xFFFFFFFF)
+UNKNOWN_FRAMES = 2**62  # at least so many are declared where libsndfile knows no number
 
 
 class AudioError(UserError):
@@ -77,26 +82,54 @@ class _Bytes(io.BytesIO):
         return super().seek(max(0, offset) if whence == 0 else offset, whence)
 
 
+def check_header(sound: "SoundFile", size: int) -> None:
+    """Raise ValueError where the header of a file of `size` bytes declares more samples than can be there. Headers lie:
+    samples are counted as they come, and those that cannot be there are not waited for."""
+    packed = sound.format in ("FLAC", "OGG", "MP3", "MPEG") or sound.subtype.startswith("ALAC")
+    if sound.frames >= UNKNOWN_FRAMES:
+        sound._info.seekable = 0  # else soundfile seeks after every block, and at the end of such a stream that fails
+    elif not packed and sound.frames * sound.channels > 16 * size:
+        raise ValueError(f"declares {sound.frames} samples in {size} bytes")
+
+
+def check_end(form: str, data: bytes | mmap, count: int, declared: int, left: int) -> None:
+    """Raise ValueError where a file is not read to its end: of the `declared` samples `count` came, and `left` of its
+    bytes were not decoded."""
+    if form in ("MP3", "MPEG") and not _says_length(data):  # the number is an estimate, at which libsndfile stops
+        if left > 2048:  # more than a frame and a tag
+            raise ValueError(f"is an MP3 that does not say how long it is, and {left} of its bytes are left when it is "
+                             "decoded; convert it, to FLAC for one")  # fmt: skip
+    elif count < declared < UNKNOWN_FRAMES:
+        raise ValueError(f"is truncated: {count} of {declared} samples are there")
+
+
+def _says_length(data: bytes | mmap) -> bool:
+    """Whether an MP3's first frame holds the number of frames (Xing's header, LAME's, or Fraunhofer's)."""
+    start = 0
+    if data[:3] == b"ID3":  # a tag before it; seven bits of its size in a byte
+        start = 10 + sum((byte & 127) << shift for byte, shift in zip(data[6:10], (21, 14, 7, 0), strict=False))
+    return any(mark in data[start : start + 4096] for mark in (b"Xing", b"Info", b"VBRI"))
+
+
 def _samples(data: bytes) -> tuple[NDArray[np.float32], int]:
     """Samples `(N, channels)` and their rate in Hz. Raises ValueError saying what is wrong."""
     import soundfile
 
+    raw = _Bytes(data)
     try:
-        with soundfile.SoundFile(_Bytes(data)) as sound:
-            rate, declared = sound.samplerate, sound.frames
-            # Headers lie: samples are counted as they come, and those that cannot be there are not waited for
-            if sound.format not in ("FLAC", "OGG", "MP3", "MPEG") and declared * sound.channels > 16 * len(data):
-                raise ValueError(f"declares {declared} samples in {len(data)} bytes")
+        with soundfile.SoundFile(raw) as sound:
+            rate, declared, form = sound.samplerate, sound.frames, sound.format
+            check_header(sound, len(data))
             blocks = [np.empty((0, sound.channels), np.float32)]
             while len(block := sound.read(2**20 // sound.channels, dtype="float32", always_2d=True)):
                 blocks.append(block)
+            left = len(data) - raw.tell()
     except soundfile.LibsndfileError as error:
         raise ValueError(f"cannot be decoded as audio: {error.error_string}") from None
     except (OSError, RuntimeError, TypeError, OverflowError, MemoryError) as error:
         raise ValueError(f"cannot be decoded as audio: {error}") from None
     wave = np.concatenate(blocks)
-    if len(wave) < declared < 2**62:  # beyond that libsndfile means that the length is unknown
-        raise ValueError(f"is truncated: {len(wave)} of {declared} samples are there")
+    check_end(form, data, len(wave), declared, left)
     return wave, rate
 
 

@@ -40,8 +40,12 @@ def refusal(error: OSError) -> str | None:
     return reasons.get(error.errno or 0) or (error.strerror if error.filename else None)
 
 
-def run_main(main: Callable[[], int | None]) -> None:
-    """Run a command and exit: 0, what it returns, 2 with a sentence for a user's error, 130 after Ctrl-C."""
+def run_main(
+    main: Callable[[], int | None],
+    interrupted: str = "interrupted: what is finished is kept; the same command goes on from there",
+) -> None:
+    """Run a command and exit: 0, what it returns, 2 with a sentence for a user's error, 130 after Ctrl-C, which says
+    `interrupted`."""
     try:
         status = main() or 0
         sys.stdout.flush()
@@ -49,7 +53,7 @@ def run_main(main: Callable[[], int | None]) -> None:
         print(f"error: {error}", file=sys.stderr)
         status = 2
     except KeyboardInterrupt:
-        print("interrupted: what is finished is kept; the same command goes on from there", file=sys.stderr)
+        print(interrupted, file=sys.stderr)
         status = 130
     except BrokenPipeError:  # `python report.py | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

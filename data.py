@@ -3,8 +3,10 @@
 import csv
 import importlib
 import itertools
+import os
 import pkgutil
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache, lru_cache, partial
@@ -18,7 +20,7 @@ from tqdm import tqdm
 import corpora
 import path
 from cli import UserError, warn
-from corpora import Utterance, dataset_folder, is_csv, warn_once
+from corpora import Utterance, dataset_folder, is_csv, need_utf8, warn_once
 from files import digest_of, lock
 from recipes import Config
 
@@ -104,6 +106,7 @@ def csv_source(file: Path) -> Source:
     Paths may be relative to the CSV's folder. Utterances are in the order of their names (the paths, unless there is a
     column `name`), classes in alphabetical order. Raises UserError naming the file and the row or the column.
     """
+    need_utf8(file)
     try:
         with open(file, newline="", encoding="utf-8-sig") as f:
             reader = csv.DictReader(f, strict=True, skipinitialspace=True)
@@ -126,9 +129,10 @@ def csv_source(file: Path) -> Source:
             Utterance(name, str((file.parent / row["path"].strip()).absolute()), **text, emotion=row["emotion"].strip())
         )
     names = [u.name for u in utterances]
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise UserError(f"{file} lists {twice} twice")
+    for keys in (names, [os.path.realpath(u.path) for u in utterances]):  # a file by any of its paths is one
+        if twice := next((key for key, count in Counter(keys).items() if count > 1), None):
+            one, other, *_ = (name for key, name in zip(keys, names, strict=True) if key == twice)
+            raise UserError(f"{file} lists {one} twice" + (f", also as {other}" if other != one else ""))
     emotions = sorted({u.emotion for u in utterances})
     return Source(file.stem, "as its owner says", sorted(utterances, key=lambda u: u.name), {e: e for e in emotions})
 
@@ -190,12 +194,20 @@ def _two_corpora(dataset: str, test_dataset: str, happy: str, classes: Sequence[
 
 def _check_apart(dataset: str, here: Corpus, test_dataset: str, there: Corpus) -> None:
     """Refuse corpora that share recordings or the speakers of one corpus; warn where only the speakers' names tell."""
+    import features
+
     flags = f"--train {dataset} --test {test_dataset}"
-    if both := {u.path for u in here.utterances} & {u.path for u in there.utterances}:
-        raise UserError(f"{flags}: both have {min(both)}; what is trained on cannot be tested on")
+    files = [u.path for u in (*here.utterances, *there.utterances)]
+    contents = features.content_digests(files)  # whatever the files are called
+    trained = dict(zip(contents, (u.path for u in here.utterances), strict=False))
+    tested = dict(zip(contents[len(here.utterances) :], (u.path for u in there.utterances), strict=True))
+    if both := (trained.keys() & tested.keys()) - {""}:
+        one = min(both, key=lambda digest: tested[digest])
+        raise UserError(f"{flags}: {len(both)} recordings are in both, as {trained[one]} and {tested[one]}; what is "
+                        "trained on cannot be tested on")  # fmt: skip
     if not (speakers := ({u.speaker for u in here.utterances} & {u.speaker for u in there.utterances}) - {""}):
         return
-    if is_csv(dataset) and is_csv(test_dataset):
+    if is_csv(dataset) or is_csv(test_dataset):
         warn_once(f"{flags}: both have speakers called {', '.join(sorted(speakers))}; if these are the same people, "
                   "the scores are too good")  # fmt: skip
     elif here.name == there.name:
@@ -312,7 +324,7 @@ def _eight_one_one(utterances: Sequence[Utterance], seed: int, fold: int) -> Par
 
 
 class NoSplit(UserError):
-    """A split that a corpus cannot have, as it does not say whose utterances are."""
+    """A split that a corpus cannot have, after what it says of its speakers, sessions and dialogs."""
 
 
 def _values(utterances: Sequence[Utterance], what: str, least: int) -> list[str]:
@@ -332,8 +344,14 @@ def _where(utterances: Sequence[Utterance], what: str, value: str) -> NDArray[np
 
 @split("session", folds=lambda utterances: len(_values(utterances, "session", 3)))
 def _session(utterances: Sequence[Utterance], seed: int, fold: int) -> Parts:
-    """Session k is test, the next one validation, the others training."""
+    """Session k is test, the next one validation, the others training. No speaker may be in two sessions."""
     sessions = _values(utterances, "session", 3)
+    session_of: dict[str, str] = {}
+    for u in utterances:
+        if u.speaker and session_of.setdefault(u.speaker, u.session) != u.session:
+            raise NoSplit(f"--split session: the speaker {u.speaker} is in the sessions {session_of[u.speaker]} and "
+                          f"{u.session}, so that a session left out is not one of unheard speakers; --split speaker "
+                          "leaves speakers out")  # fmt: skip
     test = _where(utterances, "session", sessions[fold])
     val = _where(utterances, "session", sessions[(fold + 1) % len(sessions)])
     return Parts(_rest(len(utterances), val, test), val, test)

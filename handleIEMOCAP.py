@@ -25,7 +25,7 @@ from pathlib import Path
 
 import path as paths
 from cli import UserError, parser, run_main, warn
-from corpora import Utterance, read_index, write_index
+from corpora import Utterance, need_utf8, read_index, write_index
 from files import atomic, digest_file, digest_of, read_json, write_json
 
 EMOTIONS = ["neu", "hap", "exc", "sad", "ang", "fru", "sur", "fea", "dis", "oth", "xxx"]
@@ -142,8 +142,7 @@ def find_release(root: Path | None = None) -> Path:
     Raises UserError if there is none, or more than one.
     """
     root = Path(os.path.abspath(root or paths.IEMOCAP))  # noqa: PTH100 - a link in the user's path stays as it is
-    if printable(str(root)) != str(root):
-        raise UserError(f"{printable(str(root))} is not UTF-8, and an index is: rename that folder, or link to it")
+    need_utf8(root)
     if not root.is_dir():
         what = "it is a file" if root.exists() else "there is no such folder"
         raise UserError(f"no IEMOCAP release at {root}: {what}{EXPECTED}")

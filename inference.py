@@ -68,25 +68,22 @@ def _decoded(file: Path) -> Iterator[tuple[NDArray[np.float32], int]]:
         raise ValueError("is not a file")
     if status.st_size == 0:
         raise ValueError("is empty (0 bytes)")
-    with open(file, "rb") as f:
-        with mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ) as contents:
-            raw = _File(f.fileno(), len(contents), audio.size_to_correct(contents))
+    with open(file, "rb") as f, mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ) as contents:
+        raw = _File(f.fileno(), len(contents), audio.size_to_correct(contents))
         try:
             with soundfile.SoundFile(raw) as sound:
-                rate, declared, count = sound.samplerate, sound.frames, 0
-                packed = sound.format in ("FLAC", "OGG", "MP3", "MPEG")
-                if not packed and declared * sound.channels > 16 * status.st_size:
-                    raise ValueError(f"declares {declared} samples in {status.st_size} bytes")
+                rate, declared, form, count = sound.samplerate, sound.frames, sound.format, 0
+                audio.check_header(sound, len(contents))
                 while len(block := sound.read(max(1, BLOCK // sound.channels), dtype="float32", always_2d=True)):
                     count += len(block)
                     if rate in audio.RATES:
                         yield block, rate
+                left = len(contents) - raw.tell()
         except soundfile.LibsndfileError as error:
             raise ValueError(f"cannot be decoded as audio: {error.error_string}") from None
         except (OSError, RuntimeError, TypeError, OverflowError, MemoryError) as error:
             raise ValueError(f"cannot be decoded as audio: {error}") from None
-    if count < declared < 2**62:  # beyond that libsndfile means that the length is unknown
-        raise ValueError(f"is truncated: {count} of {declared} samples are there")
+        audio.check_end(form, contents, count, declared, left)
     if rate not in audio.RATES:
         raise ValueError(f"declares a sample rate of {rate} Hz")
     if count == 0:
@@ -230,11 +227,14 @@ class Recogniser:
 
     def __init__(self, checkpoint: Checkpoint, device: str = "cpu", calibrate: bool = True):
         """With `calibrate`, logits are divided by the checkpoint's temperature where it has one."""
-        self.checkpoint, self.device = checkpoint, device
-        self.network = checkpoint.module.to(device).eval()
+        self.checkpoint = checkpoint
+        # by its number: which GPU is the current one is a thread's own, and others than 0 are so in the first alone
+        self.device = f"cuda:{torch.cuda.current_device()}" if device == "cuda" else device
+        self.network = checkpoint.module.to(self.device).eval()
         self.temperature = (checkpoint.temperature or 1.0) if calibrate else 1.0
         # on a GPU one thread computes at a time, while others decode: its memory holds one batch, not one for each
         self.turn: AbstractContextManager[Any] = threading.Lock() if device == "cuda" else nullcontext()
+        self.stopped = threading.Event()  # set: recordings that are under way are given up
 
     @torch.inference_mode()
     def logits(self, segments: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -259,6 +259,8 @@ class Recogniser:
         c = self.checkpoint
         cut, outline, logits = Cut(c.size, c.hop), Outline(), []
         for wave in waves:
+            if self.stopped.is_set():
+                raise AudioError(f"{name}: interrupted")
             outline.add(wave)
             logits.append(self.logits(cut.add(wave)))
         seconds, note = cut.samples / SAMPLE_RATE, ""

@@ -20,6 +20,7 @@ import os
 import sys
 import tempfile
 import textwrap
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -200,7 +201,8 @@ def plot_files(target: Path, inputs: list[Input], words: list[str]) -> list[Path
     if target.exists() and not target.is_dir():
         raise UserError(f"--plot {target}: name a file that ends in {', '.join(PICTURES)}, or a folder")
     files = [target / one.relative.with_name(one.relative.name + ".png") for one in inputs]
-    if twice := next((one for one, file in zip(inputs, files, strict=True) if files.count(file) > 1), None):
+    counts = Counter(files)
+    if twice := next((one for one, file in zip(inputs, files, strict=True) if counts[file] > 1), None):
         raise UserError(f"--plot {target}: two recordings are called {twice.relative}; do them one by one")
     return files
 
@@ -222,15 +224,17 @@ def plot(one: "Prediction", output: Path, title: str = "") -> None:
     wave.set_ylim(-1.05 * loudest, 1.05 * loudest)
     wave.set_yticks([])
     wave.set_ylabel("wave", rotation=0, ha="right", va="center")
-    name = one.file if len(one.file) <= 70 else "…" + one.file[-69:]
-    wave.set_title(f"{name}: {one.label} ({one.probabilities.max():.0%})", loc="left", fontsize=11)
+    name = one.file.encode("utf-8", "backslashreplace").decode()  # names of files are bytes
+    name = name if len(name) <= 70 else "…" + name[-69:]
+    plain: dict[str, Any] = {"parse_math": False}  # a $ is a $
+    wave.set_title(f"{name}: {one.label} ({one.probabilities.max():.0%})", loc="left", fontsize=11, **plain)
     _strip(strip, one)
     _course(course, one)
     course.set_xlim(0, max(one.seconds, 1e-3))
     for axis in (wave, strip, course):
         axis.spines[["top", "right"]].set_visible(False)
     notes = "; ".join(text for text in (title, one.note) if text)
-    figure.supxlabel(textwrap.fill(notes, 150), x=0.01, ha="left", fontsize=8, color="#444444")
+    figure.supxlabel(textwrap.fill(notes, 150), x=0.01, ha="left", fontsize=8, color="#444444", **plain)
     with atomic(output) as temporary:
         figure.savefig(temporary, format=output.suffix.lstrip(".").lower(), dpi=150, facecolor="white")
 
@@ -248,7 +252,7 @@ def _strip(axis: "Axes", one: "Prediction") -> None:
         if right - left > 0.011 * len(one.classes[c]) * one.seconds:
             ink = "white" if c % len(COLOURS) in (0, 2, 6) else "black"
             axis.text((left + right) / 2, 0.5, one.classes[c], color=ink, fontsize=8, ha="center", va="center",
-                      transform=axis.get_xaxis_transform(), clip_on=True)  # fmt: skip
+                      transform=axis.get_xaxis_transform(), clip_on=True, parse_math=False)  # fmt: skip
     axis.set_yticks([])
     axis.spines[:].set_visible(False)
     axis.tick_params(length=0)
@@ -268,7 +272,9 @@ def _course(axis: "Axes", one: "Prediction") -> None:
         }
         label = f"{name} {one.probabilities[c]:.0%}"
         axis.plot(at, values, linewidth=1.6 if len(at) < 1000 else 0.8, label=label, **style)
-    axis.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, handlelength=3.2, title="in all")
+    legend = axis.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, handlelength=3.2, title="in all")
+    for text in legend.get_texts():
+        text.set_parse_math(False)
     axis.set_ylim(0, 1)
     axis.set_ylabel("probability")
     axis.set_xlabel("seconds")
@@ -295,7 +301,10 @@ def predict_all(recognise: "Recogniser", inputs: list[Input], jobs: int) -> Iter
     with ThreadPoolExecutor(jobs) as executor:
         bar = tqdm(executor.map(one, inputs), total=len(inputs), unit="recording", leave=False,
                    disable=True if len(inputs) == 1 else None)  # fmt: skip
-        yield from bar
+        try:
+            yield from bar
+        finally:
+            recognise.stopped.set()  # after Ctrl-C nobody waits for hours of sound
 
 
 def say_calibration(temperature: float | None, applied: bool, note: str) -> str:
@@ -364,4 +373,4 @@ def run(args: argparse.Namespace, inputs: list[Input]) -> int:
 
 
 if __name__ == "__main__":
-    cli.run_main(main)
+    cli.run_main(main, "interrupted: what is printed stands; the recordings after it were not done")

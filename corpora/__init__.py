@@ -59,6 +59,13 @@ def warn_once(text: str) -> None:
     warn(text)
 
 
+def need_utf8(folder: Path) -> None:
+    """Raise UserError for a path that is not UTF-8: what is kept of a corpus is."""
+    shown = str(folder).encode("utf-8", "backslashreplace").decode()
+    if shown != str(folder):
+        raise UserError(f"{shown} is not UTF-8, and an index is: rename that folder, or link to it")
+
+
 def recordings(root: Path, pattern: str, name: str, example: str, variable: str) -> list[tuple[Path, re.Match[str]]]:
     """The wave files under `root` in the order of their names, each with the match of its name to `pattern`.
 
@@ -66,6 +73,7 @@ def recordings(root: Path, pattern: str, name: str, example: str, variable: str)
     UserError naming path.py's `variable` where `root` is no folder or holds no such file.
     """
     where = f"set {variable} in path.py, or the environment variable {variable}, to the folder that holds {example}"
+    need_utf8(root)
     if not root.is_dir():
         raise UserError(f"{name} was looked for in {root}, which is not a folder: {where}")
     files = sorted((f for f in root.rglob("*.[wW][aA][vV]") if not f.name.startswith(".")), key=lambda f: (f.name, f))

@@ -45,7 +45,7 @@ def make_ravdess(root: Path, actors: int = 24, seconds: float = 0.01) -> list[st
         for actor in range(1, actors + 1) for emotion in range(1, 9) for statement in (1, 2)
     ]  # fmt: skip
     for i, name in enumerate(names):
-        write_wave(root / f"Actor_{name[-2:]}" / f"{name}.wav", seconds, i)
+        write_wave(root / f"Actor_{name[-2:]}" / f"{name}.wav", seconds, 10_000 + i)
     return sorted(names)
 
 
@@ -53,7 +53,7 @@ def make_cremad(root: Path, seconds: float = 0.01) -> list[str]:
     names = [f"{actor}_{sentence}_{emotion}_{level}" for actor in range(1001, 1092)
              for sentence, level in (("DFA", "XX"), ("IEO", "HI")) for emotion in cremad.CLASSES]  # fmt: skip
     for i, name in enumerate([*names, "1040_ITH_SAD_X"]):
-        write_wave(root / f"{name}.wav", seconds, i)
+        write_wave(root / f"{name}.wav", seconds, 20_000 + i)
     return sorted([*names, "1040_ITH_SAD_X"])
 
 

@@ -1,6 +1,7 @@
 """Train on one corpus, test on another, by the classes both have."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -69,7 +70,7 @@ def test_classes_are_picked_among_the_shared_ones(two):
 def test_the_digest_and_hash_cover_both_corpora(two, tmp_path):
     there, back = config_of(dataset="emodb", test_dataset="ravdess"), config_of(dataset="ravdess", test_dataset="emodb")
     digests = [data.identity(there), data.identity(back)]
-    write_wave(tmp_path / "ravdess" / "Actor_01" / "03-01-01-01-01-01-01.wav", 1.0, 99)
+    write_wave(tmp_path / "ravdess" / "Actor_01" / "03-01-01-01-01-01-01.wav", 1.0, 40_000)
     data.forget()
     digests.append(data.identity(there))
     assert [name for name, _ in digests] == ["emodb-to-ravdess", "ravdess-to-emodb", "emodb-to-ravdess"]
@@ -96,7 +97,7 @@ def test_it_runs_records_and_reports(two, command):
 
 def test_a_csv_can_be_either_side(two, tmp_path):
     for i in range(3):
-        write_wave(tmp_path / f"c{i}.wav", 1.0, i)
+        write_wave(tmp_path / f"c{i}.wav", 1.0, 30_000 + i)
     file = make_csv(tmp_path, "path,emotion,speaker\nc0.wav,sad,03\nc1.wav,angry,x\nc2.wav,elated,y\n")
     assert data.corpus(file, test_dataset="emodb").dataset == "mine-to-emodb"
     assert data.corpus("emodb", test_dataset=file).classes == ("sad", "angry")
@@ -106,7 +107,7 @@ def test_a_csv_can_be_either_side(two, tmp_path):
     ("train", "test", "fault"),
     [
         ("impro", "script", "both are synthetic, spoken by the same people"),
-        ("all", "impro", "both have .*; what is trained on cannot be tested on"),
+        ("all", "impro", "recordings are in both, as .* and .*; what is trained on cannot be tested on"),
         ("emodb", "emodb", "what is trained on cannot be tested on"),
         ("emodb", "nowhere", "choose one of"),
     ],
@@ -114,6 +115,20 @@ def test_a_csv_can_be_either_side(two, tmp_path):
 def test_what_would_leak_or_is_not_there_is_refused(train, test, fault, two):
     with pytest.raises(UserError, match=fault):
         data.corpus(train, test_dataset=test)
+
+
+def test_a_copy_or_another_path_of_a_recording_is_the_same_recording(tmp_path, capsys):
+    for i in range(4):
+        write_wave(tmp_path / "waves" / f"{i}.wav", 1.0, i)
+    (tmp_path / "link").symlink_to(tmp_path / "waves")
+    shutil.copy(tmp_path / "waves" / "0.wav", tmp_path / "waves" / "copy.wav")
+    train = make_csv(tmp_path / "a", "path,emotion,speaker\n../waves/0.wav,sad,Ann\n../waves/1.wav,angry,Bob\n")
+    for again in ("../link/1.wav", "../waves/copy.wav"):
+        test = make_csv(tmp_path / "b", f"path,emotion\n../waves/2.wav,sad\n../waves/3.wav,angry\n{again},angry\n")
+        with pytest.raises(UserError, match="1 recordings are in both"):
+            data.corpus(train, test_dataset=test)
+    with pytest.raises(UserError, match=r"lists \.\./waves/1\.wav twice, also as \.\./link/1\.wav"):
+        data.corpus(make_csv(tmp_path / "c", "path,emotion\n../waves/1.wav,sad\n../link/1.wav,angry\n"))
 
 
 def test_corpora_without_two_shared_classes_are_refused(two, tmp_path):
@@ -131,7 +146,7 @@ def test_two_csvs_with_speakers_called_alike_are_warned_of(tmp_path, capsys):
 
 def test_a_class_that_one_side_has_only_too_short_is_told_in_words(two, tmp_path):
     for i, seconds in enumerate((1.0, 0.2)):
-        write_wave(tmp_path / f"c{i}.wav", seconds, i)
+        write_wave(tmp_path / f"c{i}.wav", seconds, 30_000 + i)
     file = make_csv(tmp_path, "path,emotion,speaker\nc0.wav,sad,a\nc1.wav,angry,b\n")
     lengths = {"segment_length": 0.9, "train_overlap": 0.0, "test_overlap": 0.0}
     with pytest.raises(UserError, match=r"mine\.csv has no usable utterance of the class angry"):

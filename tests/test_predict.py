@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -123,6 +124,50 @@ def test_piped_wave_files_stream_alike(size: int, block: int, tmp_path: Path, mo
     file.write_bytes(contents)
     monkeypatch.setattr(inference, "BLOCK", block)
     np.testing.assert_array_equal(streamed(file), whole)
+
+
+def mp3(file: Path, mode: str) -> bytes:
+    """Write loud and silent stretches, so that frames of a variable rate differ in size; return the file without its
+    first frame, which says how many follow."""
+    rng = np.random.default_rng(0)
+    x = np.concatenate([rng.uniform(-0.5, 0.5, 30000), np.zeros(160000), rng.uniform(-0.5, 0.5, 30000)])
+    with soundfile.SoundFile(file, "w", 16000, 1, "MPEG_LAYER_III", format="MP3", bitrate_mode=mode,
+                             compression_level=0.3) as f:  # fmt: skip
+        f.write(x)
+    whole = file.read_bytes()
+    second = whole.index(whole[:2], max(whole.find(b"Xing"), whole.find(b"Info")))
+    return whole[second:]
+
+
+def test_mp3s_that_do_not_say_how_long_they_are(tmp_path: Path) -> None:
+    tagged = b"ID3\x03\0\0\0\0\0\x40" + bytes(64)  # counted in by an estimate from the file's size
+    file = tmp_path / "constant.mp3"
+    bare = mp3(file, "CONSTANT")
+    whole = len(audio.load_audio(file))
+    for contents in (bare, tagged + bare, tagged + file.read_bytes()):
+        (tmp_path / "a.mp3").write_bytes(contents)
+        np.testing.assert_array_equal(streamed(tmp_path / "a.mp3"), heard := audio.load_audio(tmp_path / "a.mp3"))
+        assert abs(len(heard) - whole) < 2000  # an encoder's delay is not cut off where its frame is not there
+    file = tmp_path / "variable.mp3"
+    (tmp_path / "b.mp3").write_bytes(mp3(file, "VARIABLE"))
+    assert len(audio.load_audio(file)) == 220000
+    said = verdict(audio.load_audio, tmp_path / "b.mp3")
+    assert said == verdict(streamed, tmp_path / "b.mp3") and "does not say how long it is" in said
+
+
+def test_a_flac_of_unknown_length(tmp_path: Path) -> None:
+    file = babble(tmp_path / "a.flac", 1.3)
+    whole, contents = audio.load_audio(file), bytearray(file.read_bytes())
+    contents[21] &= 0xF0  # the number of samples, 36 bits
+    contents[22:26] = bytes(4)
+    file.write_bytes(contents)
+    np.testing.assert_array_equal(audio.load_audio(file), whole)
+    np.testing.assert_array_equal(streamed(file), whole)
+
+
+def test_much_silence_in_few_bytes(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.caf", np.zeros(960000), 16000, "ALAC_16")
+    assert len(audio.load_audio(tmp_path / "a.caf")) == len(streamed(tmp_path / "a.caf")) == 960000
 
 
 def verdict(read: Any, file: Path) -> str:
@@ -384,6 +429,28 @@ def test_threads_share_a_gpu(small: Path, recordings: Path, command: Command) ->
     for one, other in zip(ours, theirs, strict=True):
         for name, p in one["probabilities"].items():
             assert p == pytest.approx(other["probabilities"][name], abs=1e-3)
+
+
+def test_pictures_of_recordings_with_odd_names(small: Path, tmp_path: Path, command: Command) -> None:
+    for name in ("a$_$b.wav", "$\\foo$.wav", "caf\udce9.wav"):
+        babble(tmp_path / "a.wav", 1.0).rename(tmp_path / name)
+    command("predict.py", tmp_path, "--checkpoint", small, "--plot", tmp_path / "pictures", "--json", "--gpu", -1)
+    assert len(list((tmp_path / "pictures").iterdir())) == 3
+
+
+def test_ctrl_c_does_not_wait_for_a_long_recording(small: Path, tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "long.flac", np.zeros(3600 * 16000 * 4, np.int16), 16000)
+    words = [sys.executable, "predict.py", str(tmp_path / "long.flac"), "--checkpoint", str(small), "--gpu", "-1"]
+    process = subprocess.Popen(words, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))  # fmt: skip
+    assert process.stderr is not None and "trained on" in process.stderr.readline()
+    time.sleep(2)
+    assert process.poll() is None
+    start = time.perf_counter()
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=120)
+    assert process.returncode == 130 and "what is printed stands" in told
+    assert time.perf_counter() - start < 15
 
 
 def test_a_name_that_is_not_utf8(small: Path, tmp_path: Path) -> None:
