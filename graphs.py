@@ -7,6 +7,7 @@ not, or cannot be captured, every step stays plain, and a warning says so.
 """
 
 from collections.abc import Callable, Generator
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -23,9 +24,16 @@ TOGETHER = 4  # replays before another run has its turn
 
 def capture(step: Callable[[], None]) -> Callable[[], None]:
     """What repeats the work that `step` queues on the current stream, with the same memory for everything."""
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, stream=torch.cuda.current_stream()):
-        step()
+    graph, pool, gpu = torch.cuda.CUDAGraph(), torch.cuda.graph_pool_handle(), torch.cuda.current_device()
+    try:
+        with torch.cuda.graph(graph, pool=pool, stream=torch.cuda.current_stream()):
+            step()
+    except RuntimeError:
+        # torch 2.11 leaves the allocator in the middle of a capture that broke off: it would never free memory again
+        with suppress(RuntimeError):  # which says that it did not
+            torch._C._cuda_endAllocateToPool(gpu, pool)
+            torch._C._cuda_releasePool(gpu, pool)
+        raise
     return graph.replay
 
 
@@ -126,7 +134,9 @@ class GraphTrainer(Trainer):
         for number, (batch, share, partner) in enumerate(steps):
             if len(batch) < size:  # the last, of another shape
                 set_rate(self.optimizer, self.rate(epoch, number))
-                self.losses[number] = self.step(batch, share, 1 - share, partner)
+                here = self.batches[number, : len(batch)]  # on the device: a copy from the host would wait for it
+                others = None if partner is None else self.partners[number, : len(batch)]
+                self.losses[number] = self.step(here, share, 1 - share, others)
                 self.at.add_(1)
             elif self.replay:
                 self.replay()

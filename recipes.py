@@ -295,11 +295,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 def parse_config(given: dict[str, Any]) -> Config:
     """Pop the flags of a Config from `given`, a namespace as a dict, and resolve them with the model's recipe."""
     import models
-    from device import check_bfloat16, device_type
+    from device import device_type
 
     device = device_type(given.pop("gpu", None), given.pop("device", None))
-    if given.get("amp"):
-        check_bfloat16(device)
     model = models.canonical(given.pop("model", "GLAM"))
     for flag, keyword in (("head", "heads"), ("attn_hidden", "attn_hidden")):
         if flag in given and keyword not in models.keywords(model):

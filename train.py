@@ -259,6 +259,8 @@ def steps(
         if tensorboard and not (folder / curves.FOLDER).exists():
             curves.write(folder)
         return folder
+    if config.amp:
+        device.check_bfloat16(config.device)
     d = d or data.load(config, skip_bad)
     with lock(folder / "lock", wait=wait) as mine:
         if not mine:

@@ -47,6 +47,19 @@ def test_a_fast_way_to_something_else_is_no_result(monkeypatch: pytest.MonkeyPat
             row("GLAM", 12, benchmark.glam(OPTIONS), OPTIONS)
 
 
+def test_a_row_that_fails_does_not_end_the_table(monkeypatch: pytest.MonkeyPatch, tmp_path, capsys) -> None:
+    def broken(options: benchmark.Options) -> benchmark.Row:
+        raise UserError("it differs")
+
+    monkeypatch.setitem(benchmark.ROWS, "glam_fp32", broken)
+    words = ["benchmark.py", "--quick", "--only", "glam_fp32,glam_cuda", "--output", str(tmp_path / "table.md")]
+    monkeypatch.setattr("sys.argv", words)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert benchmark.main() == 1
+    told = (tmp_path / "table.md").read_text()
+    assert "| glam_fp32 | not measured |" in told and "it differs" in told and "no CUDA device here" in told
+
+
 def test_rows_that_need_a_gpu_say_so_without_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     cuda = [name for name in benchmark.ROWS if name.endswith("_cuda")]

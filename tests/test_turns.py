@@ -248,6 +248,21 @@ def test_a_cuda_graph_is_the_plain_loop(settings: dict[str, Any], capsys) -> Non
 
 @pytest.mark.gpu
 @CUDA
+def test_memory_is_given_back_after_a_capture_that_broke_off() -> None:
+    def host_asks() -> None:
+        (torch.ones(3, device="cuda") * 2).sum().item()
+
+    with torch.cuda.stream(torch.cuda.Stream()), pytest.raises(RuntimeError):
+        graphs.capture(host_asks)
+    block = torch.ones(2**26, device="cuda")
+    held = torch.cuda.memory_reserved()
+    del block
+    torch.cuda.empty_cache()
+    assert torch.cuda.memory_reserved() <= held - 4 * 2**26
+
+
+@pytest.mark.gpu
+@CUDA
 def test_seeds_at_once_on_a_gpu_are_as_alone(here: Path, tmp_path: Path) -> None:
     words = ["--models", "GLAM,AACNN_flat", "--epochs", 2, "--seeds", 2, "--deterministic", "--device", "cuda"]
     words = [word for word in words if word != "--gpu"]
