@@ -92,10 +92,10 @@ def check_header(sound: "SoundFile", size: int) -> None:
         raise ValueError(f"declares {sound.frames} samples in {size} bytes")
 
 
-def check_end(form: str, data: bytes | mmap, count: int, declared: int, left: int) -> None:
+def check_end(form: str, count: int, declared: int, left: int, mp3_counts: bool) -> None:
     """Raise ValueError where a file is not read to its end: of the `declared` samples `count` came, and `left` of its
-    bytes were not decoded."""
-    if form in ("MP3", "MPEG") and not _says_length(data):  # the number is an estimate, at which libsndfile stops
+    bytes were not decoded. `mp3_counts`: `counts_frames` of the file, which matters for an MP3."""
+    if form in ("MP3", "MPEG") and not mp3_counts:  # the number is an estimate, at which libsndfile stops
         if left > 2048:  # more than a frame and a tag
             raise ValueError(f"is an MP3 that does not say how long it is, and {left} of its bytes are left when it is "
                              "decoded; convert it, to FLAC for one")  # fmt: skip
@@ -103,7 +103,7 @@ def check_end(form: str, data: bytes | mmap, count: int, declared: int, left: in
         raise ValueError(f"is truncated: {count} of {declared} samples are there")
 
 
-def _says_length(data: bytes | mmap) -> bool:
+def counts_frames(data: bytes | mmap) -> bool:
     """Whether an MP3's first frame holds the number of frames (Xing's header, LAME's, or Fraunhofer's)."""
     start = 0
     if data[:3] == b"ID3":  # a tag before it; seven bits of its size in a byte
@@ -129,7 +129,7 @@ def _samples(data: bytes) -> tuple[NDArray[np.float32], int]:
     except (OSError, RuntimeError, TypeError, OverflowError, MemoryError) as error:
         raise ValueError(f"cannot be decoded as audio: {error}") from None
     wave = np.concatenate(blocks)
-    check_end(form, data, len(wave), declared, left)
+    check_end(form, len(wave), declared, left, counts_frames(data))
     return wave, rate
 
 

@@ -342,16 +342,20 @@ def _where(utterances: Sequence[Utterance], what: str, value: str) -> NDArray[np
     return np.array([i for i, u in enumerate(utterances) if getattr(u, what) == value], dtype=np.int64)
 
 
-@split("session", folds=lambda utterances: len(_values(utterances, "session", 3)))
-def _session(utterances: Sequence[Utterance], seed: int, fold: int) -> Parts:
-    """Session k is test, the next one validation, the others training. No speaker may be in two sessions."""
-    sessions = _values(utterances, "session", 3)
+def _sessions(utterances: Sequence[Utterance]) -> list[str]:
     session_of: dict[str, str] = {}
     for u in utterances:
         if u.speaker and session_of.setdefault(u.speaker, u.session) != u.session:
             raise NoSplit(f"--split session: the speaker {u.speaker} is in the sessions {session_of[u.speaker]} and "
                           f"{u.session}, so that a session left out is not one of unheard speakers; --split speaker "
                           "leaves speakers out")  # fmt: skip
+    return _values(utterances, "session", 3)
+
+
+@split("session", folds=lambda utterances: len(_sessions(utterances)))
+def _session(utterances: Sequence[Utterance], seed: int, fold: int) -> Parts:
+    """Session k is test, the next one validation, the others training. No speaker may be in two sessions."""
+    sessions = _sessions(utterances)
     test = _where(utterances, "session", sessions[fold])
     val = _where(utterances, "session", sessions[(fold + 1) % len(sessions)])
     return Parts(_rest(len(utterances), val, test), val, test)

@@ -68,22 +68,24 @@ def _decoded(file: Path) -> Iterator[tuple[NDArray[np.float32], int]]:
         raise ValueError("is not a file")
     if status.st_size == 0:
         raise ValueError("is empty (0 bytes)")
-    with open(file, "rb") as f, mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ) as contents:
-        raw = _File(f.fileno(), len(contents), audio.size_to_correct(contents))
+    with open(file, "rb") as f:
+        with mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ) as contents:
+            size, mp3_counts = len(contents), audio.counts_frames(contents)
+            raw = _File(f.fileno(), size, audio.size_to_correct(contents))
         try:
             with soundfile.SoundFile(raw) as sound:
                 rate, declared, form, count = sound.samplerate, sound.frames, sound.format, 0
-                audio.check_header(sound, len(contents))
+                audio.check_header(sound, size)
                 while len(block := sound.read(max(1, BLOCK // sound.channels), dtype="float32", always_2d=True)):
                     count += len(block)
                     if rate in audio.RATES:
                         yield block, rate
-                left = len(contents) - raw.tell()
+                left = size - raw.tell()
         except soundfile.LibsndfileError as error:
             raise ValueError(f"cannot be decoded as audio: {error.error_string}") from None
         except (OSError, RuntimeError, TypeError, OverflowError, MemoryError) as error:
             raise ValueError(f"cannot be decoded as audio: {error}") from None
-        audio.check_end(form, contents, count, declared, left)
+    audio.check_end(form, count, declared, left, mp3_counts)
     if rate not in audio.RATES:
         raise ValueError(f"declares a sample rate of {rate} Hz")
     if count == 0:

@@ -255,8 +255,8 @@ def say_protocols(rows: Sequence[Row]) -> list[str]:
 
 
 def train_command(
-    name: str, datasets: Sequence[str] | None, settings: dict[str, Any], splits: Sequence[str] | None = None,
-    seeds: int = 5, root: Path | None = None,
+    name: str, datasets: Sequence[str] | None, settings: dict[str, Any], splits: Sequence[str] | None, seeds: int,
+    root: Path | None,
 ) -> str:  # fmt: skip
     """The command that trains what a table lacks."""
     words = ["python", "sweep.py", "--table", name, "--seeds", str(seeds)]
