@@ -278,34 +278,40 @@ def sizes(config: Config, options: Options) -> tuple[int, int]:
     return max(32, chosen["train"] // share), max(22, chosen["test"] // share)
 
 
-def epochs(config: Config, part: loops.Part, test: loops.Part, fast: bool) -> Callable[[], tuple[float, NDArray]]:
-    """A model in training: each call is an epoch with its evaluation, and returns the loss and the logits."""
-    shape = (part.x.shape[1], part.x.shape[2])
+def plain_training(config: Config, part: loops.Part, test: loops.Part) -> Callable[[], float]:
+    """A model in training, plainly: each call is an epoch with its evaluation, and returns the loss."""
+    model, optimizer = fresh(config, (part.x.shape[1], part.x.shape[2]), fast=False)
+    generator = np.random.RandomState(1)
 
-    def plain() -> Generator[tuple[float, NDArray], None, None]:
-        model, optimizer = fresh(config, shape, fast=False)
-        generator = np.random.RandomState(1)
-        while True:
-            yield plain_epoch(model, optimizer, part, config, generator), plain_evaluate(model, test, config)
+    def epoch() -> float:
+        device.keep_freed_memory(False)
+        loss = plain_epoch(model, optimizer, part, config, generator)
+        plain_evaluate(model, test, config)
+        return loss
 
-    def ours() -> Generator[None, None, None]:
-        model, optimizer = fresh(config, shape, fast=True)
+    return epoch
+
+
+def our_training(config: Config, part: loops.Part, test: loops.Part) -> Callable[[], float]:
+    """The same as train.py has it."""
+    losses: list[float] = []
+
+    def endless() -> Generator[None, None, None]:
+        model, optimizer = fresh(config, (part.x.shape[1], part.x.shape[2]), fast=True)
         trainer, generator = graphs.make_trainer(model, optimizer, part, config), np.random.RandomState(1)
         while True:
-            loss = yield from trainer.epoch(len(done), generator)
-            done.append((loss, (yield from loops.evaluation(model, test, config))))
+            loss = yield from trainer.epoch(len(losses), generator)
+            yield from loops.evaluation(model, test, config)
+            losses.append(loss)
 
-    done: list[tuple[float, NDArray]] = []
-    simple, turn = plain(), turns.Turn(ours(), config.device)
+    turn = turns.Turn(endless(), config.device)
 
-    def epoch() -> tuple[float, NDArray]:
-        device.keep_freed_memory(fast)
-        if not fast:
-            return next(simple)
-        before = len(done)
-        while len(done) == before:
+    def epoch() -> float:
+        device.keep_freed_memory()
+        before = len(losses)
+        while len(losses) == before:
             turn.advance()
-        return done[-1]
+        return losses[-1]
 
     return epoch
 
@@ -317,11 +323,11 @@ def epoch_row(name: str, needed: float, config: Config, options: Options) -> Row
     shape, (n_train, n_test) = shape_of(config), sizes(config, options)
     part, test = made_up(shape, n_train, 0, config.device), made_up(shape, n_test, 1, config.device)
     few = made_up(shape, min(n_train, QUICK["train"]), 0, config.device)
-    slow, fast = (epochs(config, few, test, which)()[0] for which in (False, True))
+    slow, fast = (training(config, few, test)() for training in (plain_training, our_training))
     difference = abs(slow - fast) / slow
     if not config.amp and difference > 1e-3:
         raise UserError(f"{name}: the first epoch's loss differs by {difference:.1e}")
-    plain, ours = (epochs(config, part, test, which) for which in (False, True))
+    plain, ours = plain_training(config, part, test), our_training(config, part, test)
     ratio, spread, _, _, spent = compare(plain, ours, options.repeats)
     rate = flops(config, shape) * n_train / 32 / spent
     share = 100 * rate / matrix_rate(config)
@@ -465,9 +471,8 @@ def seeds_row(name: str, needed: float, config: Config, options: Options, share:
             return [turn.result for turn in running]
 
     ratio, spread, loss, losses, spent = compare(plain, fast, options.repeats, epochs * count)
-    if (difference := max(abs(each - loss) / loss for each in losses)) > (
-        1e-3 if options.quick and not config.amp else 1e-2
-    ):
+    difference = max(abs(each - loss) / loss for each in losses)
+    if difference > (1e-3 if options.quick and not config.amp else 1e-2):
         raise UserError(f"{name}: the first epoch's loss differs by {difference:.1e}")
     rate = 100 * flops(config, shape) * (n_train / 32) * epochs * count / spent / matrix_rate(config)
     per_hour = 3600 * epochs * count / spent / config.epochs

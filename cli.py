@@ -29,6 +29,11 @@ def warn(text: str) -> None:
     print(f"warning: {text}", file=sys.stderr, flush=True)
 
 
+def printable(text: str) -> str:
+    """`text` with the bytes of file names that are not UTF-8 escaped."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def refusal(error: OSError) -> str | None:
     """Why the system refused to use a file, in words; None for what is no matter of files."""
     reasons = {

@@ -332,7 +332,7 @@ def _values(utterances: Sequence[Utterance], what: str, least: int) -> list[str]
     if "" in values:
         count = sum(getattr(u, what) == "" for u in utterances)
         raise NoSplit(f"--split {what}: of {len(utterances)} utterances {count} have no {what}; a CSV file gives it "
-                        f"in the column {what}, and --split 8:1:1 does without")  # fmt: skip
+                      f"in the column {what}, and --split 8:1:1 does without")  # fmt: skip
     if len(values) < least:
         raise NoSplit(f"--split {what} needs at least {least} {what}s; this corpus has {', '.join(values)} alone")
     return values

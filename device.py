@@ -112,7 +112,8 @@ def describe(device: str) -> str:
     return torch.cuda.get_device_name() if device == "cuda" else platform.processor() or platform.machine()
 
 
-def out_of_memory(error: "torch.OutOfMemoryError", remedy: str = "") -> UserError:
+def out_of_memory(
+    error: "torch.OutOfMemoryError", remedy: str = "finished runs are kept. Use a smaller --batch_size or --gpu -1"
+) -> UserError:
     """What to say when a GPU's memory does not suffice; the remedy is that of training unless told."""
-    remedy = remedy or "finished runs are kept. Use a smaller --batch_size or --gpu -1"
     return UserError(f"the GPU ran out of memory; {remedy} ({error})")

@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import path as paths
-from cli import UserError, parser, run_main, warn
+from cli import UserError, parser, printable, run_main, warn
 from corpora import Utterance, need_utf8, read_index, write_index
 from files import atomic, digest_file, digest_of, read_json, write_json
 
@@ -111,11 +111,6 @@ class Wave:
     @property
     def folder(self) -> str:
         return self.file.rpartition("/")[0]
-
-
-def printable(text: str) -> str:
-    """`text` with the bytes of file names that are not UTF-8 escaped."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def renamed(name: str, emotion: str) -> str:

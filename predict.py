@@ -224,17 +224,17 @@ def plot(one: "Prediction", output: Path, title: str = "") -> None:
     wave.set_ylim(-1.05 * loudest, 1.05 * loudest)
     wave.set_yticks([])
     wave.set_ylabel("wave", rotation=0, ha="right", va="center")
-    name = one.file.encode("utf-8", "backslashreplace").decode()  # names of files are bytes
+    name = cli.printable(one.file)
     name = name if len(name) <= 70 else "…" + name[-69:]
-    plain: dict[str, Any] = {"parse_math": False}  # a $ is a $
-    wave.set_title(f"{name}: {one.label} ({one.probabilities.max():.0%})", loc="left", fontsize=11, **plain)
+    title_of_wave = f"{name}: {one.label} ({one.probabilities.max():.0%})"
+    wave.set_title(title_of_wave, loc="left", fontsize=11, parse_math=False)  # a $ is a $
     _strip(strip, one)
     _course(course, one)
     course.set_xlim(0, max(one.seconds, 1e-3))
     for axis in (wave, strip, course):
         axis.spines[["top", "right"]].set_visible(False)
     notes = "; ".join(text for text in (title, one.note) if text)
-    figure.supxlabel(textwrap.fill(notes, 150), x=0.01, ha="left", fontsize=8, color="#444444", **plain)
+    figure.supxlabel(textwrap.fill(notes, 150), x=0.01, ha="left", fontsize=8, color="#444444", parse_math=False)
     with atomic(output) as temporary:
         figure.savefig(temporary, format=output.suffix.lstrip(".").lower(), dpi=150, facecolor="white")
 
@@ -321,30 +321,30 @@ def main() -> int:
         raise UserError(f"--jobs {args.jobs}: must be at least 1")
     with tempfile.TemporaryDirectory(prefix="predict-") as scratch:
         inputs = find_inputs(args.inputs, Path(scratch))
+        pictures = plot_files(args.plot, inputs, args.inputs) if args.plot else None
         import torch
 
-        import device
+        from device import out_of_memory
 
         try:
-            return run(args, inputs)
+            return run(args, inputs, pictures)
         except torch.OutOfMemoryError as error:
-            raise device.out_of_memory(error, "--gpu -1 computes on the CPU") from None
+            raise out_of_memory(error, "--gpu -1 computes on the CPU") from None
 
 
-def run(args: argparse.Namespace, inputs: list[Input]) -> int:
+def run(args: argparse.Namespace, inputs: list[Input], pictures: list[Path] | None) -> int:
     """Predict, print and draw. Returns the exit status."""
-    pictures = plot_files(args.plot, inputs, args.inputs) if args.plot else None
     import checkpoints
-    import device
+    from device import device_type
     from inference import Recogniser
 
-    where = device.device_type(args.gpu, args.device)
+    device = device_type(args.gpu, args.device)
     checkpoint = checkpoints.load(args.checkpoint, args.online)
     temperature, why = checkpoint.temperature, checkpoint.config["temperature_note"]
     if args.calibrate and temperature is None:
         raise UserError(f"--calibrate: {args.checkpoint} has no temperature ({why}); leave the flag out")
     calibrated = temperature is not None and args.calibrate is not False
-    recognise = Recogniser(checkpoint, where, calibrated)
+    recognise = Recogniser(checkpoint, device, calibrated)
     told = f"{checkpoint.title}; {say_calibration(temperature, calibrated, why)}"
     sys.stdout.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]  # names of files are bytes
     sys.stderr.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]

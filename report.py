@@ -440,10 +440,10 @@ def audit_folders(
     """Every run folder, or those behind a table, told by their paths: a configuration may be what is wrong."""
     every = records.folders(root)
     if name is None:
-        shown = [dataset_folder(dataset) for dataset in datasets or ()], [s.replace(":", "-") for s in splits or ()]
-        return [
-            f for f in every if all(part in only or not only for part, only in zip(f.parts[-5:], shown, strict=False))
-        ]
+        of_dataset = [dataset_folder(dataset) for dataset in datasets or ()]
+        of_split = [split.replace(":", "-") for split in splits or ()]
+        every = [folder for folder in every if not of_dataset or folder.parts[-5] in of_dataset]
+        return [folder for folder in every if not of_split or folder.parts[-4] in of_split]
     wanted = set()
     for cell in tables.by_name(name).cells(datasets, splits=splits):
         for split in {cell.split, "8:2"} if cell.split == "8:1:1" else {cell.split}:

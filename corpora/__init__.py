@@ -12,7 +12,7 @@ from functools import cache
 from itertools import pairwise
 from pathlib import Path
 
-from cli import UserError, warn
+from cli import UserError, printable, warn
 from files import atomic
 
 
@@ -61,9 +61,8 @@ def warn_once(text: str) -> None:
 
 def need_utf8(folder: Path) -> None:
     """Raise UserError for a path that is not UTF-8: what is kept of a corpus is."""
-    shown = str(folder).encode("utf-8", "backslashreplace").decode()
-    if shown != str(folder):
-        raise UserError(f"{shown} is not UTF-8, and an index is: rename that folder, or link to it")
+    if printable(str(folder)) != str(folder):
+        raise UserError(f"{printable(str(folder))} is not UTF-8, and an index is: rename that folder, or link to it")
 
 
 def recordings(root: Path, pattern: str, name: str, example: str, variable: str) -> list[tuple[Path, re.Match[str]]]:

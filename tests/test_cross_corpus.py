@@ -117,7 +117,7 @@ def test_what_would_leak_or_is_not_there_is_refused(train, test, fault, two):
         data.corpus(train, test_dataset=test)
 
 
-def test_a_copy_or_another_path_of_a_recording_is_the_same_recording(tmp_path, capsys):
+def test_a_copy_or_another_path_of_a_recording_is_the_same_recording(tmp_path):
     for i in range(4):
         write_wave(tmp_path / "waves" / f"{i}.wav", 1.0, i)
     (tmp_path / "link").symlink_to(tmp_path / "waves")

@@ -409,9 +409,7 @@ def test_calibrate_needs_a_temperature(recordings: Path, tmp_path: Path, command
     assert "not calibrated (none" in command("predict.py", recordings / "z.wav", "--checkpoint", folder).stderr
 
 
-def test_a_gpu_without_memory_is_said(
-    small: Path, recordings: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-) -> None:
+def test_a_gpu_without_memory_is_said(small: Path, recordings: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 

@@ -715,9 +715,9 @@ def test_a_sound_run_passes(sound: Path, monkeypatch: pytest.MonkeyPatch, capsys
     assert audit.problems(sound) == []
     assert call(monkeypatch, "--runs", sound.parents[4], "--audit") == 0
     assert capsys.readouterr().out.startswith("1 run folders checked")
-    for words, count in ((["--split", "8:1:1"], 1), (["--table", "comparison", "--split", "8:1:1"], 1)):
+    for words in (["--split", "8:1:1"], ["--table", "comparison", "--split", "8:1:1"]):
         assert call(monkeypatch, "--runs", sound.parents[4], "--audit", *words) == 0
-        assert capsys.readouterr().out.startswith(f"{count} run folders checked")
+        assert capsys.readouterr().out.startswith("1 run folders checked")
 
 
 @pytest.mark.parametrize("fault", TAMPER)
