@@ -21,13 +21,6 @@ COLDEST, HOTTEST = 0.05, 20.0
 Scored = tuple[NDArray, NDArray]  # logits (U, C) and labels (U,) of one run's utterances
 
 
-def negative_log_likelihood(logits: NDArray, labels: NDArray, temperature: float = 1.0) -> float:
-    """Mean of -log p(label) in nats, of utterance logits `(U, C)` divided by `temperature`."""
-    scaled = np.asarray(logits, dtype=np.float64) / temperature
-    scaled = scaled - scaled.max(1, keepdims=True)
-    return float((np.log(np.exp(scaled).sum(1)) - scaled[np.arange(len(labels)), labels]).mean())
-
-
 def fit_temperature(logits: NDArray, labels: NDArray) -> float:
     """The temperature, from 0.05 to 20, that makes the labels `(U,)` likeliest given logits `(U, C)` divided by it.
 
@@ -39,7 +32,7 @@ def fit_temperature(logits: NDArray, labels: NDArray) -> float:
         raise ValueError("no utterances to fit a temperature on")
     bounds = (float(np.log(COLDEST)), float(np.log(HOTTEST)))
     fit = minimize_scalar(
-        lambda log_t: negative_log_likelihood(logits, labels, float(np.exp(log_t))), bounds=bounds, method="bounded",
+        lambda log_t: metrics.cross_entropy(logits, labels, float(np.exp(log_t))), bounds=bounds, method="bounded",
         options={"xatol": 1e-6},
     )  # fmt: skip
     return float(np.exp(fit.x))

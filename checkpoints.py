@@ -32,7 +32,8 @@ LARGEST_CONFIG = 2**24  # bytes
 LONGEST_SEGMENT = 120  # seconds
 RULES = {  # how a model card says it
     "paper": "**the epoch with the best (WA + UA) / 2 on the test utterances themselves: these scores are optimistic**",
-    "validation": "the epoch with the best (WA + UA) / 2 on the validation utterances",
+    "validation": "the epoch with the best (WA + UA) / 2 on the validation utterances, of equals the one with the "
+    "lowest cross-entropy there",
     "last": "the last epoch",
 }
 

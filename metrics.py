@@ -50,18 +50,35 @@ def scores(logits: NDArray, labels: NDArray) -> dict[str, Any]:
     return {**from_confusion(confusion), "confusion": confusion.tolist()}
 
 
-def pick_epoch(records: Sequence[dict[str, Any]], rule: str) -> int:
-    """The epoch, from 0, that a rule reports: `last`; `paper` and `validation`: the first with the best (WA + UA) / 2
+def pick_epoch(
+    records: Sequence[dict[str, Any]], rule: str, val: tuple[Sequence[NDArray] | NDArray, NDArray] | None = None
+) -> int:
+    """The epoch, from 0, that a rule reports: `last`; `paper` and `validation`: the one with the best (WA + UA) / 2
     on the test or the validation utterances. `paper` is what was published, and optimistic.
 
-    `records` are the objects of epochs.jsonl.
+    Of equally good epochs `paper` takes the first, as published, and `validation` the one whose cross-entropy on the
+    validation utterances is lowest: those of one speaker are few, and half of all epochs may score the same on them.
+    `records` are the objects of epochs.jsonl; `val`, which `validation` needs, the logits `(E, U, C)` and labels `(U,)`.
     """
     if rule == "last":
         return len(records) - 1
     part = {"paper": "test", "validation": "val"}[rule]
-    # equal scores can differ in the last bit, as sums of the same recalls in another order
+    # rounded, as equal values can differ in the last bit: sums of the same numbers in another order
     means = [round((record[part]["WA"] + record[part]["UA"]) / 2, 9) for record in records]
-    return means.index(max(means))
+    highest = max(means)
+    if rule == "paper":
+        return means.index(highest)
+    assert val is not None, "the rule validation needs the validation logits and labels"
+    logits, labels = val
+    best = [epoch for epoch, mean in enumerate(means) if mean == highest]
+    return min(best, key=lambda epoch: round(cross_entropy(logits[epoch], labels), 9))
+
+
+def cross_entropy(logits: NDArray, labels: NDArray, temperature: float = 1.0) -> float:
+    """Mean of -log p(label) in nats, of utterance logits `(U, C)` divided by `temperature`."""
+    scaled = np.asarray(logits, dtype=np.float64) / temperature
+    scaled = scaled - scaled.max(1, keepdims=True)
+    return float((np.log(np.exp(scaled).sum(1)) - scaled[np.arange(len(labels)), labels]).mean())
 
 
 def softmax(logits: NDArray, temperature: float = 1.0) -> NDArray[np.float64]:

@@ -10,7 +10,8 @@
     python report.py --audit --table comparison            # exit status 1 if a record contradicts another
 
 Rules: `paper` picks the epoch with the best (WA+UA)/2 on the test set, as published, and is optimistic; `validation`
-does the same on the validation part; `last` takes the last epoch.
+does the same on the validation part and, of equally good epochs, takes the one with the lowest cross-entropy there;
+`last` takes the last epoch.
 """
 
 import itertools

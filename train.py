@@ -59,6 +59,7 @@ import turns
 from cli import UserError, warn
 from files import atomic, digest_of, lock, read_json, sweep_temporaries, write_json, write_text
 from recipes import Config, learning_rate
+from records import read_run
 
 # ----------------------------------------------------------------------------- model, optimiser, state
 
@@ -79,6 +80,16 @@ class History:
     logits: dict[str, list[NDArray[np.float32]]]  # by part: (U, C)
     best: dict[str, Tensor] = field(default_factory=dict)  # the weights of the epoch that `rule` picks so far
     rule: str | None = None  # of --save_model
+    val_labels: NDArray[np.int64] | None = None  # (U,)
+
+    @property
+    def val(self) -> tuple[list[NDArray[np.float32]], NDArray[np.int64]] | None:
+        """Logits of every epoch and labels of the validation utterances, if there are any."""
+        return None if self.val_labels is None else (self.logits["val"], self.val_labels)
+
+    def pick(self, rule: str) -> int:
+        """The epoch, from 0, that a rule picks so far."""
+        return metrics.pick_epoch(self.records, rule, self.val)
 
 
 class BrokenState(Exception):
@@ -225,14 +236,14 @@ def save_predictions(file: Path, d: data.Data, parts: dict[str, loops.Part], his
 
 
 def save_checkpoint(
-    folder: Path, model: nn.Module, run: dict[str, Any], rule: str, history: History, labels: NDArray | None
+    folder: Path, model: nn.Module, run: dict[str, Any], rule: str, history: History
 ) -> None:
-    """checkpoint/: the weights of the epoch a rule picks, and what they are; `labels` are the validation part's."""
+    """checkpoint/: the weights of the epoch a rule picks, and what they are."""
     import checkpoints
 
-    epoch = metrics.pick_epoch(history.records, rule)
+    epoch = history.pick(rule)
     model.load_state_dict(history.best)
-    val = None if labels is None else (history.logits["val"][epoch], labels)
+    val = history.val and (history.val[0][epoch], history.val[1])
     try:
         checkpoints.save(folder, model, run, rule, history.records[epoch], val)
     except SafetensorError as error:  # it wraps what the system said, as of a full disk
@@ -315,6 +326,7 @@ def _steps(config: Config, d: data.Data, parts: data.Parts, folder: Path, save_m
     if save_model not in (None, "last", history.rule):
         raise BrokenState(f"{state} does not hold the weights that --save_model {save_model} picks so far")
     history.rule = save_model
+    history.val_labels = None if parts.val is None else d.corpus.labels[parts.val]
     if not repeated:
         write_text(folder / "epochs.jsonl", "".join(json.dumps(r) + "\n" for r in history.records))
     trainer = graphs.make_trainer(model, optimizer, training, config, weights)
@@ -337,7 +349,7 @@ def _steps(config: Config, d: data.Data, parts: data.Parts, folder: Path, save_m
             )
         epoch_record["seconds"] = round(time.perf_counter() - started, 3)
         history.records.append(epoch_record)
-        if save_model and metrics.pick_epoch(history.records, save_model) == epoch:
+        if save_model and history.pick(save_model) == epoch:
             history.best = {k: v.detach().cpu().clone() for k, v in model.state_dict().items()}
         if epoch + 1 < config.epochs:
             save_state(state, model, optimizer, generator, history)
@@ -357,8 +369,7 @@ def _steps(config: Config, d: data.Data, parts: data.Parts, folder: Path, save_m
     write_text(folder / "epochs.jsonl", "".join(json.dumps(r) + "\n" for r in history.records))  # and to the disk
     save_predictions(folder / "predictions.npz", d, scored, history)
     if save_model:
-        val_labels = None if parts.val is None else d.corpus.labels[parts.val]
-        save_checkpoint(folder / "checkpoint", model, run, save_model, history, val_labels)
+        save_checkpoint(folder / "checkpoint", model, run, save_model, history)
     if board:
         board.close()
     write_text(folder / "done", "")
@@ -406,17 +417,16 @@ def format_scores(record: dict[str, Any], classes: list[str]) -> str:
 
 def print_result(folder: Path) -> None:
     """The scores of a finished run on its test utterances, under every rule its split allows."""
-    run = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    records = [json.loads(line) for line in (folder / "epochs.jsonl").read_text(encoding="utf-8").splitlines()]
-    synthetic = "SYNTHETIC corpus: these are not IEMOCAP's numbers\n" if run["synthetic"] else ""
-    last = records[-1]
-    print(f"\n{synthetic}{run['n_test']} test utterances ({run['n_dropped']} of the corpus dropped as too short), "
+    run = read_run(folder)
+    synthetic = "SYNTHETIC corpus: these are not IEMOCAP's numbers\n" if run.synthetic else ""
+    last = run.epochs[-1]
+    print(f"\n{synthetic}{run.n_test} test utterances ({run.config['n_dropped']} of the corpus dropped as too short), "
           f"epoch {last['epoch']} (rule last)\n")  # fmt: skip
-    print(format_scores(last["test"], run["classes"]))
+    print(format_scores(last["test"], run.config["classes"]))
     for rule in ("validation", "paper"):
-        if rule == "validation" and "val" not in last:
+        if rule == "validation" and not run.has_validation:
             continue
-        best = records[metrics.pick_epoch(records, rule)]
+        best = run.epochs[run.pick(rule)]
         note = " (chosen on the test set: optimistic)" if rule == "paper" else ""
         print(
             f"rule {rule}: epoch {best['epoch']}{note}: "

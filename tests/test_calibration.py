@@ -73,9 +73,9 @@ def test_the_temperature_is_found(true: float) -> None:
 def test_no_temperature_is_likelier() -> None:
     logits, labels = drawn(1.7, n=100)
     found = calibration.fit_temperature(logits, labels)
-    least = calibration.negative_log_likelihood(logits, labels, found)
+    least = metrics.cross_entropy(logits, labels, found)
     for temperature in np.geomspace(calibration.COLDEST, calibration.HOTTEST, 300):
-        assert least <= calibration.negative_log_likelihood(logits, labels, temperature) + 1e-9
+        assert least <= metrics.cross_entropy(logits, labels, temperature) + 1e-9
 
 
 def test_the_temperature_stays_in_bounds() -> None:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, precision_recall_fscore_support, recall_score
@@ -44,7 +45,7 @@ def test_no_utterances_is_an_error():
         metrics.scores(np.zeros((0, 4)), np.zeros(0, dtype=int))
 
 
-def test_rules_take_the_earliest_of_equals():
+def test_rules_and_equally_good_epochs():
     def record(test, val):
         return {"test": {"WA": test[0], "UA": test[1]}, "val": {"WA": val[0], "UA": val[1]}}
 
@@ -55,5 +56,17 @@ def test_rules_take_the_earliest_of_equals():
         record((55, 50), (0, 0)),
     ]
     assert metrics.pick_epoch(records, "paper") == 1  # 60 = (70 + 50) / 2 = (60 + 60) / 2
-    assert metrics.pick_epoch(records, "validation") == 1  # 71 twice
     assert metrics.pick_epoch(records, "last") == 3
+    labels = np.array([0, 1])
+    logits = [np.eye(2) * size for size in (0, 1, 2, 9)]  # ever surer of what is right, yet 71 is the best, twice
+    assert metrics.pick_epoch(records, "validation", (logits, labels)) == 2
+    assert metrics.pick_epoch(records, "validation", (logits[::-1], labels)) == 1
+    assert metrics.pick_epoch(records, "validation", ([logits[0]] * 4, labels)) == 1
+
+
+def test_cross_entropy_is_torchs():
+    generator = np.random.default_rng(0)
+    logits, labels = generator.normal(0, 30, (50, 4)).astype(np.float32), generator.integers(0, 4, 50)
+    for temperature in (0.1, 1.0, 7.0):
+        theirs = torch.nn.functional.cross_entropy(torch.tensor(logits).double() / temperature, torch.tensor(labels))
+        assert metrics.cross_entropy(logits, labels, temperature) == pytest.approx(float(theirs), rel=1e-12)

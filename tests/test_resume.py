@@ -80,7 +80,7 @@ def test_resumed_run_is_the_same_to_the_bit(way: str, here: Path, tmp_path: Path
 
 def test_resumed_run_has_the_best_weights_of_before(here: Path, tmp_path: Path, stop, monkeypatch) -> None:
     config = config_of("CNN_GAP")
-    monkeypatch.setattr(train.metrics, "pick_epoch", lambda records, rule: 0)  # the first epoch is the best
+    monkeypatch.setattr(train.metrics, "pick_epoch", lambda records, rule, val: 0)  # the first epoch is the best
     whole = trained(config, tmp_path / "whole", "paper")
     stop(2)
     with pytest.raises(Killed):
