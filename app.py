@@ -131,7 +131,7 @@ def at_most(waves: Iterable["NDArray"], minutes: float) -> Iterator["NDArray"]:
 
 def recognise(folder: Path, file: str, max_minutes: float, max_mb: float) -> "Prediction":
     """The prediction for an uploaded recording. Raises UserError, in words for who uploaded it."""
-    from inference import stream_audio
+    from audio import stream_audio
 
     name = Path(file).name
     try:

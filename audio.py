@@ -1,9 +1,10 @@
 """Recordings as 16 kHz mono waves, or an error that says what is wrong with them."""
 
-import io
 import math
+import os
 import stat
-from mmap import mmap
+from collections.abc import Callable, Iterable, Iterator
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -15,7 +16,10 @@ from cli import UserError
 if TYPE_CHECKING:
     from soundfile import SoundFile
 
+Wave = NDArray[np.float32]
+
 SAMPLE_RATE = 16000  # Hz
+BLOCK = 2**20  # samples decoded at once, of all channels
 RATES = range(1000, 768001)  # Hz: a header with any other is wrong, and resampling as it says could fill the memory
 LOUDEST = 1e6  # times full scale: above, the square of a spectrum overflows float32
 # of a data chunk, from writers that could not seek: 0x7ffff000 is SoX's, the next two arecord's
@@ -66,20 +70,31 @@ def size_to_correct(data: bytes | mmap) -> tuple[int, bytes] | None:
     return None
 
 
-def _with_sizes(data: bytes) -> bytes:
-    """A RIFF file whose data chunk says how long it is. Raises ValueError as `size_to_correct` does."""
-    correction = size_to_correct(data)
-    if correction is None:
-        return data
-    where, size = correction
-    return data[:where] + size + data[where + 4 :]
+class _Raw:
+    """Bytes for libsndfile, which seeks before the start of damaged files and cannot take an exception. `read_at` gives
+    `count` of them from a position; `correction`: those to read at a place instead of what is there."""
 
-
-class _Bytes(io.BytesIO):
-    """For libsndfile, which seeks before the start of damaged files and cannot take an exception."""
+    def __init__(self, read_at: Callable[[int, int], bytes], size: int, correction: tuple[int, bytes] | None):
+        self.read_at, self.size, self.correction = read_at, size, correction
+        self.position = 0
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        return super().seek(max(0, offset) if whence == 0 else offset, whence)
+        self.position = max(0, offset + (0, self.position, self.size)[whence])
+        return self.position
+
+    def tell(self) -> int:
+        return self.position
+
+    def read(self, count: int) -> bytes:
+        at = self.position
+        data = self.read_at(count, at)
+        if self.correction:
+            where, right = self.correction
+            first, last = max(where, at), min(where + len(right), at + len(data))
+            if first < last:
+                data = data[: first - at] + right[first - where : last - where] + data[last - at :]
+        self.position += len(data)
+        return data
 
 
 def check_header(sound: "SoundFile", size: int) -> None:
@@ -111,61 +126,73 @@ def counts_frames(data: bytes | mmap) -> bool:
     return any(mark in data[start : start + 4096] for mark in (b"Xing", b"Info", b"VBRI"))
 
 
-def _samples(data: bytes) -> tuple[NDArray[np.float32], int]:
-    """Samples `(N, channels)` and their rate in Hz. Raises ValueError saying what is wrong."""
+def _blocks(raw: _Raw, mp3_counts: bool) -> Iterator[tuple[NDArray[np.float32], int]]:
+    """Blocks `(n, channels)` and their rate in Hz. Raises ValueError saying what is wrong."""
     import soundfile
 
-    raw = _Bytes(data)
     try:
         with soundfile.SoundFile(raw) as sound:
-            rate, declared, form = sound.samplerate, sound.frames, sound.format
-            check_header(sound, len(data))
-            blocks = [np.empty((0, sound.channels), np.float32)]
-            while len(block := sound.read(2**20 // sound.channels, dtype="float32", always_2d=True)):
-                blocks.append(block)
-            left = len(data) - raw.tell()
+            rate, declared, form, count = sound.samplerate, sound.frames, sound.format, 0
+            check_header(sound, raw.size)
+            while len(block := sound.read(max(1, BLOCK // sound.channels), dtype="float32", always_2d=True)):
+                count += len(block)
+                if rate in RATES:
+                    yield block, rate
+            left = raw.size - raw.tell()
     except soundfile.LibsndfileError as error:
         raise ValueError(f"cannot be decoded as audio: {error.error_string}") from None
     except (OSError, RuntimeError, TypeError, OverflowError, MemoryError) as error:
         raise ValueError(f"cannot be decoded as audio: {error}") from None
-    wave = np.concatenate(blocks)
-    check_end(form, len(wave), declared, left, counts_frames(data))
-    return wave, rate
+    check_end(form, count, declared, left, mp3_counts)
+    if rate not in RATES:
+        raise ValueError(f"declares a sample rate of {rate} Hz")
+    if count == 0:
+        raise ValueError("holds no samples")
 
 
-def _resample(wave: NDArray[np.float32], rate: int) -> NDArray[np.float32]:
-    """As librosa.resample(res_type="soxr_hq") does."""
+def _resampled(blocks: Iterable[tuple[NDArray[np.float32], int]]) -> Iterator[Wave]:
+    """Channels averaged and 16 kHz: the samples that librosa.resample(res_type="soxr_hq") gives, in blocks."""
     import soxr
 
-    if rate == SAMPLE_RATE:
-        return wave
-    size = math.ceil(len(wave) * (SAMPLE_RATE / rate))
-    try:
-        resampled = soxr.resample(wave, rate, SAMPLE_RATE, quality="soxr_hq")[:size]
-    except RuntimeError as error:
-        raise ValueError(f"cannot be resampled from {rate} Hz: {error}") from None
-    return np.pad(resampled, (0, size - len(resampled)))
+    taken = given = rate = 0
+    stream = None
+    for block, rate in blocks:
+        with np.errstate(over="ignore", invalid="ignore"):  # never around a yield: it would hold for whoever reads
+            mono = np.mean(block.T, axis=0) if block.shape[1] > 1 else block[:, 0]
+        if rate != SAMPLE_RATE:
+            try:
+                stream = stream or soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32", quality="soxr_hq")
+                taken += len(mono)
+                mono = stream.resample_chunk(np.ascontiguousarray(mono))
+            except RuntimeError as error:
+                raise ValueError(f"cannot be resampled from {rate} Hz: {error}") from None
+            given += len(mono)
+        yield mono
+    if stream is not None:
+        left = max(0, math.ceil(taken * (SAMPLE_RATE / rate)) - given)
+        end = stream.resample_chunk(np.empty(0, np.float32), last=True)[:left]
+        yield np.pad(end, (0, left - len(end)))
 
 
-def decode(data: bytes) -> NDArray[np.float32]:
+def _waves(raw: _Raw, mp3_counts: bool) -> Iterator[Wave]:
+    """16 kHz mono in blocks. Raises ValueError saying what is wrong, a fault further on when it is met."""
+    for wave in _resampled(_blocks(raw, mp3_counts)):
+        if not np.isfinite(wave).all():
+            raise ValueError("holds samples that are not finite numbers")
+        if len(wave) and (loudest := np.abs(wave).max()) > LOUDEST:
+            raise ValueError(f"holds samples of {loudest:.0e} times full scale")
+        yield wave
+
+
+def decode(data: bytes) -> Wave:
     """What `load_audio` gives for a file of these bytes. Raises ValueError saying what is wrong."""
     if not data:
         raise ValueError("is empty (0 bytes)")
-    samples, rate = _samples(_with_sizes(data))
-    if rate not in RATES:
-        raise ValueError(f"declares a sample rate of {rate} Hz")
-    if len(samples) == 0:
-        raise ValueError("holds no samples")
-    with np.errstate(over="ignore", invalid="ignore"):
-        wave = _resample(np.mean(samples.T, axis=0) if samples.shape[1] > 1 else samples[:, 0], rate)
-    if not np.isfinite(wave).all():
-        raise ValueError("holds samples that are not finite numbers")
-    if np.abs(wave).max() > LOUDEST:
-        raise ValueError(f"holds samples of {np.abs(wave).max():.0e} times full scale")
-    return wave
+    raw = _Raw(lambda count, at: data[at : at + count], len(data), size_to_correct(data))
+    return np.concatenate(list(_waves(raw, counts_frames(data))))
 
 
-def load_audio(file: str | Path) -> NDArray[np.float32]:
+def load_audio(file: str | Path) -> Wave:
     """Decode a recording to `(N,)` float32 in -1 .. 1 at 16 kHz: channels averaged, other rates resampled.
 
     The same samples as `librosa.load(file, sr=16000)` of librosa 0.11. Raises AudioError for a file that is missing,
@@ -173,5 +200,29 @@ def load_audio(file: str | Path) -> NDArray[np.float32]:
     """
     try:
         return decode(read_file(file))
+    except ValueError as error:
+        raise AudioError(f"{file}: {error}") from None
+
+
+def stream_audio(file: str | Path) -> Iterator[Wave]:
+    """The samples of `load_audio(file)` in blocks, in memory that does not grow with the recording.
+
+    Raises AudioError as it does; a fault further on (the end is missing) when it is met.
+    """
+    try:
+        status = Path(file).stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise ValueError("is not a file")
+        if status.st_size == 0:
+            raise ValueError("is empty (0 bytes)")
+        with open(file, "rb") as f:
+            with mmap(f.fileno(), 0, access=ACCESS_READ) as contents:
+                mp3_counts = counts_frames(contents)
+                raw = _Raw(lambda count, at: os.pread(f.fileno(), count, at), len(contents), size_to_correct(contents))
+            yield from _waves(raw, mp3_counts)
+    except FileNotFoundError:
+        raise AudioError(f"{file}: does not exist") from None
+    except OSError as error:
+        raise AudioError(f"{file}: cannot be read ({error})") from None
     except ValueError as error:
         raise AudioError(f"{file}: {error}") from None

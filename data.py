@@ -17,8 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+import audio
 import corpora
 import path
+from cache import content_digests
 from cli import UserError, warn
 from corpora import Utterance, dataset_folder, is_csv, need_utf8, warn_once
 from files import digest_of, lock
@@ -194,11 +196,9 @@ def _two_corpora(dataset: str, test_dataset: str, happy: str, classes: Sequence[
 
 def _check_apart(dataset: str, here: Corpus, test_dataset: str, there: Corpus) -> None:
     """Refuse corpora that share recordings or the speakers of one corpus; warn where only the speakers' names tell."""
-    import features
-
     flags = f"--train {dataset} --test {test_dataset}"
     files = [u.path for u in (*here.utterances, *there.utterances)]
-    contents = features.content_digests(files)  # whatever the files are called
+    contents = content_digests(files)  # whatever the files are called
     trained = dict(zip(contents, (u.path for u in here.utterances), strict=False))
     tested = dict(zip(contents[len(here.utterances) :], (u.path for u in there.utterances), strict=True))
     if both := (trained.keys() & tested.keys()) - {""}:
@@ -217,9 +217,7 @@ def _check_apart(dataset: str, here: Corpus, test_dataset: str, there: Corpus) -
 
 def corpus_digest(corpus: Corpus) -> str:
     """Digest of what is known of every utterance and of its bytes: a run on other data gets another folder."""
-    import features
-
-    contents = features.content_digests([u.path for u in corpus.utterances])
+    contents = content_digests([u.path for u in corpus.utterances])
     rows = [[u.name, u.speaker, u.session, u.dialog, corpus.classes[y], c]
             for u, y, c in zip(corpus.utterances, corpus.labels, contents, strict=True)]  # fmt: skip
     return digest_of(rows)
@@ -526,7 +524,7 @@ def warped(d: Data, train: NDArray, config: Config) -> tuple[NDArray[np.float32]
     for i, u, factor in tqdm(
         list(zip(train, utterances, factors, strict=True)), "VTLP", unit="utterance", disable=None
     ):
-        wave = features.vtlp(features.load_audio(u.path), factor)
+        wave = features.vtlp(audio.load_audio(u.path), factor)
         segments = features.segment(wave, config.segment_length, config.train_overlap, config.padding)
         x = features.extract(config.feature, segments, config.n_mfcc, config.device)
         parts.append(x.cpu().numpy())

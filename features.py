@@ -17,17 +17,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 import path
-from audio import SAMPLE_RATE, AudioError, decode, load_audio, read_file
+from audio import SAMPLE_RATE, AudioError, decode, read_file
 from cache import Rows, content_digests, kept
 from cli import UserError
 from corpora import Utterance
 from device import keep_freed_memory
 from files import digest_of
-
-__all__ = [
-    "FEATURES", "SAMPLE_RATE", "AudioError", "Store", "content_digests", "dct", "extract", "hann", "htk_mel",
-    "kept_power", "load", "load_audio", "segment", "slaney_mel", "usable_test_overlap", "vtlp", "vtlp_factors",
-]  # fmt: skip
 
 FEATURE_VERSION = 1  # to be raised by whoever changes a number that a feature or load_audio gives: caches follow
 

@@ -1,10 +1,7 @@
 """A checkpoint and a recording of any length -> class, probabilities and their course over time, in bounded memory."""
 
-import math
-import os
-import stat
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,126 +11,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-import audio
 import features
-from audio import SAMPLE_RATE, AudioError
+from audio import SAMPLE_RATE, AudioError, Wave, stream_audio
 from checkpoints import Checkpoint
 from metrics import softmax
 
-BLOCK = 2**20  # samples decoded at once, of all channels
 BATCH = {"cpu": 16, "cuda": 64}  # segments computed at once: a network's maps of 16 spectrograms take 0.4 GB
 MOST_BINS = 4096  # of a wave's outline
 
-Wave = NDArray[np.float32]
-
-
 # ----------------------------------------------------------------------------------------------- recordings
-
-
-class _File:
-    """A file for libsndfile, which seeks before the start of damaged ones and cannot take an exception; `correction`:
-    bytes to read at a place instead of those that are there."""
-
-    def __init__(self, number: int, size: int, correction: tuple[int, bytes] | None):
-        self.number, self.size, self.correction = number, size, correction
-        self.position = 0
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        self.position = max(0, offset + (0, self.position, self.size)[whence])
-        return self.position
-
-    def tell(self) -> int:
-        return self.position
-
-    def read(self, count: int) -> bytes:
-        data = os.pread(self.number, count, self.position)
-        if self.correction:
-            where, right = self.correction
-            first, last = max(where, self.position), min(where + len(right), self.position + len(data))
-            if first < last:
-                at = self.position
-                data = data[: first - at] + right[first - where : last - where] + data[last - at :]
-        self.position += len(data)
-        return data
-
-
-def _decoded(file: Path) -> Iterator[tuple[NDArray[np.float32], int]]:
-    """Blocks `(n, channels)` and their rate, as audio.decode reads them. Raises ValueError saying what is wrong."""
-    import mmap
-
-    import soundfile
-
-    status = file.stat()
-    if not stat.S_ISREG(status.st_mode):
-        raise ValueError("is not a file")
-    if status.st_size == 0:
-        raise ValueError("is empty (0 bytes)")
-    with open(file, "rb") as f:
-        with mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ) as contents:
-            size, mp3_counts = len(contents), audio.counts_frames(contents)
-            raw = _File(f.fileno(), size, audio.size_to_correct(contents))
-        try:
-            with soundfile.SoundFile(raw) as sound:
-                rate, declared, form, count = sound.samplerate, sound.frames, sound.format, 0
-                audio.check_header(sound, size)
-                while len(block := sound.read(max(1, BLOCK // sound.channels), dtype="float32", always_2d=True)):
-                    count += len(block)
-                    if rate in audio.RATES:
-                        yield block, rate
-                left = size - raw.tell()
-        except soundfile.LibsndfileError as error:
-            raise ValueError(f"cannot be decoded as audio: {error.error_string}") from None
-        except (OSError, RuntimeError, TypeError, OverflowError, MemoryError) as error:
-            raise ValueError(f"cannot be decoded as audio: {error}") from None
-    audio.check_end(form, count, declared, left, mp3_counts)
-    if rate not in audio.RATES:
-        raise ValueError(f"declares a sample rate of {rate} Hz")
-    if count == 0:
-        raise ValueError("holds no samples")
-
-
-def _resampled(blocks: Iterable[tuple[NDArray[np.float32], int]]) -> Iterator[Wave]:
-    """Channels averaged and 16 kHz: the samples that audio.load_audio gives, in blocks."""
-    import soxr
-
-    taken = given = rate = 0
-    stream = None
-    for block, rate in blocks:
-        with np.errstate(over="ignore", invalid="ignore"):  # never around a yield: it would hold for whoever reads
-            mono = np.mean(block.T, axis=0) if block.shape[1] > 1 else block[:, 0]
-        if rate != SAMPLE_RATE:
-            try:
-                stream = stream or soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32", quality="soxr_hq")
-                taken += len(mono)
-                mono = stream.resample_chunk(np.ascontiguousarray(mono))
-            except RuntimeError as error:
-                raise ValueError(f"cannot be resampled from {rate} Hz: {error}") from None
-            given += len(mono)
-        yield mono
-    if stream is not None:
-        left = max(0, math.ceil(taken * (SAMPLE_RATE / rate)) - given)
-        end = stream.resample_chunk(np.empty(0, np.float32), last=True)[:left]
-        yield np.pad(end, (0, left - len(end)))
-
-
-def stream_audio(file: str | Path) -> Iterator[Wave]:
-    """The samples of `audio.load_audio(file)` in blocks, in memory that does not grow with the recording.
-
-    Raises AudioError as it does; a fault further on (the end is missing) when it is met.
-    """
-    try:
-        for wave in _resampled(_decoded(Path(file))):
-            if not np.isfinite(wave).all():
-                raise ValueError("holds samples that are not finite numbers")
-            if len(wave) and (loudest := np.abs(wave).max()) > audio.LOUDEST:
-                raise ValueError(f"holds samples of {loudest:.0e} times full scale")
-            yield wave
-    except FileNotFoundError:
-        raise AudioError(f"{file}: does not exist") from None
-    except OSError as error:
-        raise AudioError(f"{file}: cannot be read ({error})") from None
-    except ValueError as error:
-        raise AudioError(f"{file}: {error}") from None
 
 
 class Outline:

@@ -113,6 +113,8 @@ def config_for(model: str, **overrides: Any) -> Config:
     """The published setting of `model` (its canonical name), with `overrides`. Raises UserError for a bad value."""
     recipe = RECIPES.get(model, GLAM)
     config = Config(**{**asdict(recipe), "model": model, **overrides})
+    floats: Any = {f.name: float(getattr(config, f.name)) for f in fields(Config) if f.type is float}
+    config = replace(config, **floats)  # 1 and 1.0 are one setting: they must give one run folder
     if config.lr_schedule == "warmstep":  # as published: another name for step
         config = replace(config, lr_schedule="step")
     check(config)

@@ -17,7 +17,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -79,7 +79,7 @@ def command_line() -> argparse.ArgumentParser:
 def variants(vary: list[str], parser: argparse.ArgumentParser) -> list[dict[str, Any]]:
     """`["alpha=0,0.5"]` -> `[{"alpha": 0.0}, {"alpha": 0.5}]`, the product over all flags. Raises UserError."""
     own = vars(parser.parse_args([]))
-    settings = {field.name for field in recipes.fields(recipes.Config)} - {"model", "dataset", "split", "seed", "fold"}
+    settings = {field.name for field in fields(recipes.Config)} - {"model", "dataset", "split", "seed", "fold"}
     lists = []
     for text in vary:
         flag, _, values = text.partition("=")
@@ -103,14 +103,14 @@ def combinations(asked: dict[str, Any], given: dict[str, Any], parser: argparse.
         if values and name in given:
             raise UserError(f"--{name} and --{name}s contradict each other: leave one out")
     if asked["table"]:
-        import report
+        import tables
 
         if asked["models"] or asked["vary"] or "model" in given:
             raise UserError("--table says which models and settings it needs: leave --models and --vary out")
         for name in ("dataset", "split"):
             if name in given:
                 asked[f"{name}s"] = (given.pop(name),)
-        jobs = report.jobs(asked["table"], asked["datasets"], shaping(given), asked["splits"])
+        jobs = tables.jobs(asked["table"], asked["datasets"], shaping(given), asked["splits"])
         return [{**{k: job[k] for k in axes}, **_as_given(job["changed"])} for job in jobs]
     lists: list[list[dict[str, Any]]] = [
         [{name: v} for v in values] if values else [{}] for name, values in axes.items()
@@ -120,7 +120,7 @@ def combinations(asked: dict[str, Any], given: dict[str, Any], parser: argparse.
 
 def shaping(given: dict[str, Any]) -> dict[str, Any]:
     """Those of train.py's flags that change a table's rows."""
-    names = {field.name for field in recipes.fields(recipes.Config)} - {*recipes.NAMED, *recipes.MACHINE}
+    names = {field.name for field in fields(recipes.Config)} - {*recipes.NAMED, *recipes.MACHINE}
     return {k: v for k, v in given.items() if k in names}
 
 
@@ -140,7 +140,7 @@ def expand(
     for seed in seeds:
         for config in base:
             try:
-                yield from train.folds_to_run(recipes.replace(config, seed=seed), given.get("skip_bad", False))
+                yield from train.folds_to_run(replace(config, seed=seed), given.get("skip_bad", False))
             except data.NoSplit as error:
                 if not table:
                     raise
@@ -282,12 +282,12 @@ def _executor(asked: dict[str, Any], given: dict[str, Any], todo: list[Job]) -> 
         cpus = asked["cpus_per_job"] if asked["cpus_per_job"] is not None else max(j.config.threads for j in todo)
         return cluster.connected(asked["ray"], cluster.Share(cpus, gpus, asked["tries"]), options)
     if asked["jobs"] == asked["at_once"] == 1:
-        return nullcontext(partial(workers.in_turn, tries=asked["tries"], options=options))
+        return nullcontext(partial(workers.one_by_one, tries=asked["tries"], options=options))
     options["quiet"] = True  # of several epochs at once
     if asked["at_once"] != 1:
         return nullcontext(partial(workers.in_turns, at_once=asked["at_once"], tries=asked["tries"], options=options))
     return nullcontext(
-        partial(workers.at_once, jobs=asked["jobs"], tries=asked["tries"], gpu=given.get("gpu"), options=options)
+        partial(workers.in_processes, jobs=asked["jobs"], tries=asked["tries"], gpu=given.get("gpu"), options=options)
     )
 
 
@@ -338,7 +338,7 @@ def jobs_of(asked: dict[str, Any], given: dict[str, Any], parser: argparse.Argum
     wanted = all_seeds if asked["next"] else all_seeds[: asked["seeds"] or 1]
     configs = dict.fromkeys(expand(given, flags, wanted, bool(asked["table"])))  # a setting that is listed twice is one
     if (asked["gpus_per_job"] or 0) > 0:
-        configs = {recipes.replace(config, device="cuda"): None for config in configs}  # the workers', not ours
+        configs = {replace(config, device="cuda"): None for config in configs}  # the workers', not ours
     runs, save_model = given.get("runs", path.RUNS), given.get("save_model")
     jobs = [job_of(config, runs, save_model) for config in configs]
     if asked["next"]:

@@ -75,7 +75,7 @@ def given_up(outcome: Outcome, tried: int) -> Outcome:
     return replace(outcome, status="failed", text=f"{outcome.text} (tried {tried} times)")
 
 
-def in_turn(configs: Sequence[Config], wait: bool, tries: int, options: dict[str, Any]) -> Iterator[Outcome]:
+def one_by_one(configs: Sequence[Config], wait: bool, tries: int, options: dict[str, Any]) -> Iterator[Outcome]:
     """Train runs in this process, one after the other."""
     for config in configs:
         tried, outcome = 1, train_here(config, wait, options)
@@ -200,7 +200,7 @@ class Worker:
         self.pipe.close()
 
 
-def at_once(
+def in_processes(
     configs: Sequence[Config], wait: bool, jobs: int, tries: int, gpu: int | None, options: dict[str, Any]
 ) -> Iterator[Outcome]:
     """Train runs in `jobs` processes. A run whose process dies is tried `tries` times in all, and so is one that raises

@@ -21,9 +21,11 @@ import torch
 import cache
 import features
 import path
+from audio import AudioError, load_audio
+from cache import content_digests
 from cli import UserError
 from corpora import Utterance
-from features import AudioError, Store, content_digests, extract, load, load_audio, segment
+from features import Store, extract, load, segment
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -12,6 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import audio
 import data
 import features
 import loops
@@ -263,7 +264,7 @@ def test_load_gives_segments_at_both_overlaps_and_leaves_short_ones_out(five):
     assert d.shape == d.test.x.shape[1:] == (26, 32)
     rows, owner = d.test.rows(np.array([2, 0]))
     assert owner.tolist() == [0, 0, 0, 0, 0, 1]
-    wave = features.load_audio(d.corpus.utterances[2].path)
+    wave = audio.load_audio(d.corpus.utterances[2].path)
     expected = features.extract("mfcc", features.segment(wave, 1, 0.75))
     np.testing.assert_allclose(d.test.x[rows[:5]], expected, atol=1e-4)
 
@@ -329,7 +330,7 @@ def test_loss_weights_are_one_less_a_classes_share():
 def test_vtlp_adds_one_copy_of_each_training_utterance(five, monkeypatch):
     d, chosen = data.load(five), np.array([3, 1])
     heard = []
-    monkeypatch.setattr(features, "load_audio", lambda file, load=features.load_audio: heard.append(file) or load(file))
+    monkeypatch.setattr(audio, "load_audio", lambda file, load=audio.load_audio: heard.append(file) or load(file))
     x, labels = data.warped(d, chosen, five)
     assert [Path(file).name for file in heard] == ["5.wav", "3.wav"]  # and never a test utterance
     assert len(x) == len(labels) == 4 + 2 and labels.tolist() == [1] * 6

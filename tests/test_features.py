@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from scipy.signal import lfilter, welch
 
 import features
+from audio import load_audio
 from cli import UserError
-from features import FEATURES, extract, load_audio, segment, usable_test_overlap, vtlp, vtlp_factors
+from features import FEATURES, extract, segment, usable_test_overlap, vtlp, vtlp_factors
 
 N = 28800
 

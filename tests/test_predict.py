@@ -73,7 +73,7 @@ def babble(file: Path, seconds: float, rate: int = 16000, channels: int = 1, **k
 
 
 def streamed(file: Path) -> np.ndarray:
-    return np.concatenate(list(inference.stream_audio(file)))
+    return np.concatenate(list(audio.stream_audio(file)))
 
 
 # ------------------------------------------------------------------------------------------------ recordings
@@ -90,8 +90,8 @@ def test_streaming_gives_the_samples_of_load_audio(
 ) -> None:
     file = babble(tmp_path / name, 1.3, rate, channels, subtype=subtype)
     whole = audio.load_audio(file)
-    for block in (inference.BLOCK, 9973):
-        monkeypatch.setattr(inference, "BLOCK", block)
+    for block in (audio.BLOCK, 9973):
+        monkeypatch.setattr(audio, "BLOCK", block)
         np.testing.assert_array_equal(streamed(file), whole)
 
 
@@ -105,7 +105,7 @@ def test_streaming_any_length(frames: int, rate: int, block: int, tmp_path: Path
     file = tmp_path / "a.wav"
     soundfile.write(file, np.random.default_rng(frames).uniform(-1, 1, frames), rate, subtype="FLOAT")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(inference, "BLOCK", block)
+        patch.setattr(audio, "BLOCK", block)
         np.testing.assert_array_equal(streamed(file), audio.load_audio(file))
 
 
@@ -122,7 +122,7 @@ def test_piped_wave_files_stream_alike(size: int, block: int, tmp_path: Path, mo
     whole, contents = audio.load_audio(file), bytearray(file.read_bytes())
     contents[40:44] = size.to_bytes(4, "little")
     file.write_bytes(contents)
-    monkeypatch.setattr(inference, "BLOCK", block)
+    monkeypatch.setattr(audio, "BLOCK", block)
     np.testing.assert_array_equal(streamed(file), whole)
 
 
@@ -180,7 +180,7 @@ def verdict(read: Any, file: Path) -> str:
 
 def test_streaming_leaves_numpys_warnings_alone(tmp_path: Path) -> None:
     before = np.geterr()
-    blocks = inference.stream_audio(babble(tmp_path / "two.wav", 1.0, channels=2))
+    blocks = audio.stream_audio(babble(tmp_path / "two.wav", 1.0, channels=2))
     next(blocks)
     assert np.geterr() == before
 
@@ -252,7 +252,7 @@ def test_hours_take_no_more_memory_than_minutes(tmp_path: Path) -> None:
             sound.write(block)
     tracemalloc.start()
     outline, cut, count = inference.Outline(), inference.Cut(28800, 28800), 0
-    for wave in inference.stream_audio(file):
+    for wave in audio.stream_audio(file):
         outline.add(wave)
         count += len(cut.add(wave))
     peak = tracemalloc.get_traced_memory()[1]
