@@ -11,7 +11,7 @@ import recipes
 from cli import UserError
 from files import digest_of
 from metrics import SCORES
-from records import Part, Run, is_finished, read_record, read_run
+from records import Part, Run, finished, read_record, read_run
 
 
 def _place(run: Run) -> Iterable[str]:
@@ -75,7 +75,7 @@ def _part(run: Run, name: str, part: Part, listed: list[str]) -> Iterable[str]:
 
 def problems(folder: Path) -> list[str]:
     """Everything that is wrong with a run folder, a sentence each; empty for a sound one."""
-    if not is_finished(folder):
+    if not finished(folder):
         return ["unfinished: it has no file `done`"]
     found = ["unfinished: it is being repeated"] if (folder / "state.safetensors").exists() else []
     try:

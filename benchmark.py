@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import cli
+import resume
 
 SEGMENTS = {"train": 20000, "test": 5000}  # of the improvised half of IEMOCAP at 1.8 s, about
 QUICK = {"train": 320, "test": 160}
@@ -61,7 +62,6 @@ import loops
 import models.cnn
 import models.glam
 import recipes
-import train
 import turns
 from cli import UserError, warn
 from files import write_text
@@ -438,11 +438,11 @@ def seed_of(config: Config, shape: tuple[int, int], part: loops.Part, test: loop
     first loss."""
     model, optimizer = fresh(config, shape, fast=True)
     trainer, generator, losses = graphs.make_trainer(model, optimizer, part, config), np.random.RandomState(1), []
-    history = train.History([], {"test": []})
+    history = resume.History([], {"test": []})
     for epoch in range(epochs):
         losses.append((yield from trainer.epoch(epoch, generator)))
         history.logits["test"].append((yield from loops.evaluation(model, test, config)))
-        train.save_state(state, model, optimizer, generator, history)
+        resume.save_state(state, model, optimizer, generator, history)
     return losses[0]
 
 

@@ -23,6 +23,7 @@ import features
 import models
 from cli import UserError
 from files import atomic, digest_file, read_json, write_json
+from recipes import RULES
 
 if TYPE_CHECKING:
     from models.layers import Classifier
@@ -30,13 +31,6 @@ if TYPE_CHECKING:
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 LARGEST_CONFIG = 2**24  # bytes
 LONGEST_SEGMENT = 120  # seconds
-RULES = {  # how a model card says it
-    "paper": "**the epoch with the best (WA + UA) / 2 on the test utterances themselves: these scores are optimistic**",
-    "validation": "the epoch with the best (WA + UA) / 2 on the validation utterances, of equals the one with the "
-    "lowest cross-entropy there",
-    "last": "the last epoch",
-}
-
 _Kind = type | tuple[type, ...]
 NUMBER: _Kind = (int, float)
 FIELDS: dict[str, _Kind] = {  # of config.json, besides which it holds all that a run folder's does
@@ -184,11 +178,9 @@ def _is(value: Any, kind: _Kind) -> bool:
 
 
 def _new_model(config: dict[str, Any]) -> "Classifier":
-    settings = config["settings"]
-    heads = {"heads": settings["head"], "attn_hidden": settings["attn_hidden"]}
-    keywords = heads if "heads" in models.keywords(config["model"]) else {}
     rows, frames = config["shape"]
-    return models.create_model(config["model"], (rows, frames), num_classes=len(config["classes"]), **keywords)
+    settings = {name: config["settings"][name] for name in ("head", "attn_hidden")}
+    return models.of_run(config["model"], (rows, frames), len(config["classes"]), **settings)
 
 
 def empty_model(config: dict[str, Any], weights: Path) -> "Classifier":
@@ -269,6 +261,7 @@ def model_card(config: dict[str, Any]) -> str:
     fold = "" if config["fold"] is None else f", fold {config['fold']}"
     changed, names = config.get("changed") or {}, ", ".join(config["classes"])
     temperature, (rows, frames) = config["temperature"], config["shape"]
+    emphasis = "**" if config["rule"] == "paper" else ""
     warning = "> Trained on SYNTHETIC sound: this shows that the code runs, and knows nothing about speech.\n\n"
     return f"""---
 {data.to_yaml()}
@@ -278,7 +271,7 @@ def model_card(config: dict[str, Any]) -> str:
 {warning if config["synthetic"] else ""}Recognises {names} in speech, from segments of {settings["segment_length"]} s.
 
 - Corpus: {config["corpus"]}, dataset `{config["dataset"]}`; split `{config["split"]}`{fold}, seed {config["seed"]}
-- Weights of epoch {config["epoch"]}, chosen by the rule `{config["rule"]}`: {RULES[config["rule"]]}
+- Weights of epoch {config["epoch"]}, chosen by the rule `{config["rule"]}`: {emphasis}{RULES[config["rule"]]}{emphasis}
 - Changed from the published recipe: {", ".join(f"{k} = {v}" for k, v in changed.items()) or "nothing"}
 - Feature: {settings["feature"]}, {rows} x {frames}; segments overlap by {settings["test_overlap"]} s
 - Temperature of the probabilities: {"" if temperature is None else f"{temperature}, "}{config["temperature_note"]}

@@ -21,6 +21,7 @@ import numpy as np
 
 import data
 import path
+import records
 import train
 from cli import UserError, warn
 from files import atomic, lock, sweep_temporaries, write_text
@@ -51,7 +52,7 @@ def _train_there(
 ) -> tuple[Outcome, dict[str, bytes]]:
     """Train a run in a folder of the worker's own; its outcome and its files."""
     with tempfile.TemporaryDirectory() as temporary:
-        folder = train.folder_of(config, d.corpus.dataset, d.digest, Path(temporary))
+        folder = records.folder_of(config, d.corpus.dataset, d.digest, Path(temporary))
         if state is not None:
             folder.mkdir(parents=True)
             (folder / STATE).write_bytes(state)
@@ -227,12 +228,12 @@ def _run(configs: Sequence[Config], wait: bool, share: Share, options: dict[str,
 def _start(job: _Job, wait: bool, runs: Path, sender: _Sender, started: list[Any]) -> Path | None:
     """Lock a run's folder and send it, adding its reference to `started`, unless it is done or somebody else's."""
     d = sender.load(job.config)
-    folder = train.folder_of(job.config, d.corpus.dataset, d.digest, runs)
-    if train.finished(folder, sender.save_model):
+    folder = records.folder_of(job.config, d.corpus.dataset, d.digest, runs)
+    if records.finished(folder, sender.save_model):
         return folder
     if not job.held.enter_context(lock(folder / "lock", wait)):
         return None
-    if train.finished(folder, sender.save_model):  # meanwhile
+    if records.finished(folder, sender.save_model):  # meanwhile
         (folder / "lock").unlink()
     else:
         started.append(sender.send(job.config, d, folder / STATE))
@@ -246,7 +247,7 @@ def _finish(job: _Job, reference: Any, runs: Path) -> Outcome:
         return outcome
 
     def keep() -> Path:
-        folder = train.folder_of(job.config, *data.identity(job.config), runs)
+        folder = records.folder_of(job.config, *data.identity(job.config), runs)
         _keep(folder, files)
         (folder / "lock").unlink(missing_ok=True)
         return folder

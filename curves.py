@@ -8,10 +8,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import records
 from cli import UserError
+from metrics import SCORES
 
 FOLDER = "tensorboard"
-SHOWN = ("WA", "UA", "macroF1", "weightedF1")
 
 
 def require() -> None:
@@ -41,7 +42,7 @@ class Curves:
         self.writer.add_scalar("loss/train", record["train_loss"], epoch)
         self.writer.add_scalar("learning_rate", record["lr"], epoch)
         for part in ("val", "test"):
-            for name in SHOWN if part in record else ():
+            for name in SCORES if part in record else ():
                 self.writer.add_scalar(f"{name}/{part}", record[part][name], epoch)
         self.last = record
         self.writer.flush()
@@ -50,13 +51,12 @@ class Curves:
         """Finish with the settings and last scores that TensorBoard compares runs by."""
         plain = (bool, int, float, str)
         settings = {k: v if isinstance(v, plain) else str(v) for k, v in self.run["settings"].items()}
-        scores = {f"last/{name}": self.last["test"][name] for name in SHOWN}
+        scores = {f"last/{name}": self.last["test"][name] for name in SCORES}
         self.writer.add_hparams(settings, scores, run_name=".", global_step=self.last["epoch"])
         self.writer.close()
 
 
 def write(folder: Path) -> None:
     """Make `tensorboard/` of a finished run."""
-    run = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    records = [json.loads(line) for line in (folder / "epochs.jsonl").read_text(encoding="utf-8").splitlines()]
-    Curves(folder, run, records).close()
+    run = records.read_run(folder)
+    Curves(folder, run.config, run.epochs).close()

@@ -27,6 +27,8 @@ from files import digest_of, lock
 from recipes import Config
 
 IEMOCAP_CLASSES = {"neu": "neutral", "sad": "sad", "ang": "angry"}  # and one or two codes for happy
+OF_DATA = ("dataset", "test_dataset", "happy", "classes", "feature", "n_mfcc", "segment_length", "train_overlap",
+           "padding", "device")  # settings: runs that share them share their data  # fmt: skip
 IEMOCAP_LICENCE = "IEMOCAP release licence (USC SAIL): research use on request; recordings may not be passed on"
 
 
@@ -474,39 +476,47 @@ def load(config: Config, skip_bad: bool = False) -> Data:
     overlap, halved = features.usable_test_overlap(config.segment_length, config.test_overlap)
     if halved:
         warn(f"--test_overlap {config.test_overlap} is not shorter than the segment: {overlap} s is used")
-    data = ("dataset", "test_dataset", "happy", "classes", "feature", "n_mfcc", "segment_length", "train_overlap",
-            "padding", "device")  # fmt: skip
-    return _load(*(getattr(config, name) for name in data), overlap, skip_bad)
+    shaping = {name: getattr(config, name) for name in OF_DATA}
+    return _load(Config(**shaping, test_overlap=overlap), skip_bad)
 
 
 @lru_cache(maxsize=16)  # maps of files, so they take little memory
-def _load(
-    dataset: str, test_dataset: str, happy: str, classes: tuple[str, ...], feature: str, n_mfcc: int, length: float,
-    train_overlap: float, padding: bool, device: str, overlap: float, skip_bad: bool,
-) -> Data:  # fmt: skip
+def _load(config: Config, skip_bad: bool) -> Data:
     import features
 
-    whole = corpus(dataset, happy, classes, test_dataset)
-    _, digest = _identity(dataset, happy, classes, test_dataset)
+    whole = corpus(config.dataset, config.happy, config.classes, config.test_dataset)
+    _, digest = identity(config)
 
-    def store(overlap: float) -> Any:
-        return features.load(whole.utterances, feature, length, overlap, n_mfcc, padding, device, skip_bad)
+    def store(overlap: float) -> features.Store:
+        return features.load(whole.utterances, config.feature, config.segment_length, overlap, config.n_mfcc,
+                             config.padding, config.device, skip_bad)  # fmt: skip
 
-    first = store(train_overlap)
-    second = first if overlap == train_overlap else store(overlap)
+    first = store(config.train_overlap)
+    second = first if config.test_overlap == config.train_overlap else store(config.test_overlap)
     keep = np.flatnonzero(first.counts > 0)
     usable = whole.subset(keep)
     foreign = np.array([isinstance(u, Foreign) for u in usable.utterances])
-    for side, label in itertools.product(sorted({False, bool(test_dataset)}), range(len(whole.classes))):
+    for side, label in itertools.product(sorted({False, bool(config.test_dataset)}), range(len(whole.classes))):
         if label not in usable.labels[foreign == side]:
-            raise UserError(f"{test_dataset if side else dataset} has no usable utterance of the class "
-                            f"{whole.classes[label]} (at least {length} s long; --padding keeps shorter ones, "
-                            "--classes picks classes)")  # fmt: skip
+            raise UserError(f"{config.test_dataset if side else config.dataset} has no usable utterance of the class "
+                            f"{whole.classes[label]} (at least {config.segment_length} s long; --padding keeps shorter "
+                            "ones, --classes picks classes)")  # fmt: skip
+    _check_usable(config, whole.name, len(usable.utterances))
     train = Segments(first.x, first.starts[keep], first.counts[keep])
     test = train if second is first else Segments(second.x, second.starts[keep], second.counts[keep])
     bad = {name for name, _ in first.bad}
     short = tuple(u.name for u, n in zip(whole.utterances, first.counts, strict=True) if n == 0 and u.name not in bad)
     return Data(usable, train, test, digest, short, tuple(first.bad))
+
+
+def _check_usable(config: Config, corpus: str, count: int) -> None:
+    """Warn where IEMOCAP has not as many usable utterances as published: seeds then split otherwise."""
+    from handleIEMOCAP import USABLE
+
+    published = (config.happy, config.classes, config.padding, config.segment_length) == ("exc", (), False, 1.8)
+    if corpus == "IEMOCAP" and published and not config.test_dataset and count != USABLE[config.dataset]:
+        warn(f"{config.dataset} has {count} utterances of at least 1.8 s, the full release {USABLE[config.dataset]}: "
+             "seeds do not split as published")  # fmt: skip
 
 
 def warped(d: Data, train: NDArray, config: Config) -> tuple[NDArray[np.float32], NDArray[np.int64]]:

@@ -1,6 +1,7 @@
 """Which device computes."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from cli import UserError, warn
@@ -11,7 +12,7 @@ if TYPE_CHECKING:
     RandomState = tuple[torch.Tensor, torch.Generator | None]  # the CPU's; the GPU's where that computes
 
 
-def device_type(gpu: int | None = None, device: str | None = None) -> str:
+def choose_device(gpu: int | None = None, device: str | None = None) -> str:
     """`cpu` or `cuda` from the flags --gpu and --device: CUDA if there is one; --gpu -1 is the CPU.
 
     Selects the GPU asked for as the current CUDA device. Raises UserError for one the machine has not.
@@ -109,7 +110,11 @@ def describe(device: str) -> str:
 
     import torch
 
-    return torch.cuda.get_device_name() if device == "cuda" else platform.processor() or platform.machine()
+    if device == "cuda":
+        return torch.cuda.get_device_name()
+    with suppress(OSError, StopIteration), open("/proc/cpuinfo", encoding="utf-8") as f:  # Linux alone says more
+        return next(line.partition(":")[2].strip() for line in f if line.startswith("model name"))
+    return platform.processor() or platform.machine()
 
 
 def out_of_memory(

@@ -26,8 +26,9 @@ import render
 import tables
 from cli import UserError
 from files import atomic
-from metrics import SCORES
-from records import RULES, Group, Run
+from metrics import SCORE_NAMES, SCORES
+from recipes import RULES
+from records import Group, Run
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -49,7 +50,6 @@ STYLE: dict[Any, Any] = {
     "pdf.fonttype": 42,
     "svg.hashsalt": "figures",
 }
-NAMES = ("WA", "UA", "macro F1", "weighted F1")
 MOST_PANELS = 6
 DARK_INK_FROM = 46  # per cent: on cividis, black and white both have a contrast of at least 4.5 around here
 
@@ -72,7 +72,7 @@ def _figure(width: float, height: float, title: str, synthetic: bool) -> "Figure
 
 def _common(groups: Sequence[Group]) -> dict[str, Any]:
     """The changed settings that all groups share: the caption says them once."""
-    return {k: v for k, v in groups[0].changed.items() if all(g.changed.get(k, g) == v for g in groups)}
+    return {k: v for k, v in groups[0].changed.items() if all(k in g.changed and g.changed[k] == v for g in groups)}
 
 
 def label(group: Group, groups: Sequence[Group]) -> str:
@@ -81,13 +81,14 @@ def label(group: Group, groups: Sequence[Group]) -> str:
     return group.model + (f" ({records.plain(own)})" if own else "")
 
 
-def say_runs(groups: Sequence[Group]) -> str:
-    """The part of a caption that is the same in every figure: corpus, split, rule, n."""
+def say_runs(groups: Sequence[Group], rule: bool = True) -> str:
+    """The part of a caption that is the same in every figure: corpus, split, rule (or that there is none), n."""
     first, counts = groups[0], sorted({len(group.rounds) for group in groups})
     n = "–".join(str(count) for count in (counts if len(counts) == 1 else (counts[0], counts[-1])))
     tested = sorted({group.utterances for group in groups})
     folds = " with all their folds" if first.has_folds else ""
-    said = f"Corpus {first.corpus}, {first.dataset}; split {first.split}; rule {first.rule}: {RULES[first.rule]}; "
+    epoch = f"rule {first.rule}: {RULES[first.rule]}" if rule else "every epoch, so no rule"
+    said = f"Corpus {first.corpus}, {first.dataset}; split {first.split}; {epoch}; "
     said += f"n = {n} seeds{folds}, {' or '.join(tested)} test utterances each."
     said += f" Throughout: {records.plain(_common(groups))}." if _common(groups) else ""
     return said + (" SYNTHETIC data: these say nothing about speech." if first.synthetic else "")
@@ -155,8 +156,7 @@ def curves(groups: Sequence[Group]) -> Drawn:
     text = (
         "Lines: the mean over runs (seeds, and folds where the split has some); bands: one sample standard deviation."
     )
-    said = say_runs(groups).replace(f"rule {groups[0].rule}: {RULES[groups[0].rule]}", "every epoch, so no rule")
-    return Drawn(figure, f"{text} {said}")
+    return Drawn(figure, f"{text} {say_runs(groups, rule=False)}")
 
 
 def _band(axis: "Axes", values: NDArray[np.float64], i: int, name: str) -> None:
@@ -198,7 +198,7 @@ def alpha(groups: Sequence[Group]) -> Drawn:
         if paper:
             where, mean, error = ([a + 0.04 for a, _ in paper], *zip(*(f[score] for _, f in paper), strict=True))
             axis.errorbar(where, mean, error, fmt="s--", color=COLOURS[1], mfc="white", label="published", **bars)
-        axis.set_title(f"{NAMES[i]} (%)", loc="left")
+        axis.set_title(f"{SCORE_NAMES[score]} (%)", loc="left")
         axis.set_xticks(at, [f"{a:g}" for a in at], fontsize=8)
     for axis in axes[2:]:
         axis.set_xlabel("α")
@@ -221,11 +221,10 @@ def hidden_means(run: Run) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     Of the weights in the run's checkpoint/. Raises UserError where the corpus is no longer the one trained on.
     """
     import torch
-    from safetensors.torch import load_file
 
+    import checkpoints
     import data
     import loops
-    import train
 
     config = replace(recipes.from_settings(run.config["settings"]), device="cpu")
     loaded = data.load(config, skip_bad=run.config.get("n_bad", 0) > 0)
@@ -234,13 +233,11 @@ def hidden_means(run: Run) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     index = {utterance.name: i for i, utterance in enumerate(loaded.corpus.utterances)}
     tested = np.array([index[name] for name in run.part("test").names.tolist()])
     part = loops.make_part(loaded.test, tested, loaded.corpus.labels, "cpu")
-    model: Any = train.make_model(config, loaded.shape, len(loaded.corpus.classes))
-    model.load_state_dict(load_file(run.folder / "checkpoint" / "model.safetensors"))
-    model.eval()
+    model = checkpoints.load(run.folder).module
     sums: torch.Tensor | None = None
-    owner = torch.from_numpy(part.owner)
+    owner, size = torch.from_numpy(part.owner), loops.EVALUATION_BATCH
     with torch.inference_mode():
-        for rows, owners in zip(part.rows.split(256), owner.split(256), strict=True):
+        for rows, owners in zip(part.rows.split(size), owner.split(size), strict=True):
             hidden = model.hidden(part.x[rows].unsqueeze(1)).flatten(1)  # (B, D)
             sums = torch.zeros(len(tested), hidden.shape[1]) if sums is None else sums
             sums.index_add_(0, owners, hidden)
@@ -368,12 +365,13 @@ def one_view(chosen: Sequence[Run]) -> list[Run]:
 
 
 def as_published(chosen: Sequence[Run], settings: dict[str, Any]) -> list[Run]:
-    """Of each model the runs that change nothing but these settings, if there are some; else all of its runs."""
+    """Of each model the runs that change nothing but these settings; if there are none, those that change least."""
     found = []
     for model in dict.fromkeys(run.model for run in chosen):
         own = [run for run in chosen if run.model == model]
         plain = [run for run in own if run.changed == tables.resolve(model, settings)]
-        found += plain or own
+        least = min(len(run.changed) for run in own)
+        found += plain or [run for run in own if len(run.changed) == least]
     return found
 
 

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import features
+from cli import UserError
 
 CPU = torch.device("cpu")
 BINS = 1 + features.DFT // 2
@@ -175,7 +176,13 @@ def _module(feature: str, size: int, n_mfcc: int) -> nn.Module:
         return FilterBank(size, 40, 4000.0, torch.float64, log=True)
     if feature == "fbank":
         return FilterBank(size, 26, features.SAMPLE_RATE / 2, torch.float32, log=False)
-    return {"spectrogram": Spectrogram, "interspeech2018": Interspeech2018}[feature](size)
+    if feature == "spectrogram":
+        return Spectrogram(size)
+    if feature == "interspeech2018":
+        return Interspeech2018(size)
+    raise UserError(
+        f"--waveform: the feature {feature} has no form in ONNX: leave the flag out, or add one to frontend.py"
+    )
 
 
 class Frontend(nn.Module):

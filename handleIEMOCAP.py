@@ -45,6 +45,11 @@ FULL = {
     "Session5": [384, 143, 299, 245, 170, 381, 18, 10, 0, 0, 520],
 }
 COMPLETE = sum(FULL["all"])  # utterances of the full release
+# of its usual four classes (neu, hap and exc, sad, ang), by speaker: a speaker is the letter of a name's last field
+FULL_SPEAKERS = {"Ses01F": 528, "Ses01M": 557, "Ses02F": 481, "Ses02M": 542, "Ses03F": 522, "Ses03M": 629,
+                 "Ses04F": 528, "Ses04M": 503, "Ses05F": 590, "Ses05M": 651}  # fmt: skip
+# of neu, sad, ang and exc, those of at least 1.8 s, by dataset: what a seed's published split draws from
+USABLE = {"impro": 2236, "script": 2075, "all": 4311}
 LABELS, WAVES = "dialog/EmoEvaluation", "sentences/wav"  # within a session
 JOURNAL = "GLAM_renamed.csv"  # in the release: what --rename did
 SYNTHETIC = "SYNTHETIC.txt"  # in a release that corpora/synthetic.py made up
@@ -371,7 +376,9 @@ def table(counts: dict[str, list[int]], rows: Iterable[str]) -> str:
 
 def compare(counts: dict[str, list[int]]) -> str:
     """What the counts say about completeness, against those of the full release."""
-    if all(counts[row] == FULL[row] for row in FULL):
+    usual = {row: sum(counts[row][EMOTIONS.index(e)] for e in ("neu", "hap", "exc", "sad", "ang"))
+             for row in counts if row not in FULL}  # fmt: skip
+    if all(counts[row] == FULL[row] for row in FULL) and usual == FULL_SPEAKERS:
         return "complete release: every count is the full release's"
     total, full = sum(counts["all"]), sum(FULL["all"])
     if not 0.8 * full < total < 1.2 * full:
@@ -381,6 +388,9 @@ def compare(counts: dict[str, list[int]]) -> str:
         cells = zip(EMOTIONS, counts[row], FULL[row], strict=True)
         differing = [f"{emotion} {here}, not {there}" for emotion, here, there in cells if here != there]
         lines += [f"  {row}: {'; '.join(differing)}"] if differing else []
+    for speaker in sorted(usual.keys() | FULL_SPEAKERS):
+        here, there = usual.get(speaker, 0), FULL_SPEAKERS.get(speaker, 0)
+        lines += [f"  {speaker}: {here} of the usual four classes, not {there}"] if here != there else []
     return "\n".join(lines)
 
 

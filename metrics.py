@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 SCORES = ("WA", "UA", "macroF1", "weightedF1")
+SCORE_NAMES = {"WA": "WA", "UA": "UA", "macroF1": "macro F1", "weightedF1": "weighted F1"}  # as they are read
 
 
 def confusion_matrix(predicted: NDArray, labels: NDArray, classes: int) -> NDArray:
@@ -25,23 +26,29 @@ def per_class(confusion: NDArray) -> dict[str, NDArray]:
     }
 
 
-def from_confusion(confusion: NDArray) -> dict[str, float]:
-    """The four scores in per cent.
+def scores_of(confusions: NDArray) -> NDArray[np.float64]:
+    """WA, UA, macro F1, weighted F1 in per cent `(..., 4)` of confusion counts `(..., C, C)`; NaN of no counts.
 
     WA is accuracy, UA the mean recall of the classes that occur, macro F1 the mean F1 of the classes that occur or were
     predicted, weighted F1 the mean F1 weighted by support, which the published tables call "micro F1" (true micro F1 is
     WA). The same as scikit-learn's, which the tests compare with.
     """
-    classes, total = per_class(confusion), confusion.sum()
-    support, f1 = classes["support"], classes["f1"]
-    if total == 0:
+    right = np.diagonal(confusions, axis1=-2, axis2=-1).astype(float)
+    support, chosen = confusions.sum(-1), confusions.sum(-2)
+    total, occurs, named = support.sum(-1), support > 0, (support > 0) | (chosen > 0)
+    recall = np.divide(right, support, out=np.zeros_like(right), where=occurs)
+    f1 = np.divide(2 * right, support + chosen, out=np.zeros_like(right), where=named)
+    with np.errstate(invalid="ignore"):
+        wa, weighted_f1 = right.sum(-1) / total, (f1 * support).sum(-1) / total
+        ua, macro_f1 = recall.sum(-1) / occurs.sum(-1), f1.sum(-1) / named.sum(-1)
+    return 100 * np.stack([wa, ua, macro_f1, weighted_f1], axis=-1)
+
+
+def from_confusion(confusion: NDArray) -> dict[str, float]:
+    """The four scores of counts `(C, C)` by name, as `scores_of` defines them. Raises ValueError for no counts."""
+    if confusion.sum() == 0:
         raise ValueError("no utterances to score")
-    return {
-        "WA": float(100 * np.trace(confusion) / total),
-        "UA": float(100 * classes["recall"][support > 0].mean()),
-        "macroF1": float(100 * f1[(support > 0) | (confusion.sum(0) > 0)].mean()),
-        "weightedF1": float(100 * (f1 * support).sum() / total),
-    }
+    return dict(zip(SCORES, scores_of(confusion).tolist(), strict=True))
 
 
 def scores(logits: NDArray, labels: NDArray) -> dict[str, Any]:
@@ -58,7 +65,7 @@ def pick_epoch(
 
     Of equally good epochs `paper` takes the first, as published, and `validation` the one whose cross-entropy on the
     validation utterances is lowest: those of one speaker are few, and half of all epochs may score the same on them.
-    `records` are the objects of epochs.jsonl; `val`, which `validation` needs, the logits `(E, U, C)` and labels `(U,)`.
+    `records`: the objects of epochs.jsonl; `val`, which `validation` needs: the logits `(E, U, C)` and labels `(U,)`.
     """
     if rule == "last":
         return len(records) - 1

@@ -40,9 +40,6 @@ SUFFIXES = (  # of what libsndfile decodes
     ".snd", ".sph", ".voc", ".w64", ".wav", ".wave", ".wve",
 )  # fmt: skip
 PICTURES = (".png", ".pdf", ".svg")
-# Okabe and Ito's colours; line styles and names say the same again
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-LINES = ("-", "--", "-.", (0, (6, 1, 1, 1, 1, 1)), (0, (3, 1)), (0, (8, 2)), ":")
 
 
 def command_line() -> argparse.ArgumentParser:
@@ -243,6 +240,8 @@ def _strip(axis: "Axes", one: "Prediction") -> None:
     """Which class is likeliest around the middle of each segment, in its colour."""
     import numpy as np
 
+    from figures import COLOURS
+
     middles, best = (one.starts + one.ends) / 2, one.timeline.argmax(1)
     edges = np.concatenate(([0.0], (middles[1:] + middles[:-1]) / 2, [one.seconds]))
     first = np.flatnonzero(np.concatenate(([True], np.diff(best) != 0)))
@@ -261,6 +260,8 @@ def _strip(axis: "Axes", one: "Prediction") -> None:
 def _course(axis: "Axes", one: "Prediction") -> None:
     """Probabilities of the classes over time, and at the right those of the whole recording."""
     import numpy as np
+
+    from figures import COLOURS, LINES  # line styles and names say the same again
 
     middles = (one.starts + one.ends) / 2
     at = np.array([0.0, one.seconds]) if len(middles) == 1 else middles
@@ -335,10 +336,10 @@ def main() -> int:
 def run(args: argparse.Namespace, inputs: list[Input], pictures: list[Path] | None) -> int:
     """Predict, print and draw. Returns the exit status."""
     import checkpoints
-    from device import device_type
+    from device import choose_device
     from inference import Recogniser
 
-    device = device_type(args.gpu, args.device)
+    device = choose_device(args.gpu, args.device)
     checkpoint = checkpoints.load(args.checkpoint, args.online)
     temperature, why = checkpoint.temperature, checkpoint.config["temperature_note"]
     if args.calibrate and temperature is None:

@@ -18,7 +18,12 @@ SCHEDULES = ("exp", "step", "warmstep", "cosine", "none")
 OPTIMIZERS = ("adam", "adamw", "sgd")
 AUGMENTS = ("none", "vtlp", "upsampling")
 HAPPY = ("exc", "hap", "hap+exc")
-RULES = ("paper", "validation", "last")
+RULES = {  # that pick the reported epoch, and how a caption says it
+    "paper": "the epoch with the best (WA+UA)/2 on the test set itself, as published: optimistic",
+    "validation": "the epoch with the best (WA+UA)/2 on the validation part, of equals the one with the lowest "
+    "cross-entropy there",
+    "last": "the last epoch",
+}
 NAMED = ("model", "recipe", "dataset", "test_dataset", "split", "fold", "seed")  # of a Config: a table's own columns
 MACHINE = ("threads", "device", "deterministic")  # of a Config: what makes no other row of a table
 
@@ -297,9 +302,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 def parse_config(given: dict[str, Any]) -> Config:
     """Pop the flags of a Config from `given`, a namespace as a dict, and resolve them with the model's recipe."""
     import models
-    from device import device_type
+    from device import choose_device
 
-    device = device_type(given.pop("gpu", None), given.pop("device", None))
+    device = choose_device(given.pop("gpu", None), given.pop("device", None))
     model = models.canonical(given.pop("model", "GLAM"))
     for flag, keyword in (("head", "heads"), ("attn_hidden", "attn_hidden")):
         if flag in given and keyword not in models.keywords(model):

@@ -6,6 +6,7 @@ Nothing is recomputed that a run recorded, except where two records are put toge
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,14 +17,9 @@ from numpy.typing import NDArray
 
 import metrics
 from cli import UserError, warn
-from files import digest_of, read_json
+from files import digest_of, lock, read_json, sweep_temporaries
+from recipes import RULES, Config
 
-RULES = {  # how a caption says it
-    "paper": "the epoch with the best (WA+UA)/2 on the test set itself, as published: optimistic",
-    "validation": "the epoch with the best (WA+UA)/2 on the validation part, of equals the one with the lowest "
-    "cross-entropy there",
-    "last": "the last epoch",
-}
 FIELDS: dict[str, type | tuple[type, ...]] = {  # of config.json, as far as reports need them
     "dataset": str, "corpus": str, "licence": str, "synthetic": bool, "corpus_digest": str, "classes": list,
     "split": str, "split_digest": str, "fold": (int, type(None)), "folds": (int, type(None)), "seed": int,
@@ -218,21 +214,42 @@ def folders(root: Path) -> list[Path]:
     return sorted(p for p in root.glob("*/*/*/*/*") if p.is_dir() and not p.name.startswith("."))
 
 
-def is_finished(folder: Path) -> bool:
-    """Whether a run wrote all it had to."""
-    return (folder / "done").is_file()
+def folder_of(config: Config, dataset: str, digest: str, runs: Path) -> Path:
+    """The run folder of a configuration on a corpus with this digest."""
+    leaf = str(config.seed) if config.fold is None else f"{config.seed}-fold{config.fold}"
+    return runs / dataset / config.split.replace(":", "-") / config.model / config.hash(digest) / leaf
+
+
+def finished(folder: Path, save_model: str | None = None) -> bool:
+    """Whether a run wrote all it had to, with a checkpoint by the rule asked for, if any."""
+    if not (folder / "done").is_file() or save_model is None:
+        return (folder / "done").is_file()
+    try:
+        return read_json(folder / "checkpoint" / "config.json").get("rule") == save_model
+    except (UserError, AttributeError):  # there is none, or it is not one
+        return False
+
+
+def tidy(folder: Path) -> None:
+    """Remove what a process killed at the very end has left in a finished run's folder."""
+    if (folder / "lock").exists() or (folder / "state.safetensors").exists():
+        with suppress(OSError), lock(folder / "lock", wait=False) as mine:
+            if mine:
+                sweep_temporaries(folder)
+                (folder / "state.safetensors").unlink(missing_ok=True)
+                (folder / "lock").unlink(missing_ok=True)
 
 
 def unfinished(root: Path) -> int:
     """How many run folders are begun and not finished."""
-    return sum(not is_finished(folder) for folder in folders(root))
+    return sum(not finished(folder) for folder in folders(root))
 
 
 def runs(root: Path) -> list[Run]:
     """The finished runs under `root`, sorted by folder; broken ones are left out with a warning."""
     found = []
     for folder in folders(root):
-        if is_finished(folder):
+        if finished(folder):
             try:
                 found.append(read_run(folder))
             except BrokenRecord as error:

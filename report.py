@@ -34,15 +34,14 @@ import tables
 from cli import UserError, warn
 from corpora import dataset_folder
 from files import write_text
-from metrics import SCORES
-from records import RULES, Group, Run, derive811, plain, runs
-from tables import TABLES, Row, Table, jobs, measure, paper_figures
+from metrics import SCORE_NAMES, SCORES
+from recipes import RULES
+from records import Group, Run, derive811, plain, runs
+from tables import TABLES, Row, Table, measure, paper_figures
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-__all__ = ["TABLES", "derive811", "errors", "jobs", "named_table", "runs", "table"]
-SCORE_NAMES = {"WA": "WA", "UA": "UA", "macroF1": "macro F1", "weightedF1": "weighted F1"}
 SYNTHETIC = "SYNTHETIC data: sound made by a formula; these numbers say nothing about speech."
 
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+import metrics
+
 LEVEL = 0.05
 RESAMPLES = 2000
 
@@ -16,22 +18,6 @@ RESAMPLES = 2000
 def mean_sd(values: NDArray[np.float64]) -> tuple[float, float | None]:
     """Mean and sample standard deviation (n - 1) of `(n,)`; no deviation for n = 1."""
     return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None
-
-
-def scores_of(confusions: NDArray) -> NDArray[np.float64]:
-    """WA, UA, macro F1, weighted F1 in per cent `(..., 4)` of confusion counts `(..., C, C)`.
-
-    As `metrics.from_confusion` defines them; NaN where nothing is counted.
-    """
-    right = np.diagonal(confusions, axis1=-2, axis2=-1).astype(float)
-    support, chosen = confusions.sum(-1), confusions.sum(-2)
-    total, occurs, named = support.sum(-1), support > 0, (support > 0) | (chosen > 0)
-    recall = np.divide(right, support, out=np.zeros_like(right), where=occurs)
-    f1 = np.divide(2 * right, support + chosen, out=np.zeros_like(right), where=named)
-    with np.errstate(invalid="ignore"):
-        wa, weighted_f1 = right.sum(-1) / total, (f1 * support).sum(-1) / total
-        ua, macro_f1 = recall.sum(-1) / occurs.sum(-1), f1.sum(-1) / named.sum(-1)
-    return 100 * np.stack([wa, ua, macro_f1, weighted_f1], axis=-1)
 
 
 @dataclass(frozen=True)
@@ -59,7 +45,9 @@ def interval(confusions: NDArray, resamples: int = RESAMPLES, seed: int = 2021) 
     generator = np.random.default_rng(seed)
     speaker_counts = generator.multinomial(speakers, np.full(speakers, 1 / speakers), resamples)  # (B, P)
     seed_counts = generator.multinomial(seeds, np.full(seeds, 1 / seeds), resamples)  # (B, S)
-    scores = scores_of(np.tensordot(speaker_counts.astype(float), confusions.astype(float), axes=(1, 1)))  # (B, S, 4)
+    scores = metrics.scores_of(
+        np.tensordot(speaker_counts.astype(float), confusions.astype(float), axes=(1, 1))
+    )  # (B, S, 4)
     heard = ~np.isnan(scores[..., 0])  # not where none of the drawn speakers is tested by that seed
     weights = seed_counts * heard
     drawn = weights.sum(1) > 0
@@ -128,8 +116,12 @@ def compare(pairs: Sequence[tuple[tuple[str, str], NDArray[np.float64]]]) -> lis
     results = [signed_rank(d) for _, d in tested]
     p = [value for value, _ in results]
     adjusted = holm(p)
-    found = iter(
-        Comparison(len(d), float(d.mean()), p[i], adjusted[i], _verdict(p, i, len(d), results[i][1], names))
-        for i, (names, d) in enumerate(tested)
-    )
-    return [next(found) if len(d) else Comparison(0, None, None, None, "nothing shared to compare") for _, d in pairs]
+    found, i = [], 0
+    for names, d in pairs:
+        if len(d):
+            verdict = _verdict(p, i, len(d), results[i][1], names)
+            found.append(Comparison(len(d), float(d.mean()), p[i], adjusted[i], verdict))
+            i += 1
+        else:
+            found.append(Comparison(0, None, None, None, "nothing shared to compare"))
+    return found

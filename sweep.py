@@ -27,6 +27,7 @@ from tqdm import tqdm
 import cli
 import path
 import recipes
+import records
 from cli import UserError
 from corpora import warn_once
 from files import read_json
@@ -34,8 +35,6 @@ from files import read_json
 if TYPE_CHECKING:
     from workers import Outcome
 
-ASKED = ("models", "datasets", "splits", "seeds", "next", "vary", "table", "print", "dry_run",
-         "jobs", "at_once", "tries", "ray", "cpus_per_job", "gpus_per_job")  # fmt: skip
 FORMATS = {".md": "md", ".csv": "csv", ".html": "html", ".tex": "latex"}  # of --print's files: report.py's --format
 Execute = Callable[[list[recipes.Config], bool], "Iterator[Outcome]"]
 
@@ -163,7 +162,7 @@ def _is_stale(folder: Path, config: recipes.Config) -> bool:
     for other in sorted(folder.parent.parent.glob(f"*/{folder.name}/config.json")):
         try:
             run = read_json(other)
-            if run["settings"] == config.settings() and (other.parent / "done").exists():
+            if run["settings"] == config.settings() and records.finished(other.parent):
                 return True
         except (UserError, KeyError, TypeError):
             continue  # not a record of a run
@@ -173,13 +172,12 @@ def _is_stale(folder: Path, config: recipes.Config) -> bool:
 def job_of(config: recipes.Config, runs: Path, save_model: str | None) -> Job:
     """Look up what there is of a run."""
     import data
-    import train
 
-    folder = train.folder_of(config, *data.identity(config), runs)
-    if train.finished(folder, save_model):
-        train.tidy(folder)
+    folder = records.folder_of(config, *data.identity(config), runs)
+    if records.finished(folder, save_model):
+        records.tidy(folder)
         state = "done"
-    elif (folder / "done").exists():
+    elif records.finished(folder):
         state = "repeat"  # for its weights, every epoch
     elif (folder / "config.json").exists():
         state = "started"
@@ -293,7 +291,6 @@ def _executor(asked: dict[str, Any], given: dict[str, Any], todo: list[Job]) -> 
 
 def print_table(asked: dict[str, Any], given: dict[str, Any]) -> None:
     """Print the table that these runs are for, or write it to files."""
-    import records
     import report
 
     words = ["--table", asked["table"], *records.sets(shaping(given))]
@@ -352,7 +349,7 @@ def main() -> int:
     """`python sweep.py`"""
     parser = command_line()
     given = vars(parser.parse_args())
-    asked = {k: given.pop(k) for k in ASKED}
+    asked = {k: given.pop(k) for k in vars(parser.parse_args([]))}  # a run's own flags are there only if given
     check(asked)
     if asked["ray"] and given.get("tensorboard"):
         raise UserError("--tensorboard writes on this machine as runs go on; leave it out on a Ray cluster")

@@ -27,7 +27,6 @@ def command_line() -> argparse.ArgumentParser:
 if __name__ == "__main__" and {"-h", "--help"} & set(sys.argv):
     command_line().parse_args()  # answers before torch is imported
 
-import hashlib
 import json
 import os
 import platform
@@ -35,17 +34,15 @@ import re
 import subprocess
 import time
 from collections.abc import Generator, Iterator
-from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save
-from torch import Tensor, nn
+from safetensors import SafetensorError
+from torch import nn
 from tqdm import tqdm
 
 import curves
@@ -55,137 +52,14 @@ import graphs
 import loops
 import metrics
 import models
+import records
 import turns
 from cli import UserError, warn
-from files import atomic, digest_of, lock, read_json, sweep_temporaries, write_json, write_text
+from files import atomic, lock, sweep_temporaries, write_json, write_text
 from recipes import Config, learning_rate
-from records import read_run
-
-# ----------------------------------------------------------------------------- model, optimiser, state
-
-
-def make_model(config: Config, shape: tuple[int, int], classes: int) -> nn.Module:
-    """The network of a run, with the initial weights its seed gives."""
-    heads = (
-        {"heads": config.head, "attn_hidden": config.attn_hidden} if "heads" in models.keywords(config.model) else {}
-    )
-    return models.create_model(config.model, shape, num_classes=classes, **heads)
-
-
-@dataclass
-class History:
-    """What a run has recorded so far, one entry an epoch."""
-
-    records: list[dict[str, Any]]
-    logits: dict[str, list[NDArray[np.float32]]]  # by part: (U, C)
-    best: dict[str, Tensor] = field(default_factory=dict)  # the weights of the epoch that `rule` picks so far
-    rule: str | None = None  # of --save_model
-    val_labels: NDArray[np.int64] | None = None  # (U,)
-
-    @property
-    def val(self) -> tuple[list[NDArray[np.float32]], NDArray[np.int64]] | None:
-        """Logits of every epoch and labels of the validation utterances, if there are any."""
-        return None if self.val_labels is None else (self.logits["val"], self.val_labels)
-
-    def pick(self, rule: str) -> int:
-        """The epoch, from 0, that a rule picks so far."""
-        return metrics.pick_epoch(self.records, rule, self.val)
-
-
-class BrokenState(Exception):
-    """A state file that cannot be used."""
-
-
-def _check(tensors: dict[str, Tensor], text: dict[str, str]) -> str:
-    """Digest of everything in a state file: one that is not as it was written is not used."""
-    rows = [[k, str(v.dtype), list(v.shape), hashlib.blake2b(v.numpy().tobytes(), digest_size=16).hexdigest()]
-            for k, v in sorted(tensors.items())]  # fmt: skip
-    return digest_of([rows, text])
-
-
-def save_state(
-    file: Path, model: nn.Module, optimizer: torch.optim.Optimizer, generator: np.random.RandomState, history: History
-) -> None:
-    """Everything needed to go on after the last recorded epoch, atomically, as one safetensors file."""
-    tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
-    for i, values in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{i}.{k}": v for k, v in values.items() if v is not None}
-    tensors |= {f"best.{k}": v for k, v in history.best.items()}
-    tensors |= {f"logits.{part}": torch.from_numpy(np.stack(v)) for part, v in history.logits.items()}
-    _, keys, *rest = generator.get_state(legacy=True)
-    tensors |= {"rng.numpy": torch.from_numpy(np.array(keys, dtype=np.int64)), "rng.torch": torch.get_rng_state()}
-    if next(model.parameters()).is_cuda:
-        tensors["rng.cuda"] = torch.cuda.get_rng_state()
-    text = {"records": json.dumps(history.records), "numpy": json.dumps([int(rest[0]), int(rest[1]), float(rest[2])]),
-            "rule": json.dumps(history.rule)}  # fmt: skip
-    tensors = {k: v.detach().cpu().clone().contiguous() for k, v in tensors.items()}
-    with atomic(file) as temporary:
-        temporary.write_bytes(save(tensors, {**text, "check": _check(tensors, text)}))
-
-
-def load_state(
-    file: Path, model: nn.Module, optimizer: torch.optim.Optimizer, generator: np.random.RandomState
-) -> History | None:
-    """Undo `save_state`; None where there is no file. Raises BrokenState, the model then being half restored."""
-    if not file.exists():
-        return None
-    try:
-        tensors = load_file(file)
-        with safe_open(file, "pt") as f:
-            text = f.metadata()
-        if text.pop("check") != _check(tensors, text):
-            raise ValueError("it is not as it was written")
-        records, numpy_rest, rule = (json.loads(text[key]) for key in ("records", "numpy", "rule"))
-
-        def part(prefix: str) -> dict[str, Tensor]:
-            return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-
-        states: dict[int, dict[str, Tensor]] = {}
-        parameters = list(model.parameters())
-        for key, value in part("optimizer.").items():
-            number, name = key.split(".", 1)
-            like = parameters[int(number)]
-            # a fused optimiser goes through memory in order: moments must lie as their parameter does, channels last
-            laid = torch.empty_like(like, device="cpu").copy_(value) if value.shape == like.shape else value
-            states.setdefault(int(number), {})[name] = laid.detach()
-        model.load_state_dict(part("model."))
-        optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})
-        generator.set_state(("MT19937", tensors["rng.numpy"].numpy().astype(np.uint32), *numpy_rest))
-        torch.set_rng_state(tensors["rng.torch"])
-        if next(model.parameters()).is_cuda and "rng.cuda" in tensors:
-            torch.cuda.set_rng_state(tensors["rng.cuda"])
-        return History(records, {k: list(v.numpy()) for k, v in part("logits.").items()}, part("best."), rule)
-    except (SafetensorError, AttributeError, LookupError, ValueError, TypeError, RuntimeError, OSError) as error:
-        raise BrokenState(f"{file} cannot be used ({type(error).__name__}: {error})") from None
-
+from resume import BrokenState, History, load_state, save_state
 
 # ------------------------------------------------------------------------------------------------ one run
-
-
-def folder_of(config: Config, dataset: str, digest: str, runs: Path) -> Path:
-    """The run folder of a configuration on a corpus with this digest."""
-    leaf = str(config.seed) if config.fold is None else f"{config.seed}-fold{config.fold}"
-    return runs / dataset / config.split.replace(":", "-") / config.model / config.hash(digest) / leaf
-
-
-def finished(folder: Path, save_model: str | None = None) -> bool:
-    """Whether a run is done, with a checkpoint by the rule asked for, if any."""
-    if not (folder / "done").exists() or save_model is None:
-        return (folder / "done").exists()
-    try:
-        return read_json(folder / "checkpoint" / "config.json").get("rule") == save_model
-    except (UserError, AttributeError):  # there is none, or it is not one
-        return False
-
-
-def tidy(folder: Path) -> None:
-    """Remove what a process killed at the very end has left in a finished run's folder."""
-    if (folder / "lock").exists() or (folder / "state.safetensors").exists():
-        with suppress(OSError), lock(folder / "lock", wait=False) as mine:
-            if mine:
-                sweep_temporaries(folder)
-                (folder / "state.safetensors").unlink(missing_ok=True)
-                (folder / "lock").unlink(missing_ok=True)
 
 
 def commit() -> str | None:
@@ -224,7 +98,8 @@ def save_predictions(file: Path, d: data.Data, parts: dict[str, loops.Part], his
     arrays: dict[str, NDArray] = {}
     for name, part in parts.items():
         utterances = [d.corpus.utterances[i] for i in part.utterances]
-        corpus = [u for u in d.corpus.utterances if type(u) is type(utterances[0])]  # of two, the one it belongs to
+        foreign = isinstance(utterances[0], data.Foreign)
+        corpus = [u for u in d.corpus.utterances if isinstance(u, data.Foreign) == foreign]  # of two, the part's own
         root = os.path.commonpath([str(Path(u.path).parent) for u in corpus])
         arrays[f"{name}_names"] = np.array([u.name for u in utterances])
         arrays[f"{name}_speakers"] = np.array([u.speaker for u in utterances])
@@ -235,9 +110,7 @@ def save_predictions(file: Path, d: data.Data, parts: dict[str, loops.Part], his
         np.savez_compressed(f, **arrays)  # type: ignore[arg-type]
 
 
-def save_checkpoint(
-    folder: Path, model: nn.Module, run: dict[str, Any], rule: str, history: History
-) -> None:
+def save_checkpoint(folder: Path, model: nn.Module, run: dict[str, Any], rule: str, history: History) -> None:
     """checkpoint/: the weights of the epoch a rule picks, and what they are."""
     import checkpoints
 
@@ -264,9 +137,9 @@ def steps(
     if save_model == "validation" and not split.has_validation:
         raise UserError(f"--save_model validation: the split {config.split} has no validation part")
     dataset, digest = (d.corpus.dataset, d.digest) if d else data.identity(config)
-    folder = folder_of(config, dataset, digest, runs or path.RUNS)
-    if finished(folder, save_model):
-        tidy(folder)
+    folder = records.folder_of(config, dataset, digest, runs or path.RUNS)
+    if records.finished(folder, save_model):
+        records.tidy(folder)
         if tensorboard and not (folder / curves.FOLDER).exists():
             curves.write(folder)
         return folder
@@ -276,7 +149,7 @@ def steps(
     with lock(folder / "lock", wait=wait) as mine:
         if not mine:
             return None
-        if not finished(folder, save_model):
+        if not records.finished(folder, save_model):
             sweep_temporaries(folder)
             sweep_temporaries(folder / "checkpoint")
             parts = split(d.corpus.utterances, config.seed, config.fold)
@@ -304,7 +177,7 @@ def _steps(config: Config, d: data.Data, parts: data.Parts, folder: Path, save_m
     loops.arithmetic(config)
     torch.manual_seed(config.seed)
     _, generator = data.published_draw(len(d.corpus.utterances), config.seed)
-    model = make_model(config, d.shape, len(d.corpus.classes))
+    model = models.of_run(config.model, d.shape, len(d.corpus.classes), config.head, config.attn_hidden)
     record = data.split_record(d.corpus.utterances, parts)
     run = describe_run(config, d, parts, record, model)
     if not quiet:
@@ -316,7 +189,7 @@ def _steps(config: Config, d: data.Data, parts: data.Parts, folder: Path, save_m
     scored = {name: loops.make_part(d.test, rows, d.corpus.labels, config.device)
               for name, rows in (("val", parts.val), ("test", parts.test)) if rows is not None}  # fmt: skip
 
-    repeated = (folder / "done").exists()  # for its weights: its records stay until new ones are complete
+    repeated = records.finished(folder)  # for its weights: its records stay until new ones are complete
     if not repeated:
         write_json(folder / "config.json", run)
         write_json(folder / "split.json", record)
@@ -417,7 +290,7 @@ def format_scores(record: dict[str, Any], classes: list[str]) -> str:
 
 def print_result(folder: Path) -> None:
     """The scores of a finished run on its test utterances, under every rule its split allows."""
-    run = read_run(folder)
+    run = records.read_run(folder)
     synthetic = "SYNTHETIC corpus: these are not IEMOCAP's numbers\n" if run.synthetic else ""
     last = run.epochs[-1]
     print(f"\n{synthetic}{run.n_test} test utterances ({run.config['n_dropped']} of the corpus dropped as too short), "

@@ -1,6 +1,6 @@
 """Runs one after the other in this process, several in turns in this process, or several in processes of their own.
 
-Whoever trains many runs calls `run` here, or its counterpart in cluster.py, and gets an Outcome for each.
+Each of these, and their counterpart in cluster.py, takes configurations and gives an Outcome for each.
 """
 
 import contextlib
@@ -149,9 +149,9 @@ def _serve(pipe: connection.Connection, gpu: int | None, options: dict[str, Any]
     """What a worker does: train the runs that come through the pipe until it is closed."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     if gpu is not None:
-        from device import device_type
+        from device import choose_device
 
-        device_type(gpu)  # the choice of a GPU is a process's own
+        choose_device(gpu)  # the choice of a GPU is a process's own
     tqdm.set_lock(threading.RLock())  # its own is a semaphore, which would outlive a killed process
     with contextlib.suppress(EOFError):
         while True:

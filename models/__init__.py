@@ -89,6 +89,12 @@ def create_model(name: str, shape: tuple[int, int] = (26, 57), **kwargs: Any) ->
     return _classes[canonical(name)](shape, **kwargs)
 
 
+def of_run(name: str, shape: tuple[int, int], num_classes: int, head: int, attn_hidden: int) -> "Classifier":
+    """The network that a run's settings describe; those of head attention are left out where a network has none."""
+    heads = {"heads": head, "attn_hidden": attn_hidden} if "heads" in keywords(name) else {}
+    return create_model(name, shape, num_classes=num_classes, **heads)
+
+
 def from_pretrained(folder: str | Path, online: bool = False) -> "Classifier":
     """The trained network of a checkpoint or run folder, in eval mode: features (B, 1, F, T) -> logits (B, classes).
 

@@ -26,8 +26,7 @@ def make_checkpoint(
     rows, frames = features.extract(config.feature, silence, config.n_mfcc).shape[1:]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        heads = {"heads": config.head, "attn_hidden": config.attn_hidden} if "heads" in models.keywords(model) else {}
-        network = models.create_model(model, (rows, frames), num_classes=len(classes), **heads)
+        network = models.of_run(model, (rows, frames), len(classes), config.head, config.attn_hidden)
         with torch.no_grad():
             if hasattr(network, "fc"):
                 network.fc.weight *= scale

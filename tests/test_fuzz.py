@@ -24,6 +24,7 @@ import data
 import recipes
 import records
 import report
+import resume
 import seeds
 import train
 from cli import UserError
@@ -206,12 +207,12 @@ def parts_of_a_run() -> tuple[torch.nn.Module, torch.optim.Optimizer, np.random.
 @given(change=changes())
 def test_state(change: Callable, tmp_path: Path) -> None:
     file = tmp_path / "state.safetensors"
-    train.save_state(file, *parts_of_a_run(), train.History([{"epoch": 1}], {"test": [np.ones((2, 2), np.float32)]}))
+    resume.save_state(file, *parts_of_a_run(), resume.History([{"epoch": 1}], {"test": [np.ones((2, 2), np.float32)]}))
     whole = file.read_bytes()
     file.write_bytes(change(whole))
     try:
-        history = train.load_state(file, *parts_of_a_run())
-    except train.BrokenState as error:
+        history = resume.load_state(file, *parts_of_a_run())
+    except resume.BrokenState as error:
         assert str(file) in str(error)
         return
     assert history is not None and history.records == [{"epoch": 1}], "a damaged state was used"
@@ -219,9 +220,9 @@ def test_state(change: Callable, tmp_path: Path) -> None:
 
 def test_state_comes_back(tmp_path: Path) -> None:
     file, run = tmp_path / "state.safetensors", parts_of_a_run()
-    train.save_state(file, *run, train.History([{"epoch": 1}], {"test": [np.ones((2, 2), np.float32)]}, rule="last"))
+    resume.save_state(file, *run, resume.History([{"epoch": 1}], {"test": [np.ones((2, 2), np.float32)]}, rule="last"))
     other = parts_of_a_run()
-    history = train.load_state(file, *other)
+    history = resume.load_state(file, *other)
     assert history is not None and (history.records, history.rule) == ([{"epoch": 1}], "last")
     assert all(torch.equal(a, b) for a, b in zip(run[0].parameters(), other[0].parameters(), strict=True))
     assert run[2].randint(1 << 30) == other[2].randint(1 << 30)
@@ -291,7 +292,7 @@ def test_pickles_are_not_opened(here: Path, tmp_path: Path) -> None:
         checkpoints.load(folder)
 
     begun = recipes.replace(config, seed=4)
-    state = train.folder_of(begun, *data.identity(begun), here) / "state.safetensors"
+    state = records.folder_of(begun, *data.identity(begun), here) / "state.safetensors"
     state.parent.mkdir(parents=True)
     torch.save({"model": Bomb(target)}, state)
     train.train(begun, here, quiet=True)

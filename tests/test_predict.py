@@ -24,6 +24,7 @@ import audio
 import checkpoints
 import data
 import features
+import figures
 import inference
 import metrics
 import predict
@@ -380,7 +381,7 @@ def test_pictures(
     made = sorted(f.relative_to(tmp_path / "plots").as_posix() for f in (tmp_path / "plots").rglob("*") if f.is_file())
     assert made == ["b/a.flac.png", "b/short.wav.png", "z.wav.png"]
     image = imread(tmp_path / "plots" / "z.wav.png")[:, :, :3]
-    for colour in predict.COLOURS[:4]:  # each class has a line
+    for colour in figures.COLOURS[:4]:  # each class has a line
         rgb = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
         assert (np.abs(image - rgb).max(2) < 0.02).sum() > 50, colour
     for suffix, magic in ((".pdf", b"%PDF"), (".svg", b"<?xml"), (".png", b"\x89PNG")):

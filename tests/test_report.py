@@ -120,10 +120,6 @@ def test_tables_leave_broken_records_out(tmp_path: Path, capsys: pytest.CaptureF
 # ----------------------------------------------------------------------------------------------------- rules
 
 
-def test_rules_are_those_of_training() -> None:
-    assert tuple(records.RULES) == recipes.RULES
-
-
 def test_rules(tmp_path: Path) -> None:
     # test: 50, 100, 100, 50 -> paper picks the first 100; validation: 0, 50, 50, 100 -> the last; last: the last
     epochs = [HALF[0], RIGHT[0], RIGHT[0], HALF[0]]
@@ -293,18 +289,18 @@ def test_a_row_with_incomplete_rounds_alone_has_no_figures(tmp_path: Path) -> No
 
 
 def test_jobs() -> None:
-    comparison = report.jobs("comparison")
+    comparison = tables.jobs("comparison")
     assert len(comparison) == 12
     assert {"model": "MACNN", "dataset": "script", "split": "8:2", "changed": {}} in comparison
-    assert report.jobs("split811") == comparison  # the same runs serve both
-    alphas = [job["changed"] for job in report.jobs("alpha")]
+    assert tables.jobs("split811") == comparison  # the same runs serve both
+    alphas = [job["changed"] for job in tables.jobs("alpha")]
     assert alphas == [{"alpha": 0}, {"alpha": 0.3}, {}, {"alpha": 0.8}, {"alpha": 1}, {"alpha": 2}, {"alpha": 3}]
-    assert [job["split"] for job in report.jobs("protocols")] == ["8:2", "session", "speaker"] * 4
-    assert {job["dataset"] for job in report.jobs("ablation", ["emodb", "demo"])} == {"emodb", "demo"}
-    assert all(job["changed"] == {"epochs": 3} for job in report.jobs("comparison", ["demo"], {"epochs": 3}))
-    assert report.jobs("comparison", ["demo"], {"epochs": 100})[2]["changed"] == {}  # AACNN's own number
+    assert [job["split"] for job in tables.jobs("protocols")] == ["8:2", "session", "speaker"] * 4
+    assert {job["dataset"] for job in tables.jobs("ablation", ["emodb", "demo"])} == {"emodb", "demo"}
+    assert all(job["changed"] == {"epochs": 3} for job in tables.jobs("comparison", ["demo"], {"epochs": 3}))
+    assert tables.jobs("comparison", ["demo"], {"epochs": 100})[2]["changed"] == {}  # AACNN's own number
     with pytest.raises(UserError, match="choose one of comparison, ablation"):
-        report.jobs("nothing")
+        tables.jobs("nothing")
 
 
 def test_a_table_on_another_split(
@@ -320,7 +316,7 @@ def test_a_table_on_another_split(
     assert "python sweep.py --table ablation --seeds 1 --splits session,dialog" in told
     _, rows = report.named_table("ablation", report.runs(tmp_path), splits=["session", "8:2"])
     assert [(row.cell.split, row.cell.rule) for row in rows[::9]] == [("session", "validation"), ("8:2", "paper")]
-    assert {job["split"] for job in report.jobs("ablation", splits=["8:1:1", "speaker"])} == {"8:2", "speaker"}
+    assert {job["split"] for job in tables.jobs("ablation", splits=["8:1:1", "speaker"])} == {"8:2", "speaker"}
 
 
 @pytest.mark.parametrize("name", report.TABLES)
@@ -329,7 +325,7 @@ def test_every_row_names_a_model_and_a_split(name: str) -> None:
 
     for row in tables.TABLES[name].cells():
         assert models.canonical(row.model) == row.model
-        assert row.split in data.SPLITS and row.rule in records.RULES
+        assert row.split in data.SPLITS and row.rule in recipes.RULES
 
 
 @pytest.mark.parametrize("name", report.TABLES)

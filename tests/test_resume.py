@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 import data
 import loops
 import recipes
+import records
 import train
 
 WAYS: dict[
@@ -124,7 +125,7 @@ def test_other_settings_have_another_folder(here: Path) -> None:
     config = config_of("CNN_GAP")
     name, digest = data.identity(config)
     folders = {
-        train.folder_of(recipes.replace(config, **other), name, digest, here)
+        records.folder_of(recipes.replace(config, **other), name, digest, here)
         for other in (
             {},
             {"epochs": 4},
@@ -136,7 +137,7 @@ def test_other_settings_have_another_folder(here: Path) -> None:
         )
     }
     assert len(folders) == 7
-    assert train.folder_of(config, name, "0" * 32, here) not in folders
+    assert records.folder_of(config, name, "0" * 32, here) not in folders
 
 
 def state_after_an_epoch(here: Path, stop) -> tuple[recipes.Config, Path]:
@@ -145,7 +146,7 @@ def state_after_an_epoch(here: Path, stop) -> tuple[recipes.Config, Path]:
     with pytest.raises(Killed):
         trained(config, here)
     stop(None)
-    return config, train.folder_of(config, *data.identity(config), here) / "state.safetensors"
+    return config, records.folder_of(config, *data.identity(config), here) / "state.safetensors"
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "pickle", "other weights", "other records"])
@@ -211,9 +212,9 @@ def test_a_finished_run_repeated_for_its_weights_keeps_its_records_until_the_end
     with pytest.raises(Killed):
         trained(config, tmp_path, "paper")
     left = {file.name: file.read_bytes() for file in folder.iterdir()}
-    assert before.items() <= left.items() and "done" in left and train.finished(folder)
-    assert not train.finished(folder, "paper")
+    assert before.items() <= left.items() and "done" in left and records.finished(folder)
+    assert not records.finished(folder, "paper")
     stop(None)
     trained(config, tmp_path, "paper")
-    assert train.finished(folder, "paper") and not (folder / "state.safetensors").exists()
+    assert records.finished(folder, "paper") and not (folder / "state.safetensors").exists()
     assert (folder / "predictions.npz").read_bytes() == before["predictions.npz"]

@@ -23,13 +23,13 @@ def counts(*speakers: tuple[int, int]) -> np.ndarray:
 def test_scores_of_many_confusions_are_those_of_metrics(cells: list[int]) -> None:
     confusion = np.array(cells).reshape(CLASSES, CLASSES)
     expected = metrics.from_confusion(confusion)
-    many = stats.scores_of(np.stack([confusion, confusion + 1]))
+    many = metrics.scores_of(np.stack([confusion, confusion + 1]))
     assert many.shape == (2, 4)
     assert many[0] == pytest.approx([expected[name] for name in metrics.SCORES])
 
 
 def test_scores_of_nothing_are_nan() -> None:
-    assert np.isnan(stats.scores_of(np.zeros((2, 2)))).all()
+    assert np.isnan(metrics.scores_of(np.zeros((2, 2)))).all()
 
 
 def test_mean_and_sample_deviation() -> None:
@@ -100,8 +100,8 @@ def test_equal_calls_equal_intervals() -> None:
     first, second = stats.interval(confusions), stats.interval(confusions)
     assert first is not None and second is not None
     assert (first.low == second.low).all() and (first.high == second.high).all()
-    assert (first.low <= stats.scores_of(confusions.sum(1)).mean(0)).all()
-    assert (first.high >= stats.scores_of(confusions.sum(1)).mean(0)).all()
+    assert (first.low <= metrics.scores_of(confusions.sum(1)).mean(0)).all()
+    assert (first.high >= metrics.scores_of(confusions.sum(1)).mean(0)).all()
 
 
 def test_coverage_of_the_true_accuracy() -> None:

@@ -57,9 +57,8 @@ def test_seed_of_train_is_taken(here: Path) -> None:
 
 
 def test_table_says_what_to_run(here: Path) -> None:
-    import report
 
-    wanted = report.jobs("ablation", ["all"])
+    wanted = tables.jobs("ablation", ["all"])
     found = jobs("--table", "ablation")
     assert {(j.config.model, j.config.split) for j in found} == {(j["model"], j["split"]) for j in wanted}
     assert [j.config.changed() for j in found] == [{**j["changed"], "epochs": 3} for j in wanted]

@@ -13,6 +13,7 @@ import data
 import files
 import loops
 import metrics
+import models
 import path
 import recipes
 import train
@@ -69,7 +70,7 @@ def test_an_epoch_is_a_plain_loop_with_published_draws(here):
 
     def fresh():
         torch.manual_seed(config.seed)
-        model = train.make_model(config, d.shape, 4)
+        model = models.of_run(config.model, d.shape, 4, config.head, config.attn_hidden)
         return model, loops.make_optimizer(config, model)
 
     model, optimizer = fresh()
@@ -102,7 +103,7 @@ def test_an_epoch_is_a_plain_loop_with_published_draws(here):
 def test_evaluation_is_the_mean_of_an_utterances_segments(here):
     config = recipes.config_for("GLAM", dataset="impro", seed=5)
     d = data.load(config)
-    model = train.make_model(config, d.shape, 4)
+    model = models.of_run(config.model, d.shape, 4, config.head, config.attn_hidden)
     part = loops.make_part(d.test, np.array([7, 0, 3]), d.corpus.labels, "cpu")
     got = loops.evaluate(model, part, config)
     model.eval()
@@ -115,7 +116,7 @@ def test_evaluation_is_the_mean_of_an_utterances_segments(here):
 
 def test_the_summary_draws_nothing_and_changes_nothing(capsys):
     torch.manual_seed(0)
-    model = train.make_model(recipes.config_for("AAResMultiConv3"), (26, 57), 4)
+    model = models.create_model("AAResMultiConv3")
     before, state = {k: v.clone() for k, v in model.state_dict().items()}, torch.get_rng_state()
     counts = dict.fromkeys(("n_train", "n_val", "n_test", "n_dropped", "n_bad"), 0)
     names = dict.fromkeys(("model", "dataset", "corpus", "split", "recipe", "changed"), "")

@@ -1,0 +1,104 @@
+"""What a run has recorded so far, and the file from which an interrupted one goes on."""
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+import metrics
+from files import atomic, digest_of
+
+
+@dataclass
+class History:
+    """What a run has recorded so far, one entry an epoch."""
+
+    records: list[dict[str, Any]]
+    logits: dict[str, list[NDArray[np.float32]]]  # by part: (U, C)
+    best: dict[str, Tensor] = field(default_factory=dict)  # the weights of the epoch that `rule` picks so far
+    rule: str | None = None  # of --save_model
+    val_labels: NDArray[np.int64] | None = None  # (U,)
+
+    @property
+    def val(self) -> tuple[list[NDArray[np.float32]], NDArray[np.int64]] | None:
+        """Logits of every epoch and labels of the validation utterances, if there are any."""
+        return None if self.val_labels is None else (self.logits["val"], self.val_labels)
+
+    def pick(self, rule: str) -> int:
+        """The epoch, from 0, that a rule picks so far."""
+        return metrics.pick_epoch(self.records, rule, self.val)
+
+
+class BrokenState(Exception):
+    """A state file that cannot be used."""
+
+
+def _check(tensors: dict[str, Tensor], text: dict[str, str]) -> str:
+    """Digest of everything in a state file: one that is not as it was written is not used."""
+    rows = [[k, str(v.dtype), list(v.shape), hashlib.blake2b(v.numpy().tobytes(), digest_size=16).hexdigest()]
+            for k, v in sorted(tensors.items())]  # fmt: skip
+    return digest_of([rows, text])
+
+
+def save_state(
+    file: Path, model: nn.Module, optimizer: torch.optim.Optimizer, generator: np.random.RandomState, history: History
+) -> None:
+    """Everything needed to go on after the last recorded epoch, atomically, as one safetensors file."""
+    tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
+    for i, values in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{i}.{k}": v for k, v in values.items() if v is not None}
+    tensors |= {f"best.{k}": v for k, v in history.best.items()}
+    tensors |= {f"logits.{part}": torch.from_numpy(np.stack(v)) for part, v in history.logits.items()}
+    _, keys, *rest = generator.get_state(legacy=True)
+    tensors |= {"rng.numpy": torch.from_numpy(np.array(keys, dtype=np.int64)), "rng.torch": torch.get_rng_state()}
+    if next(model.parameters()).is_cuda:
+        tensors["rng.cuda"] = torch.cuda.get_rng_state()
+    text = {"records": json.dumps(history.records), "numpy": json.dumps([int(rest[0]), int(rest[1]), float(rest[2])]),
+            "rule": json.dumps(history.rule)}  # fmt: skip
+    tensors = {k: v.detach().cpu().clone().contiguous() for k, v in tensors.items()}
+    with atomic(file) as temporary:
+        temporary.write_bytes(save(tensors, {**text, "check": _check(tensors, text)}))
+
+
+def load_state(
+    file: Path, model: nn.Module, optimizer: torch.optim.Optimizer, generator: np.random.RandomState
+) -> History | None:
+    """Undo `save_state`; None where there is no file. Raises BrokenState, the model then being half restored."""
+    if not file.exists():
+        return None
+    try:
+        tensors = load_file(file)
+        with safe_open(file, "pt") as f:
+            text = f.metadata()
+        if text.pop("check") != _check(tensors, text):
+            raise ValueError("it is not as it was written")
+        recorded, numpy_rest, rule = (json.loads(text[key]) for key in ("records", "numpy", "rule"))
+
+        def part(prefix: str) -> dict[str, Tensor]:
+            return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+        states: dict[int, dict[str, Tensor]] = {}
+        parameters = list(model.parameters())
+        for key, value in part("optimizer.").items():
+            number, name = key.split(".", 1)
+            like = parameters[int(number)]
+            # a fused optimiser goes through memory in order: moments must lie as their parameter does, channels last
+            laid = torch.empty_like(like, device="cpu").copy_(value) if value.shape == like.shape else value
+            states.setdefault(int(number), {})[name] = laid.detach()
+        model.load_state_dict(part("model."))
+        optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})
+        generator.set_state(("MT19937", tensors["rng.numpy"].numpy().astype(np.uint32), *numpy_rest))
+        torch.set_rng_state(tensors["rng.torch"])
+        if next(model.parameters()).is_cuda and "rng.cuda" in tensors:
+            torch.cuda.set_rng_state(tensors["rng.cuda"])
+        return History(recorded, {k: list(v.numpy()) for k, v in part("logits.").items()}, part("best."), rule)
+    except (SafetensorError, AttributeError, LookupError, ValueError, TypeError, RuntimeError, OSError) as error:
+        raise BrokenState(f"{file} cannot be used ({type(error).__name__}: {error})") from None
