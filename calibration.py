@@ -67,13 +67,13 @@ def reliability_panel(
             axis.bar(middle, share, width=0.9 / bins, color="#dddddd", label="share of utterances", zorder=0)
         full = counts > 0
         style |= {"label": f"{name}: {say_error(runs, ts)}", "linewidth": 1.4, "markersize": 4.5}
-        axis.plot(confidence[full], accuracy[full], **style)
+        axis.plot(confidence[full], accuracy[full], clip_on=False, **style)
     axis.set_xlim(0, 1)
     axis.set_ylim(0, 1)
     axis.set_aspect("equal")
     axis.set_xlabel("confidence")
     axis.set_ylabel("accuracy")
-    axis.legend(loc="upper left", fontsize=7.5, framealpha=0.85)
+    axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), fontsize=7.5, frameon=False)
 
 
 def reliability(

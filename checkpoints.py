@@ -104,7 +104,10 @@ class Checkpoint(PyTorchModelHubMixin):
 
 
 def find(folder: Path) -> Path:
-    """The checkpoint in a folder: itself, or `checkpoint/` of a run folder. Raises UserError if there is none."""
+    """The checkpoint in a folder: itself, `checkpoint/` of a run folder, or the only one of the runs below it.
+
+    Raises UserError if there is none, or more than one.
+    """
     for candidate in (folder / "checkpoint", folder):
         if (candidate / CONFIG).is_file() and (candidate / WEIGHTS).is_file():
             return candidate
@@ -115,6 +118,12 @@ def find(folder: Path) -> Path:
             f"{folder} holds pickled weights (pytorch_model.bin), which are not read: unpickling can run any code; "
             f"convert them to {WEIGHTS}"
         )
+    below = sorted(f.parent for f in folder.glob(f"**/checkpoint/{CONFIG}") if f.with_name(WEIGHTS).is_file())
+    if len(below) == 1:
+        return below[0]
+    if below:
+        some = "".join(f"\n  {one.parent}" for one in below[:20])
+        raise UserError(f"--checkpoint {folder}: {len(below)} runs below it have a checkpoint; name one:{some}")
     raise UserError(
         f"{folder} is not a checkpoint: it needs {WEIGHTS} and {CONFIG}; python train.py --save_model makes it"
     )

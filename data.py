@@ -87,7 +87,11 @@ def _demo(happy: str) -> Source:
 
 
 def _module(name: str, happy: str) -> Source:
-    module = importlib.import_module(f"corpora.{name}")
+    module, file = importlib.import_module(f"corpora.{name}"), f"corpora/{name}.py"
+    if lacking := [each for each in ("NAME", "LICENCE", "CLASSES", "utterances") if not hasattr(module, each)]:
+        raise UserError(f"{file} lacks {', '.join(lacking)}: corpora/emodb.py shows what a corpus is")
+    if not isinstance(module.CLASSES, dict):
+        raise UserError(f"{file}: CLASSES must say which class each emotion code is, as in {{'N': 'neutral'}}")
     return Source(module.NAME, module.LICENCE, module.utterances(getattr(path, name.upper())), module.CLASSES)
 
 
@@ -115,12 +119,13 @@ def csv_source(file: Path) -> Source:
         with open(file, newline="", encoding="utf-8-sig") as f:
             reader = csv.DictReader(f, strict=True, skipinitialspace=True)
             columns, rows = reader.fieldnames or [], list(reader)
+    except FileNotFoundError:
+        raise UserError(f"{file} does not exist: --dataset takes a name or a CSV file") from None
     except (OSError, UnicodeError, csv.Error) as error:
         raise UserError(f"{file} cannot be read as CSV in UTF-8: {error}") from None
-    if missing := [column for column in ("path", "emotion") if column not in columns]:
-        raise UserError(
-            f"{file} lacks the column {' and '.join(missing)}: it needs path,emotion[,speaker,session,dialog,kind]"
-        )
+    if any(column not in columns for column in ("path", "emotion")):
+        raise UserError(f"{file} begins with the columns {','.join(columns)[:200]!r}; it needs "
+                        "path,emotion[,name,speaker,session,dialog,kind], so spelt and with commas")  # fmt: skip
     utterances = []
     for number, row in enumerate(rows, start=2):
         if None in row or not (row["path"] or "").strip() or not (row["emotion"] or "").strip():
@@ -138,6 +143,9 @@ def csv_source(file: Path) -> Source:
             one, other, *_ = (name for key, name in zip(keys, names, strict=True) if key == twice)
             raise UserError(f"{file} lists {one} twice" + (f", also as {other}" if other != one else ""))
     emotions = sorted({u.emotion for u in utterances})
+    for same in {e.casefold() for e in emotions}:
+        if len(alike := [e for e in emotions if e.casefold() == same]) > 1:
+            warn_once(f"{file}: {' and '.join(alike)} are written differently, and so are {len(alike)} classes")
     return Source(file.stem, "as its owner says", sorted(utterances, key=lambda u: u.name), {e: e for e in emotions})
 
 
@@ -153,6 +161,9 @@ def corpus(dataset: str, happy: str = "exc", classes: Sequence[str] = (), test_d
     elif dataset in DATASETS:
         source = DATASETS[dataset](happy)
     else:
+        if (path.ROOT / "corpora" / f"{dataset}.py").is_file():
+            raise UserError(f"--dataset {dataset}: corpora/{dataset}.py is there, and path.py lacks {dataset.upper()}, "
+                            "the folder of its recordings")  # fmt: skip
         raise UserError(f"--dataset {dataset}: choose one of {', '.join(DATASETS)}, or a CSV file")
     available = tuple(dict.fromkeys(source.class_of.values()))
     if unknown := [c for c in classes if c not in available]:
@@ -162,6 +173,8 @@ def corpus(dataset: str, happy: str = "exc", classes: Sequence[str] = (), test_d
     utterances = tuple(u for u in source.utterances if u.emotion in label_of)
     if not utterances:
         raise UserError(f"{dataset} has no utterance of {', '.join(names) or 'any class'}")
+    if len(names) < 2 <= len(available):
+        raise UserError(f"--classes {names[0]}: a classifier needs two or more of {', '.join(available)}")
     if len(names) < 2:
         raise UserError(f"{dataset} has the class {names[0]} alone; a classifier needs two or more")
     labels = np.array([label_of[u.emotion] for u in utterances], dtype=np.int64)
@@ -506,6 +519,9 @@ def _load(config: Config, skip_bad: bool) -> Data:
     test = train if second is first else Segments(second.x, second.starts[keep], second.counts[keep])
     bad = {name for name, _ in first.bad}
     short = tuple(u.name for u, n in zip(whole.utterances, first.counts, strict=True) if n == 0 and u.name not in bad)
+    if 3 * len(short) > len(whole.utterances):
+        warn(f"{len(short)} of {len(whole.utterances)} utterances are shorter than {config.segment_length} s and are "
+             "left out: --padding keeps them, --segment_length changes it")  # fmt: skip
     return Data(usable, train, test, digest, short, tuple(first.bad))
 
 

@@ -124,7 +124,8 @@ def _matrix(axis: "Axes", counts: NDArray[np.int64], classes: list[str], first: 
     image = axis.imshow(percent, cmap="cividis", vmin=0, vmax=100)
     for (i, j), value in np.ndenumerate(percent):
         ink = "black" if value > DARK_INK_FROM else "white"
-        axis.text(j, i, f"{value:.1f}\n({counts[i, j]})", ha="center", va="center", color=ink, fontsize=7.5)
+        text = f"{value:.1f}\n({counts[i, j]})" if counts[i].any() else "–"  # a class without test utterances
+        axis.text(j, i, text, ha="center", va="center", color=ink, fontsize=7.5)
     axis.set_xticks(range(len(classes)), classes, rotation=30, ha="right", rotation_mode="anchor")
     axis.set_yticks(range(len(classes)), classes if first else [""] * len(classes))
     axis.set_xlabel("predicted")
@@ -299,7 +300,15 @@ def train_command(model: str, like: Run, settings: dict[str, Any]) -> str:
     own = like.config["settings"]
     words = ["python", "train.py", "--model", model, "--dataset", own["dataset"], "--split", own["split"]]
     words += ["--seed", str(like.seed), *([] if like.fold is None else ["--fold", str(like.fold)])]
-    return shlex.join([*words, *records.flags(settings), "--save_model"])
+    return shlex.join([*words, *records.flags(settings), *_where(like), "--save_model"])
+
+
+def _where(like: Run) -> list[str]:
+    """The flags of train.py that make a run on the same kind of machine, and put it where this one is."""
+    own, usual = like.config["settings"], recipes.Config()
+    machine = {k: own[k] for k in recipes.MACHINE if k in own and own[k] != getattr(usual, k)}
+    root = like.folder.parents[4]
+    return [*records.flags(machine), *(["--runs", str(root)] if root != path.RUNS.absolute() else [])]
 
 
 def runs_to_show(chosen: Sequence[Run], models: Sequence[str] | None, settings: dict[str, Any]) -> list[Run]:
@@ -394,6 +403,7 @@ def alpha_groups(runs: Sequence[Run], rule: str, settings: dict[str, Any]) -> li
     groups = [group for found in own for group in complete_groups(found, rule)]
     if len(groups) < 2:
         words = ["python", "sweep.py", "--table", "alpha", "--datasets", first.dataset, *records.flags(settings)]
+        words += _where(first)
         raise UserError(
             f"--figure alpha: {first.dataset} has no two values of α with these settings (--set names others); "
             f"`{shlex.join(words)}` trains them"
@@ -405,6 +415,8 @@ def make(name: str, chosen: list[Run], args: Namespace) -> list[Path]:
     """Draw a figure of the chosen runs and write it as PDF and PNG. Raises UserError."""
     if name not in FIGURES:
         raise UserError(f"--figure {name}: choose one of {', '.join(FIGURES)}")
+    if args.output and args.output.suffix and not args.output.is_dir():
+        raise UserError(f"--output {args.output}: a figure goes into a folder, as PDF and PNG; name one")
     view = one_view(chosen)
     first = view[0]
     if name == "tsne":

@@ -157,6 +157,8 @@ class Recogniser:
             note = f"shorter than {c.length:g} s: repeated" + (
                 ", as in training" if c.padding else "; such were left out of training"
             )
+        if outline.loudest() == 0:
+            note = "; ".join(["silent: there is nothing to recognise", *([note] if note else [])])
         segments = np.concatenate(logits)
         # as train.evaluate: a mean in double precision
         mean = (np.add.reduceat(segments.astype(np.float64), [0]) / len(segments)).astype(np.float32)[0]

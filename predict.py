@@ -52,7 +52,12 @@ def command_line() -> argparse.ArgumentParser:
         metavar="FILE|FOLDER|-",
         help="recordings; of a folder all in it, sorted by name; - reads one from standard input",
     )
-    add("--checkpoint", required=True, metavar="FOLDER", help="checkpoint or run folder that has one")
+    add(
+        "--checkpoint",
+        required=True,
+        metavar="FOLDER",
+        help="a checkpoint, a run folder that has one, or a folder above it",
+    )
     add("--online", action="store_true", help="FOLDER may be owner/name on the Hugging Face hub, to be downloaded")
     add("--timeline", action="store_true", help="also the probabilities of each segment, from start to end in seconds")
     form = parser.add_mutually_exclusive_group()
@@ -195,7 +200,7 @@ def plot_files(target: Path, inputs: list[Input], words: list[str]) -> list[Path
         if len(inputs) > 1 or Path(words[0]).is_dir():
             raise UserError(f"--plot {target} is one picture; for a folder or several recordings, name a folder")
         return [target]
-    if target.exists() and not target.is_dir():
+    if not target.is_dir() and (target.exists() or target.suffix):
         raise UserError(f"--plot {target}: name a file that ends in {', '.join(PICTURES)}, or a folder")
     files = [target / one.relative.with_name(one.relative.name + ".png") for one in inputs]
     counts = Counter(files)
@@ -369,6 +374,7 @@ def run(args: argparse.Namespace, inputs: list[Input], pictures: list[Path] | No
         out.add(result)
         if pictures:
             plot(result, pictures[i], told)
+            print(pictures[i], file=sys.stderr, flush=True)
     out.finish(broken)
     return 1 if broken else 0
 

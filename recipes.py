@@ -5,13 +5,14 @@ Everything that shapes a result stands in `Config`. A run folder's hash is made 
 
 import argparse
 import math
+import os
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import path
 from cli import UserError
-from corpora import dataset_folder
+from corpora import dataset_folder, warn_once
 from files import digest_of
 
 SCHEDULES = ("exp", "step", "warmstep", "cosine", "none")
@@ -305,6 +306,9 @@ def parse_config(given: dict[str, Any]) -> Config:
     from device import choose_device
 
     device = choose_device(given.pop("gpu", None), given.pop("device", None))
+    cores = os.cpu_count() or 1
+    if device == "cpu" and given.get("threads", 1) > cores:
+        warn_once(f"--threads {given['threads']}: this machine has {cores} cores, which that many threads fight over")
     model = models.canonical(given.pop("model", "GLAM"))
     for flag, keyword in (("head", "heads"), ("attn_hidden", "attn_hidden")):
         if flag in given and keyword not in models.keywords(model):

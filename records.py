@@ -400,6 +400,8 @@ class Group:
     def splits(self) -> str:
         """The split's digest, shortened; of several, the digest of theirs, and how many they are."""
         digests = sorted({run.split_digest for run in self.runs})
+        if not digests:
+            return "–"
         return digests[0][:8] if len(digests) == 1 else f"{digest_of(digests)[:8]} of {len(digests)}"
 
 

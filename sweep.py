@@ -189,8 +189,8 @@ def job_of(config: recipes.Config, runs: Path, save_model: str | None) -> Job:
 def describe(config: recipes.Config) -> str:
     """A run in one line."""
     fold = "" if config.fold is None else f" fold {config.fold}"
-    changed = "".join(f" {k}={v}" for k, v in config.changed().items())
-    return f"{config.model} {config.dataset} {config.split} seed {config.seed}{fold}{changed}"
+    changed = records.plain(config.changed())
+    return f"{config.model} {config.dataset} {config.split} seed {config.seed}{fold}{changed and ' '}{changed}"
 
 
 def epochs(folder: Path) -> list[dict[str, Any]]:

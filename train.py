@@ -146,13 +146,13 @@ def steps(
     if config.amp:
         device.check_bfloat16(config.device)
     d = d or data.load(config, skip_bad)
+    parts = split(d.corpus.utterances, config.seed, config.fold)
     with lock(folder / "lock", wait=wait) as mine:
         if not mine:
             return None
         if not records.finished(folder, save_model):
             sweep_temporaries(folder)
             sweep_temporaries(folder / "checkpoint")
-            parts = split(d.corpus.utterances, config.seed, config.fold)
             try:
                 yield from _steps(config, d, parts, folder, save_model, quiet, tensorboard)
             except BrokenState as error:
@@ -258,11 +258,12 @@ def print_summary(model: nn.Module, run: dict[str, Any]) -> None:
 
     model.eval()
     print(summary(model, torch.zeros(1, 1, *run["shape"])))
-    print(f"{run['params']:,} parameters in all")  # the table misses those that a layer of ours uses as plain weights
+    print(f"{run['params']:,} parameters, with those that layers use as plain weights, which the table leaves out")
     print(f"{run['model']} on {run['dataset']} ({run['corpus']}), split {run['split']}, recipe {run['recipe']}, "
           f"changed: {run['changed'] or 'nothing'}")  # fmt: skip
     bad = f", {run['n_bad']} broken left out" if run["n_bad"] else ""
     short = f"{run['n_dropped']} dropped as shorter than {run['settings']['segment_length']} s"
+    short += " (--padding keeps them)" if run["n_dropped"] else ""
     parts = f"{run['n_train']} training, {run['n_val']} validation, {run['n_test']} test utterances"
     print(f"{parts}; {short}{bad}", flush=True)
 

@@ -1,5 +1,6 @@
 """Bad input: a sentence that names the file or the flag, exit status 2, no traceback, nothing half written."""
 
+import os
 import shutil
 import signal
 import subprocess
@@ -41,7 +42,7 @@ def refused(command, *words, says, **kwargs):
         (("--seed", "-1"), "--seed"),
         (("--device", "cuda"), ("--device cuda", "--gpu -1")),
         (("--save_model", "validation"), "8:2"),
-        (("--dataset", "nowhere.csv"), "nowhere.csv"),
+        (("--dataset", "nowhere.csv"), "nowhere.csv does not exist"),
         (("--segment_length", "30"), ("no usable utterance", "--padding")),
     ],
 )
@@ -169,3 +170,19 @@ def test_ctrl_c_keeps_what_is_done(here, command):
     assert process.returncode == 130
     assert "Traceback" not in error and "interrupted" in error
     assert list(here.rglob("state.safetensors")) and not list(here.rglob("done"))
+
+
+def test_a_split_that_cannot_be_leaves_no_run_behind(here, command, tmp_path):
+    corpus = tmp_path / "mine.csv"
+    rng = np.random.default_rng(0)
+    for i in range(6):
+        soundfile.write(tmp_path / f"{i}.wav", rng.normal(0, 0.1, 40000), 16000)
+    rows = [f"{i}.wav,{'ab'[i % 2]}" for i in range(6)]
+    corpus.write_text("\n".join(["path,emotion", *rows]))
+    refused(command, "--dataset", corpus, "--split", "dialog", says="dialog")
+    assert not [file for file in here.rglob("*") if file.is_file()]
+
+
+def test_more_threads_than_cores_are_told(here, command):
+    error = command(*QUICK, "--threads", 4 * (os.cpu_count() or 1), "--dataset", "nowhere", status=2).stderr
+    assert "cores, which that many threads fight over" in error

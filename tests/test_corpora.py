@@ -186,7 +186,7 @@ def test_classes_are_picked_in_the_order_asked_for(tmp_path, monkeypatch, here):
     assert [data.corpus("all", classes=("angry", "sad")).classes] == [("angry", "sad")]
     with pytest.raises(UserError, match="--classes calm: emodb has neutral, sad, angry, happy, fearful, disg"):
         data.corpus("emodb", classes=("calm", "sad"))
-    with pytest.raises(UserError, match="the class sad alone"):
+    with pytest.raises(UserError, match="--classes sad: a classifier needs two or more of neutral"):
         data.corpus("emodb", classes=("sad",))
 
 
@@ -214,9 +214,10 @@ def test_a_csvs_name_makes_a_plain_run_folder(tmp_path):
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
-        ("", "lacks the column path and emotion"),
-        ("path,label\na.wav,x\n", "lacks the column emotion"),
-        ("path;emotion\na.wav;x\n", "lacks the column path and emotion"),
+        ("", "begins with the columns '';"),
+        ("path,label\na.wav,x\n", "begins with the columns 'path,label'; it needs path,emotion"),
+        ("path;emotion\na.wav;x\n", "begins with the columns 'path;emotion'; it needs .* with commas"),
+        ("Path,Emotion\na.wav,x\n", "begins with the columns 'Path,Emotion'; it needs .* so spelt"),
         ("path,emotion\n", "has no utterance"),
         ("path,emotion\na.wav,x\nb.wav\n", "line 3: every row needs"),
         ("path,emotion\na.wav,x,y\n", "line 2: every row needs"),
@@ -236,7 +237,7 @@ def test_a_csv_that_is_none_is_told_in_words(text, fault, tmp_path):
 def test_a_csv_in_another_encoding_or_place_is_told_in_words(tmp_path):
     with pytest.raises(UserError, match=r"mine\.csv cannot be read as CSV in UTF-8"):
         data.corpus(make_csv(tmp_path, "path,emotion\na.wav,Ärger\n", "latin-1"))
-    with pytest.raises(UserError, match=r"none\.csv cannot be read.*No such file"):
+    with pytest.raises(UserError, match=r"none\.csv does not exist"):
         data.corpus(str(tmp_path / "none.csv"))
 
 
@@ -313,3 +314,32 @@ def test_module_list_matches_path_py():
     """Every corpus that path.py knows is there, and has been tested above."""
     assert {name for name in data.DATASETS if name not in ("impro", "script", "all", "demo")} == set(NAMES)
     assert all(hasattr(path, name.upper()) for name in NAMES)
+
+
+def test_labels_in_other_capitals_are_told(tmp_path, capsys):
+    file = tmp_path / "mine.csv"
+    file.write_text("path,emotion\na.wav,anger\nb.wav,ANGER\nc.wav,joy\n")
+    assert data.corpus(str(file)).classes == ("ANGER", "anger", "joy")
+    assert "ANGER and anger are written differently, and so are 2 classes" in capsys.readouterr().err
+
+
+def test_a_corpus_module_that_is_not_whole(tmp_path, monkeypatch):
+    import corpora
+
+    (tmp_path / "mine.py").write_text("NAME = 'Mine'\nCLASSES = ('neutral', 'angry')\n")
+    monkeypatch.setattr(corpora, "__path__", [*corpora.__path__, str(tmp_path)])
+    monkeypatch.setitem(data.DATASETS, "mine", lambda happy: data._module("mine", happy))
+    monkeypatch.setattr(path, "MINE", tmp_path, raising=False)
+    with pytest.raises(UserError, match=r"corpora/mine.py lacks LICENCE, utterances: corpora/emodb.py shows"):
+        data.corpus("mine")
+    module = sys.modules.pop("corpora.mine")
+    vars(module).update(LICENCE="none", utterances=lambda root: [])
+    monkeypatch.setitem(sys.modules, "corpora.mine", module)
+    with pytest.raises(UserError, match=r"corpora/mine.py: CLASSES must say which class each emotion code is"):
+        data.corpus("mine")
+
+
+def test_a_corpus_module_without_a_folder(monkeypatch):
+    monkeypatch.setattr(data, "DATASETS", {k: v for k, v in data.DATASETS.items() if k != "emodb"})
+    with pytest.raises(UserError, match=r"corpora/emodb.py is there, and path.py lacks EMODB"):
+        data.corpus("emodb")

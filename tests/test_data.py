@@ -255,6 +255,28 @@ def five(tmp_path, monkeypatch):
                               test_overlap=0.75)  # fmt: skip
 
 
+def test_much_that_is_too_short_is_told(five, capsys):
+    data.load(five)
+    assert "shorter" not in capsys.readouterr().err  # one of five
+    data.load(replace(five, segment_length=1.6))
+    assert "3 of 5 utterances are shorter than 1.6 s and are left out: --padding keeps them" in capsys.readouterr().err
+
+
+def test_a_release_with_other_usable_utterances_than_published_is_told(here, monkeypatch, capsys):
+    import handleIEMOCAP
+
+    monkeypatch.setattr(handleIEMOCAP, "is_synthetic", lambda root: False)
+    monkeypatch.setattr(handleIEMOCAP, "COMPLETE", len(handleIEMOCAP.index(path.IEMOCAP)))
+    d = data.load(recipes.config_for("GLAM"))
+    usable = len(d.corpus.utterances)
+    assert f"impro has {usable} utterances of at least 1.8 s, the full release 2236" in capsys.readouterr().err
+    monkeypatch.setitem(handleIEMOCAP.USABLE, "impro", usable)
+    for config in (recipes.config_for("GLAM"), recipes.config_for("MACNN"), recipes.config_for("GLAM", happy="hap")):
+        data.forget()
+        data.load(config)
+    assert "full release" not in capsys.readouterr().err
+
+
 def test_load_gives_segments_at_both_overlaps_and_leaves_short_ones_out(five):
     d = data.load(five)
     assert [u.name for u in d.corpus.utterances] == ["2.wav", "3.wav", "4.wav", "5.wav"]

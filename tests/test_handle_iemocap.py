@@ -11,6 +11,7 @@ import time
 import wave
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -392,6 +393,7 @@ def test_renamed_names_are_the_published_ones() -> None:
 def full_release(root: Path) -> Path:
     """A release with exactly the real one's counts, of empty recordings."""
     left = {row: dict(zip(EMOTIONS, FULL[row], strict=True)) for row in FULL}
+    usual = dict(handle.FULL_SPEAKERS)  # of the four usual classes, left for each speaker
     heard: Counter[tuple[str, str]] = Counter()
     lines: dict[Path, list[str]] = {}
     for session in range(1, 6):
@@ -401,6 +403,9 @@ def full_release(root: Path) -> Path:
                 left["improvised"][emotion] -= kind == "impro"
                 topic = f"impro{i % 7 + 1:02d}" if kind == "impro" else f"script01_{i % 3 + 1}"
                 dialog, letter = f"Ses{session:02d}{'FM'[i // 7 % 2]}_{topic}", random.Random(i).choice("FM")
+                if emotion in ("neu", "hap", "exc", "sad", "ang"):
+                    letter = letter if usual[f"Ses{session:02d}{letter}"] else "MF"["FM".index(letter)]
+                    usual[f"Ses{session:02d}{letter}"] -= 1
                 name = f"{dialog}_{letter}{heard[dialog, letter]:03d}"
                 heard[dialog, letter] += 1
                 lines.setdefault(evaluation_file(root, name), []).append(f"[1.0 - 2.0]\t{name}\t{emotion}\t[1, 1, 1]")
@@ -420,6 +425,12 @@ def test_known_counts_are_consistent() -> None:
     assert np.array_equal(np.add(FULL["improvised"], FULL["scripted"]), FULL["all"])
     assert [sum(FULL[row]) for row in FULL] == [10039, 4784, 5255, 1819, 1811, 2136, 2103, 2170]
     assert all(len(row) == len(EMOTIONS) for row in FULL.values())
+    usual = [EMOTIONS.index(emotion) for emotion in ("neu", "hap", "exc", "sad", "ang")]
+    for n in range(1, 6):
+        speakers = [count for name, count in handle.FULL_SPEAKERS.items() if name.startswith(f"Ses0{n}")]
+        assert sum(speakers) == sum(FULL[f"Session{n}"][i] for i in usual)
+    assert sum(handle.FULL_SPEAKERS.values()) == 5531
+    assert handle.USABLE["impro"] + handle.USABLE["script"] == handle.USABLE["all"] == 4311
 
 
 def test_a_full_release_is_recognised_quickly_and_what_differs_is_named(tmp_path: Path) -> None:
@@ -435,6 +446,12 @@ def test_a_full_release_is_recognised_quickly_and_what_differs_is_named(tmp_path
     started = time.monotonic()
     assert handle.index(root) == found
     assert time.monotonic() - started < 2
+
+    one = next(u for u in found if (u.speaker, u.emotion) == ("Ses02F", "sad"))
+    moved = [replace(u, speaker="Ses02M") if u == one else u for u in found]  # as by the name's first letter
+    text = handle.report(root, moved, problems)
+    assert "Ses02F: 480 of the usual four classes, not 481" in text and "Ses02M: 543" in text
+    assert "complete release" not in text
 
     Path(next(u for u in found if (u.session, u.kind, u.emotion) == ("1", "impro", "fea")).path).unlink()
     text = handle.report(root, *handle.read(root))

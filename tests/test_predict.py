@@ -392,7 +392,8 @@ def test_pictures(
 @pytest.mark.parametrize(
     ("words", "said"),
     [(["{r}", "--plot", "{t}/one.png"], "one picture"), (["{r}/z.wav", "{r}/z.wav", "--plot", "{t}"], "two recordings"),
-     (["{r}/z.wav", "--plot", "{r}/notes.txt"], "name a file that ends in"), (["{t}"], "holds no recording"),
+     (["{r}/z.wav", "--plot", "{r}/notes.txt"], "name a file that ends in"),
+     (["{r}/z.wav", "--plot", "{t}/one.xyz"], "name a file that ends in"), (["{t}"], "holds no recording"),
      (["{r}", "--jobs", "0"], "--jobs"), (["{r}", "--checkpoint", "{t}"], "is not a checkpoint")],
 )  # fmt: skip
 def test_what_cannot_be_asked(
@@ -496,3 +497,20 @@ def test_three_hours_on_the_command_line(tmp_path: Path) -> None:
         )
         peaks.append(int(done.stdout) / 1000)
     assert peaks[1] < peaks[0] + 150, peaks  # MB; three hours of samples are 691 MB
+
+
+def test_silence_is_told(small: Path, tmp_path: Path, command: Command) -> None:
+    soundfile.write(tmp_path / "silent.wav", np.zeros(40000), 16000)
+    soundfile.write(tmp_path / "short.wav", np.zeros(160), 16000)
+    result = json.loads(command("predict.py", tmp_path, "--checkpoint", small, "--json", "--gpu", -1).stdout)
+    notes = {Path(one["file"]).name: one["note"] for one in result["utterances"]}
+    assert notes["silent.wav"] == "silent: there is nothing to recognise"
+    assert notes["short.wav"].startswith("silent: there is nothing to recognise; shorter than")
+
+
+def test_a_folder_above_one_checkpoint_will_do(tmp_path: Path) -> None:
+    first = make_checkpoint(tmp_path / "runs" / "demo" / "a" / "1" / "checkpoint", "CNN_GAP")
+    assert checkpoints.find(tmp_path) == first
+    make_checkpoint(tmp_path / "runs" / "demo" / "b" / "1" / "checkpoint", "CNN_GAP")
+    with pytest.raises(UserError, match=r"2 runs below it have a checkpoint; name one:\n  .*/demo/a/1\n  .*/demo/b/1"):
+        checkpoints.find(tmp_path)

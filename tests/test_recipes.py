@@ -3,9 +3,11 @@
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
+import loops
 import recipes
 from cli import UserError
 
@@ -28,6 +30,38 @@ def test_recipe_is_as_published(model):
            c.lr_schedule, c.batch_size, c.epochs, c.alpha, c.augment)  # fmt: skip
     assert got == PUBLISHED[model]
     assert c.changed() == {}
+
+
+def test_what_few_recipes_change_is_as_published():
+    usual = {"n_mfcc": 26, "eps": 1e-8, "lr_decay": 0.0, "lr_min": 1e-6, "happy": "exc", "padding": False, "head": 4,
+             "attn_hidden": 64, "class_weights": False}  # fmt: skip
+    for model in PUBLISHED:
+        expected = {**usual, "eps": 1e-7, "lr_decay": 1e-6} if model == "AACNN" else usual
+        assert {k: getattr(recipes.config_for(model), k) for k in usual} == expected, model
+
+
+@pytest.mark.parametrize(
+    ("model", "kind", "expected"),
+    [
+        ("GLAM", torch.optim.Adam, {"lr": 1e-3, "weight_decay": 1e-6, "eps": 1e-8, "betas": (0.9, 0.999)}),
+        ("AACNN", torch.optim.Adam, {"lr": 1e-4, "weight_decay": 0.0, "eps": 1e-7, "betas": (0.9, 0.999)}),
+        ("APCNN", torch.optim.SGD, {"lr": 0.05, "weight_decay": 1e-4, "momentum": 0.9, "nesterov": True}),
+    ],
+)
+def test_optimisers_are_as_published(model, kind, expected):
+    optimizer = loops.make_optimizer(recipes.config_for(model), torch.nn.Linear(2, 2))
+    assert type(optimizer) is kind
+    (group,) = optimizer.param_groups
+    assert {k: group[k] for k in expected} == expected
+
+
+def test_aacnns_rate_falls_with_every_step_as_tensorflows_does():
+    part = loops.Part(torch.zeros(70, 1, 1), torch.arange(70), np.arange(70), torch.zeros(70), np.arange(70))
+    trainer = loops.Trainer(torch.nn.Linear(1, 1), None, part, recipes.config_for("AACNN"))
+    assert trainer.steps == 3  # of 32, 32 and 6 segments
+    assert trainer.rate(0, 0) == 1e-4
+    assert trainer.rate(0, 2) == 1e-4 / (1 + 1e-6 * 2)
+    assert trainer.rate(5, 1) == 1e-4 / (1 + 1e-6 * 16)  # steps count on from epoch to epoch
 
 
 @pytest.mark.parametrize(
@@ -77,6 +111,7 @@ def test_original_flag_names_and_letters_keep_working():
 
 def test_hash_names_what_shapes_a_result_and_nothing_else():
     a = recipes.config_for("GLAM")
+    assert recipes.config_for("GLAM", alpha=0).hash("corpus") == recipes.config_for("GLAM", alpha=0.0).hash("corpus")
     assert a.hash("corpus") == replace(a, seed=1).hash("corpus") == replace(a, fold=3).hash("corpus")
     different = [replace(a, alpha=0.3), replace(a, threads=1), replace(a, device="cuda"), replace(a, padding=True),
                  replace(a, classes=("sad", "angry")), replace(a, amp=True)]  # fmt: skip

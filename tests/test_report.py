@@ -312,7 +312,7 @@ def test_a_table_on_another_split(
             make_run(tmp_path, RIGHT, LABELS, model=model, split="session", fold=fold, folds=2, val=(LABELS, HALF))
     assert call(monkeypatch, "--runs", tmp_path, "--table", "ablation", "--split", "session,dialog") == 0
     told = capsys.readouterr().out
-    assert "| GLAM against Multi-scale " in told and "2 folds" in told and "published" not in told.lower()
+    assert "| GLAM against Multi-scale " in told and "2 folds" in told and "ours − published" not in told
     assert "python sweep.py --table ablation --seeds 1 --splits session,dialog" in told
     _, rows = report.named_table("ablation", report.runs(tmp_path), splits=["session", "8:2"])
     assert [(row.cell.split, row.cell.rule) for row in rows[::9]] == [("session", "validation"), ("8:2", "paper")]
@@ -841,3 +841,23 @@ def test_table_command_in_every_format(
         assert "missing" in output.read_text()
     assert (tmp_path / "out" / "table.html").read_text().count("<img ") == 2  # confusion and curves
     assert capsys.readouterr().err == ""
+
+
+def test_runs_with_other_settings_are_told_where_rows_are_missing(tmp_path: Path) -> None:
+    for seed in (1, 2):
+        make_run(tmp_path, RIGHT, LABELS, seed=seed, settings={"epochs": len(RIGHT)})
+    make_run(tmp_path, RIGHT, LABELS, model="MACNN")
+    document, _ = report.named_table("comparison", report.runs(tmp_path), ["impro"])
+    notes = " ".join(document.sections[0].notes)
+    assert f"finished runs with other settings: epochs={len(RIGHT)} (2). `--set" in notes
+    document, _ = report.named_table("comparison", report.runs(tmp_path), ["impro"], {"epochs": len(RIGHT)})
+    assert "with other settings: as published (1)" in " ".join(document.sections[0].notes)
+
+
+def test_what_is_not_known_of_published_figures_is_said(tmp_path: Path) -> None:
+    make_run(tmp_path, RIGHT, LABELS)
+    for name, said in (("split811", "No code of the published 8:1:1"), ("comparison", ""),
+                       ("speaker_independent", "Nothing speaker-independent has been published")):  # fmt: skip
+        document, _ = report.named_table(name, report.runs(tmp_path), ["impro"])
+        caption = " ".join(document.caption)
+        assert said in caption and ("our reading" in caption) == (name == "split811")

@@ -204,17 +204,17 @@ def test_command_killed_in_an_epoch(seed: int, here: Path, tmp_path: Path) -> No
     assert content(state.parent) == content(trained(config, tmp_path / "whole", "last"))
 
 
-def test_a_finished_run_repeated_for_its_weights_keeps_its_records_until_the_end(tmp_path: Path, stop) -> None:
+def test_a_finished_run_repeated_for_its_weights_keeps_its_records_until_the_end(here: Path, stop) -> None:
     config = config_of("CNN_GAP")
-    folder = trained(config, tmp_path)
+    folder = trained(config, here)
     before = {file.name: file.read_bytes() for file in folder.iterdir()}
     stop(1)
     with pytest.raises(Killed):
-        trained(config, tmp_path, "paper")
+        trained(config, here, "paper")
     left = {file.name: file.read_bytes() for file in folder.iterdir()}
     assert before.items() <= left.items() and "done" in left and records.finished(folder)
     assert not records.finished(folder, "paper")
     stop(None)
-    trained(config, tmp_path, "paper")
+    trained(config, here, "paper")
     assert records.finished(folder, "paper") and not (folder / "state.safetensors").exists()
     assert (folder / "predictions.npz").read_bytes() == before["predictions.npz"]
