@@ -85,11 +85,13 @@ def say_runs(groups: Sequence[Group], rule: bool = True) -> str:
     """The part of a caption that is the same in every figure: corpus, split, rule (or that there is none), n."""
     first, counts = groups[0], sorted({len(group.rounds) for group in groups})
     n = "–".join(str(count) for count in (counts if len(counts) == 1 else (counts[0], counts[-1])))
+    n += " seed" if counts == [1] else " seeds"
     tested = sorted({group.utterances for group in groups})
-    folds = " with all their folds" if first.has_folds else ""
+    folds = ", all folds of each put together" if first.has_folds else ""
+    corpus = first.dataset if first.corpus == first.dataset else f"{first.corpus}, {first.dataset}"
     epoch = f"rule {first.rule}: {RULES[first.rule]}" if rule else "every epoch, so no rule"
-    said = f"Corpus {first.corpus}, {first.dataset}; split {first.split}; {epoch}; "
-    said += f"n = {n} seeds{folds}, {' or '.join(tested)} test utterances each."
+    said = f"Corpus {corpus}; split {first.split}; {epoch}; "
+    said += f"n = {n}{folds}, {' or '.join(tested)} test utterances a seed."
     said += f" Throughout: {records.plain(_common(groups))}." if _common(groups) else ""
     return said + (" SYNTHETIC data: these say nothing about speech." if first.synthetic else "")
 
@@ -103,13 +105,14 @@ def confusion(groups: Sequence[Group]) -> Drawn:
     rows = -(-len(groups) // columns)
     classes = len(groups[0].classes)
     side = max(2.5, 0.62 * classes + 0.6)
-    figure = _figure(side * columns + 1.1, (side + 0.5) * rows + 0.4, "Confusion matrices", groups[0].synthetic)
+    figure = _figure(side * columns + 1.1, (side + 0.65) * rows + 0.4, "Confusion matrices", groups[0].synthetic)
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for i, (axis, group) in enumerate(zip(axes, groups, strict=False)):
         counts = np.sum([r.confusion for r in group.rounds], axis=0)
         new = i % columns == 0 or group.classes != groups[i - 1].classes
         image = _matrix(axis, counts, group.classes, first=new)
-        axis.set_title(f"{chr(97 + i)}) {label(group, groups)}, n = {len(group.rounds)}", loc="left")
+        n = f"n = {len(group.rounds)}, {group.utterances} utterances"
+        axis.set_title(f"{chr(97 + i)}) {label(group, groups)}\n{n}", loc="left")
     for axis in axes[len(groups) :]:
         axis.set_axis_off()
     bar = figure.colorbar(image, ax=list(axes), shrink=0.8, pad=0.02)
@@ -154,9 +157,10 @@ def curves(groups: Sequence[Group]) -> Drawn:
         axis.xaxis.get_major_locator().set_params(integer=True)
     handles, names = axes[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside right upper", handlelength=3)
-    text = (
-        "Lines: the mean over runs (seeds, and folds where the split has some); bands: one sample standard deviation."
-    )
+    text = "Lines: the mean over runs (seeds, and folds where the split has some); bands: one sample standard deviation"
+    text += ", none of a single run." if any(len(group.runs) == 1 for group in groups) else "."
+    if len({group.first.config["settings"]["alpha"] > 0 for group in groups}) > 1:
+        text += " The loss of models with mixup is that of mixed labels: it cannot be compared with the others'."
     return Drawn(figure, f"{text} {say_runs(groups, rule=False)}")
 
 
@@ -195,17 +199,21 @@ def alpha(groups: Sequence[Group]) -> Drawn:
         values = [group.scores()[:, i] for group in groups]
         sd = [np.std(v, ddof=1) if len(v) > 1 else 0.0 for v in values]
         bars: dict[str, Any] = {"capsize": 3, "linewidth": 1.4, "markersize": 5}
-        axis.errorbar(at, [v.mean() for v in values], sd, fmt="o-", color=COLOURS[0], label="ours", **bars)
+        if len({len(v) for v in values}) == 1:  # of the same seeds, each a line: how little a mean's slope may mean
+            axis.plot(at, np.array(values), color="#aaaaaa", linewidth=0.7, zorder=0)
+        axis.errorbar(at, [v.mean() for v in values], sd, fmt="o", color=COLOURS[0], label="ours", **bars)
         if paper:
             where, mean, error = ([a + 0.04 for a, _ in paper], *zip(*(f[score] for _, f in paper), strict=True))
-            axis.errorbar(where, mean, error, fmt="s--", color=COLOURS[1], mfc="white", label="published", **bars)
+            axis.errorbar(where, mean, error, fmt="s", color=COLOURS[1], mfc="white", label="published", **bars)
         axis.set_title(f"{SCORE_NAMES[score]} (%)", loc="left")
         axis.set_xticks(at, [f"{a:g}" for a in at], fontsize=8)
     for axis in axes[2:]:
         axis.set_xlabel("α")
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper right", ncols=2)
-    text = "Mean and one sample standard deviation over seeds; the published ones drawn a little to the right."
-    return Drawn(figure, f"{text if paper else text.split(';')[0] + '.'} {label_model(groups)}. {say_runs(groups)}")
+    text = "Mean and one sample standard deviation over seeds; grey: each seed."
+    if paper:
+        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper right", ncols=2)
+        text += " The published ones are drawn a little to the right."
+    return Drawn(figure, f"{text} {label_model(groups)}. {say_runs(groups)}")
 
 
 def label_model(groups: Sequence[Group]) -> str:

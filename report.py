@@ -222,8 +222,9 @@ def comparison_section(tests: Sequence[dict[str, Any]]) -> render.Section:
         "Two-sided Wilcoxon signed-rank tests over the seeds both models share or, where the split has folds, over "
         "folds (each the mean over shared seeds; folds hold other speakers, seeds only repeat them). Over seeds, a "
         "test speaks of other seeds on the same recordings, not of other speakers.",
-        f"p (Holm) is corrected for the tests of one dataset, split and score ({sizes} of them). “n too small to "
-        "tell”: even if all n differences had one sign, p = 2 / 2^n would stay above 0.05 after the correction.",
+        f"p (Holm) is corrected for the tests of one dataset, split and score that could tell something ({sizes} of "
+        "them). “n too small to tell”: even if all n differences had one sign, p = 2 / 2^n would stay above 0.05, be "
+        "it alone, and then it is not counted, or corrected.",
         "Same split: how many of the shared runs were tested on the same utterances. Models with longer segments drop "
         "more short utterances, and the same seed then draws another split.",
     ]

@@ -110,18 +110,17 @@ def _verdict(p: list[float], i: int, n: int, sign: int, names: tuple[str, str]) 
 def compare(pairs: Sequence[tuple[tuple[str, str], NDArray[np.float64]]]) -> list[Comparison]:
     """A family of paired tests, Holm-corrected together: of each two names and the differences `(n,)`, first - second.
 
-    Pairs without shared seeds or folds are not tested and not counted in the family.
+    Not counted in the family, and without an adjusted p, are pairs of so few differences that p could not fall to 0.05
+    were all of one sign: they can never be significant (Tarone, Biometrics 46, 1990).
     """
-    tested = [(names, d) for names, d in pairs if len(d)]
-    results = [signed_rank(d) for _, d in tested]
-    p = [value for value, _ in results]
-    adjusted = holm(p)
-    found, i = [], 0
-    for names, d in pairs:
-        if len(d):
-            verdict = _verdict(p, i, len(d), results[i][1], names)
-            found.append(Comparison(len(d), float(d.mean()), p[i], adjusted[i], verdict))
-            i += 1
-        else:
-            found.append(Comparison(0, None, None, None, "nothing shared to compare"))
+    results = [signed_rank(d) if len(d) else (None, 0) for _, d in pairs]
+    counted = [i for i, (_, d) in enumerate(pairs) if smallest_p(len(d)) <= LEVEL]
+    p = [value for i in counted if (value := results[i][0]) is not None]
+    adjusted = dict(zip(counted, holm(p), strict=True))
+    found = []
+    for i, ((names, d), (value, sign)) in enumerate(zip(pairs, results, strict=True)):
+        verdict = "n too small to tell" if len(d) else "nothing shared to compare"
+        if i in adjusted:
+            verdict = _verdict(p, counted.index(i), len(d), sign, names)
+        found.append(Comparison(len(d), float(d.mean()) if len(d) else None, value, adjusted.get(i), verdict))
     return found

@@ -343,7 +343,7 @@ def _family(
     found = []
     for i, score in enumerate(SCORES[:2]):
         tests = stats.compare([(name, pair.differences[:, i]) for name, pair in zip(names, pairs, strict=True)])
-        size = sum(test.n > 0 for test in tests)
+        size = sum(test.adjusted is not None for test in tests)
         for (a, b), pair, test in zip(names, pairs, tests, strict=True):
             record: dict[str, Any] = {
                 "table": table,

@@ -89,7 +89,7 @@ def test_confusion_shows_row_per_cent_and_counts_under_the_right_names(runs: lis
     assert cells[2].tolist() == ["33.3\n(2)", "0.0\n(0)", "66.7\n(4)", "0.0\n(0)"]
     assert [label.get_text() for label in axis.get_yticklabels()] == CLASSES
     assert [label.get_text() for label in axis.get_xticklabels()] == CLASSES
-    assert "a) GLAM, n = 3" in texts(drawn)
+    assert "a) GLAM\nn = 3, 8 utterances" in texts(drawn)
 
 
 def test_numbers_stand_out_from_their_cells() -> None:
@@ -158,7 +158,7 @@ def test_alpha_against_the_published_line(tmp_path: Path) -> None:
 
 
 def test_alpha_needs_two_values(runs: list[records.Run]) -> None:
-    with pytest.raises(UserError, match=r"no two values of α .* `python sweep.py --table alpha --datasets impro`"):
+    with pytest.raises(UserError, match=r"no two values of α .* `python sweep.py --table alpha .*impro --runs .*`"):
         figures.make("alpha", [run for run in runs if run.model == "GLAM"], arguments())
 
 
@@ -192,7 +192,7 @@ def test_folds_are_pooled(tmp_path: Path) -> None:
     for fold in (0, 1):
         make_run(tmp_path, [SOME], LABELS, split="session", fold=fold, folds=2, val=(LABELS, [RIGHT]))
     drawn = figures.confusion(figures.complete_groups(report.runs(tmp_path), "validation"))
-    assert drawn.figure.axes[0].texts[0].get_text() == "50.0\n(2)" and "with all their folds" in drawn.caption
+    assert drawn.figure.axes[0].texts[0].get_text() == "50.0\n(2)" and "n = 1 seed, all folds of each" in drawn.caption
     shutil.rmtree(report.runs(tmp_path)[0].folder)
     with pytest.raises(UserError, match="no seed has all its folds"):
         figures.make("confusion", report.runs(tmp_path), arguments(rule="validation"))
@@ -262,11 +262,11 @@ def test_tsne_says_which_runs_to_repeat(runs: list[records.Run], tmp_path: Path)
         figures.make("tsne", runs, arguments())
     lines = str(error.value).splitlines()[1:]
     models = ("APCNN", "MACNN", "AACNN", "GLAM")
-    rest = "--dataset impro --split 8:2 --seed 0 --save_model"
+    rest = f"--dataset impro --split 8:2 --seed 0 --runs {runs[0].folder.parents[4]} --save_model"
     assert [line.strip() for line in lines] == [f"python train.py --model {model} {rest}" for model in models]
     run = records.read_run(fold)
     command = figures.train_command(run.model, run, run.changed)
-    assert command.endswith("--split session --seed 3 --fold 1 --alpha 0.3 --class_weights --save_model")
+    assert "--split session --seed 3 --fold 1 --alpha 0.3 --class_weights --runs " in command
     given = vars(train.command_line().parse_args(command.split()[2:]))
     assert (given["alpha"], given["fold"], given["save_model"]) == (0.3, 1, "last")
 

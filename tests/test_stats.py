@@ -187,7 +187,8 @@ def test_verdict_from_n(n: int, tests: int, verdict: str) -> None:
     found = stats.compare([(("A", "B"), UP[:n])] * tests)
     assert [test.verdict for test in found] == [verdict] * tests
     assert found[0].n == n and found[0].difference == pytest.approx(UP[:n].mean())
-    assert found[0].adjusted == pytest.approx(min(1, tests * 2 / 2**n))
+    assert found[0].p == pytest.approx(2 / 2**n)
+    assert found[0].adjusted == (None if n < 6 else pytest.approx(tests * 2 / 2**n))
 
 
 def test_verdicts() -> None:
@@ -201,6 +202,12 @@ def test_a_clear_test_leaves_room_for_the_next() -> None:
     found = stats.compare([(("A", "B"), UP[:10]), (("A", "C"), UP[:6])])
     assert [test.adjusted for test in found] == pytest.approx([2 * 2**-9, 2**-5])
     assert [test.verdict for test in found] == ["A is better", "A is better"]
+
+
+def test_pairs_too_few_to_ever_tell_take_nothing_from_the_others() -> None:
+    found = stats.compare([(("A", "B"), UP[:6]), (("A", "C"), UP[:5]), (("B", "C"), UP[:1])])
+    assert [test.adjusted for test in found] == [pytest.approx(2**-5), None, None]
+    assert [test.verdict for test in found] == ["A is better", "n too small to tell", "n too small to tell"]
 
 
 def test_pairs_that_share_nothing_are_no_tests() -> None:
