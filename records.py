@@ -374,10 +374,14 @@ class Group:
         """`(n, 4)`: one row a seed, its folds `pooled` or `averaged`."""
         return np.array([getattr(r, how) for r in self.rounds]).reshape(-1, len(metrics.SCORES))
 
-    def confusions(self) -> tuple[NDArray[np.int64], list[str]]:
-        """Counts by seed and speaker `(n, P, C, C)`, and the speakers."""
-        speakers = sorted({str(s) for run in self.runs for s in run.part("test").speakers})
-        return np.array([r.confusions(speakers) for r in self.rounds]), speakers
+    @cached_property
+    def speakers(self) -> list[str]:
+        """Who speaks the test utterances."""
+        return sorted({str(s) for run in self.runs for s in run.part("test").speakers})
+
+    def confusions(self, speakers: list[str] | None = None) -> NDArray[np.int64]:
+        """Counts by seed and speaker `(n, P, C, C)`: its own speakers, unless told."""
+        return np.array([r.confusions(speakers or self.speakers) for r in self.rounds])
 
     @property
     def hows(self) -> tuple[str, ...]:

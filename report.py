@@ -24,6 +24,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 import cli
 import path
 import recipes
@@ -170,10 +173,11 @@ def lines(row: Row, first: Row | None) -> list[dict[str, str]]:
     if paper:
         found.append({"Source": "published", **{SCORE_NAMES[score]: spread(*value) for score, value in paper.items()}})
     if group and paper:
-        found.append({"Source": "ours − published", **_change(group, [paper[score][0] for score in SCORES])})
+        differences = group.scores().mean(0) - [paper[score][0] for score in SCORES]
+        found.append({"Source": "ours − published", **_differences(differences)})
     if group and first and first.rounds and first is not row:
         said = f"change from {first.cell.split}, {first.cell.rule}"
-        found.append({"Source": said, **_change(group, first.rounds.scores().mean(0))})
+        found.append({"Source": said, **_differences(*tables.change(first.rounds, group))})
     return [{**head, **found[0]}, *found[1:]]
 
 
@@ -192,9 +196,12 @@ def _ours(row: Row, group: Group) -> list[dict[str, str]]:
     return found
 
 
-def _change(group: Group, from_: Iterable[float]) -> dict[str, str]:
-    differences = group.scores().mean(0) - list(from_)
-    return {name: signed(value) for name, value in zip(SCORE_NAMES.values(), differences, strict=True)}
+def _differences(values: NDArray[np.float64], interval: stats.Interval | None = None) -> dict[str, str]:
+    texts = [signed(value) for value in values]
+    if interval:
+        bounds = zip(interval.low, interval.high, strict=True)
+        texts = [f"{text} [{signed(low)}, {signed(high)}]" for text, (low, high) in zip(texts, bounds, strict=True)]
+    return dict(zip(SCORE_NAMES.values(), texts, strict=True))
 
 
 def first_of_model(row: Row, rows: Iterable[Row]) -> Row:
@@ -385,7 +392,9 @@ def _document(name: str, spec: Table, rows: list[Row], notes: list[str], caption
     columns += ["Speakers", "Splits"]
     frame = DataFrame([{column: text.get(column, "") for column in columns} for text in texts])
     frame = frame.drop(columns=[c for c in ("Split", "Rule") if len(set(frame[c]) - {""}) == 1])
-    protocols = say_protocols(rows) if spec.protocols else []
+    protocols = []
+    if spec.protocols:
+        protocols = ["A change's interval draws the same speakers on both sides.", *say_protocols(rows)]
     sections = [render.Section(frame, notes=[*protocols, *notes])]
     tests = tables.comparisons(name, rows, spec.against) if spec.compare else []
     sections += [comparison_section(tests)] if tests else []

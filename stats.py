@@ -43,18 +43,48 @@ def interval(confusions: NDArray, resamples: int = RESAMPLES, seed: int = 2021) 
     if seeds == 1 and speakers == 1:
         return None
     generator = np.random.default_rng(seed)
-    speaker_counts = generator.multinomial(speakers, np.full(speakers, 1 / speakers), resamples)  # (B, P)
-    seed_counts = generator.multinomial(seeds, np.full(seeds, 1 / seeds), resamples)  # (B, S)
-    scores = metrics.scores_of(
-        np.tensordot(speaker_counts.astype(float), confusions.astype(float), axes=(1, 1))
-    )  # (B, S, 4)
-    heard = ~np.isnan(scores[..., 0])  # not where none of the drawn speakers is tested by that seed
-    weights = seed_counts * heard
-    drawn = weights.sum(1) > 0
-    means = np.einsum("bs,bsk->bk", weights[drawn], np.nan_to_num(scores[drawn])) / weights[drawn].sum(1)[:, None]
-    low, high = np.quantile(means, [LEVEL / 2, 1 - LEVEL / 2], axis=0)
+    speaker_draws, seed_draws = (_draws(n, resamples, generator) for n in (speakers, seeds))
+    low, high = _middle(_drawn_means(confusions, speaker_draws, seed_draws))
     over = "seeds (one speaker)" if speakers == 1 else "speakers (one seed)" if seeds == 1 else "speakers and seeds"
     return Interval(low, high, over)
+
+
+def interval_of_change(
+    before: NDArray, after: NDArray, same_seeds: bool, resamples: int = RESAMPLES, seed: int = 2021
+) -> Interval | None:
+    """The interval of each score's change from `before` to `after`, counts `(S, P, C, C)` of the same P speakers.
+
+    As `interval`, with the same speakers drawn for both, and the same seeds where the runs of both are of one list of
+    seeds: what is hard in both cancels.
+    """
+    speakers = before.shape[1]
+    if before.shape[0] == after.shape[0] == speakers == 1:
+        return None
+    generator = np.random.default_rng(seed)
+    speaker_draws, seed_draws = (_draws(n, resamples, generator) for n in (speakers, before.shape[0]))
+    other_draws = seed_draws if same_seeds else _draws(after.shape[0], resamples, generator)
+    first = _drawn_means(before, speaker_draws, seed_draws)
+    low, high = _middle(_drawn_means(after, speaker_draws, other_draws) - first)
+    return Interval(low, high, "speakers and seeds")
+
+
+def _draws(n: int, resamples: int, generator: np.random.Generator) -> NDArray[np.int64]:
+    """How often each of n is drawn in n draws with replacement `(B, n)`."""
+    return generator.multinomial(n, np.full(n, 1 / n), resamples)
+
+
+def _drawn_means(confusions: NDArray, speaker_draws: NDArray, seed_draws: NDArray) -> NDArray[np.float64]:
+    """Mean scores of the drawn seeds on the drawn speakers `(B, 4)`; NaN where nothing was tested."""
+    counts = np.tensordot(speaker_draws.astype(float), confusions.astype(float), axes=(1, 1))  # (B, S, C, C)
+    scores = metrics.scores_of(counts)  # (B, S, 4)
+    weights = seed_draws * ~np.isnan(scores[..., 0])  # not where none of the drawn speakers is tested by that seed
+    with np.errstate(invalid="ignore"):
+        return np.einsum("bs,bsk->bk", weights, np.nan_to_num(scores)) / weights.sum(1)[:, None]
+
+
+def _middle(means: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The bounds `(2, 4)` that hold all but 5 % of the resamples."""
+    return np.nanquantile(means, [LEVEL / 2, 1 - LEVEL / 2], axis=0)
 
 
 def smallest_p(n: int) -> float:

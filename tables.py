@@ -247,8 +247,7 @@ def find(cells: Iterable[Cell], found: Sequence[Run]) -> list[Row]:
         own = runs_of(cell, found)
         row = Row(cell, Group(own, cell.rule) if own else None, elsewhere=cell.dataset in foreign)
         if row.rounds:
-            counts, speakers = row.rounds.confusions()
-            row.interval, row.speakers = stats.interval(counts), len(speakers)
+            row.interval, row.speakers = stats.interval(row.rounds.confusions()), len(row.rounds.speakers)
         rows.append(row)
     return rows
 
@@ -267,6 +266,14 @@ def measure(group: Group, how: str, interval: stats.Interval | None = None) -> l
             row |= {"published_mean": published_mean, "published_sd": published_sd, "difference": mean - published_mean}
         found.append(row)
     return found
+
+
+def change(before: Group, after: Group) -> tuple[NDArray[np.float64], stats.Interval | None]:
+    """How the four scores change from one protocol to another `(4,)`, with the interval over speakers and seeds."""
+    speakers = sorted({*before.speakers, *after.speakers})
+    counts = [group.confusions(speakers) for group in (before, after)]
+    same_seeds = [r.seed for r in before.rounds] == [r.seed for r in after.rounds]
+    return after.scores().mean(0) - before.scores().mean(0), stats.interval_of_change(*counts, same_seeds)
 
 
 def numbers(name: str, rows: Iterable[Row]) -> list[dict[str, Any]]:

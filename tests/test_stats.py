@@ -214,3 +214,38 @@ def test_pairs_that_share_nothing_are_no_tests() -> None:
     found = stats.compare([(("A", "B"), UP[:6]), (("A", "C"), np.array([]))])
     assert found[0].adjusted == pytest.approx(2**-5)  # of a family of one
     assert (found[1].n, found[1].p, found[1].verdict) == (0, None, "nothing shared to compare")
+
+
+# ------------------------------------------------------------------------------------------------ changes
+
+
+def crossed(seed: int, seeds: int = 4, speakers: int = 8, right: float = 0.7) -> np.ndarray:
+    """Counts `(S, P, 2, 2)` of 40 utterances each; speakers differ much in how often they are understood."""
+    generator = np.random.default_rng(seed)
+    chance = np.clip(right + np.linspace(-0.25, 0.25, speakers), 0, 1)
+    hits = generator.binomial(20, chance[None, :, None].repeat(2, 2), (seeds, speakers, 2))
+    return np.stack(
+        [np.stack([hits[..., 0], 20 - hits[..., 0]], -1), np.stack([20 - hits[..., 1], hits[..., 1]], -1)], -2
+    )
+
+
+def test_no_change_has_an_interval_of_nothing() -> None:
+    counts = crossed(1)
+    found = stats.interval_of_change(counts, counts, same_seeds=True)
+    assert found is not None and not found.low.any() and not found.high.any()
+
+
+def test_hard_speakers_cancel_in_a_change() -> None:
+    before, after = crossed(1), crossed(2, right=0.65)
+    change = stats.interval_of_change(before, after, same_seeds=False)
+    alone = stats.interval(before)
+    assert change is not None and alone is not None
+    wa = metrics.scores_of(after.sum(1)).mean(0)[0] - metrics.scores_of(before.sum(1)).mean(0)[0]
+    assert change.low[0] < wa < change.high[0] < 0
+    assert change.high[0] - change.low[0] < 0.7 * (alone.high[0] - alone.low[0])
+
+
+def test_one_seed_and_one_speaker_have_no_interval_of_change() -> None:
+    one = crossed(1, 1, 1)
+    assert stats.interval_of_change(one, one, same_seeds=True) is None
+    assert stats.interval_of_change(crossed(1, 2, 1), one, same_seeds=False) is not None
