@@ -271,9 +271,9 @@ def measure(group: Group, how: str, interval: stats.Interval | None = None) -> l
 def change(before: Group, after: Group) -> tuple[NDArray[np.float64], stats.Interval | None]:
     """How the four scores change from one protocol to another `(4,)`, with the interval over speakers and seeds."""
     speakers = sorted({*before.speakers, *after.speakers})
-    counts = [group.confusions(speakers) for group in (before, after)]
+    first, then = (group.confusions(speakers) for group in (before, after))
     same_seeds = [r.seed for r in before.rounds] == [r.seed for r in after.rounds]
-    return after.scores().mean(0) - before.scores().mean(0), stats.interval_of_change(*counts, same_seeds)
+    return after.scores().mean(0) - before.scores().mean(0), stats.interval_of_change(first, then, same_seeds)
 
 
 def numbers(name: str, rows: Iterable[Row]) -> list[dict[str, Any]]:
