@@ -57,6 +57,27 @@ def scores(logits: NDArray, labels: NDArray) -> dict[str, Any]:
     return {**from_confusion(confusion), "confusion": confusion.tolist()}
 
 
+def format_scores(record: dict[str, Any], classes: list[str]) -> str:
+    """Per class precision, recall, F1 and support, the confusion matrix, and the four scores."""
+    confusion = np.array(record["confusion"])
+    each = per_class(confusion)
+    width = max(10, *(len(c) + 2 for c in classes))
+    lines = [" " * width + f"{'precision':>10}{'recall':>10}{'F1':>10}{'support':>10}"]
+    for i, name in enumerate(classes):
+        values = "".join(f"{100 * each[k][i]:10.2f}" for k in ("precision", "recall", "f1"))
+        lines.append(f"{name:<{width}}{values}{each['support'][i]:10d}")
+    lines += [
+        "",
+        "confusion (rows: truth, columns: predicted)",
+        " " * width + "".join(f"{c:>{width}}" for c in classes),
+    ]
+    lines += [
+        f"{name:<{width}}" + "".join(f"{n:{width}d}" for n in row) for name, row in zip(classes, confusion, strict=True)
+    ]
+    lines += ["", "   ".join(f"{name} {record[name]:.2f}" for name in SCORES)]
+    return "\n".join(lines)
+
+
 def pick_epoch(
     records: Sequence[dict[str, Any]], rule: str, val: tuple[Sequence[NDArray] | NDArray, NDArray] | None = None
 ) -> int:

@@ -290,8 +290,9 @@ def _course(axis: "Axes", one: "Prediction") -> None:
 # ---------------------------------------------------------------------------------------------------- the run
 
 
-def predict_all(recognise: "Recogniser", inputs: list[Input], jobs: int) -> Iterator["Prediction | str"]:
-    """The prediction of each recording, or what is wrong with it, in order; several are computed at a time."""
+def predict_all(recognise: "Recogniser", inputs: list[Input], jobs: int | None) -> Iterator["Prediction | str"]:
+    """The prediction of each recording, or what is wrong with it, in order; `jobs` are computed at a time (None: one a
+    core, up to 8)."""
     import torch
     from tqdm import tqdm
 
@@ -303,6 +304,7 @@ def predict_all(recognise: "Recogniser", inputs: list[Input], jobs: int) -> Iter
         except AudioError as error:
             return str(error)
 
+    jobs = min(len(inputs), jobs or min(8, os.cpu_count() or 1))
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // jobs))
     with ThreadPoolExecutor(jobs) as executor:
         bar = tqdm(executor.map(one, inputs), total=len(inputs), unit="recording", leave=False,
@@ -365,8 +367,7 @@ def run(args: argparse.Namespace, inputs: list[Input], pictures: list[Path] | No
     else:
         out = Table([one.name for one in inputs], checkpoint.classes, args.timeline)
     broken = []
-    jobs = min(len(inputs), args.jobs or min(8, os.cpu_count() or 1))
-    for i, result in enumerate(predict_all(recognise, inputs, jobs)):
+    for i, result in enumerate(predict_all(recognise, inputs, args.jobs)):
         if isinstance(result, str):
             print(f"error: {result}", file=sys.stderr, flush=True)
             broken.append({"file": inputs[i].name, "fault": result})

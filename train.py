@@ -268,27 +268,6 @@ def print_summary(model: nn.Module, run: dict[str, Any]) -> None:
     print(f"{parts}; {short}{bad}", flush=True)
 
 
-def format_scores(record: dict[str, Any], classes: list[str]) -> str:
-    """Per class precision, recall, F1 and support, the confusion matrix, and the four scores."""
-    confusion = np.array(record["confusion"])
-    each = metrics.per_class(confusion)
-    width = max(10, *(len(c) + 2 for c in classes))
-    lines = [" " * width + f"{'precision':>10}{'recall':>10}{'F1':>10}{'support':>10}"]
-    for i, name in enumerate(classes):
-        values = "".join(f"{100 * each[k][i]:10.2f}" for k in ("precision", "recall", "f1"))
-        lines.append(f"{name:<{width}}{values}{each['support'][i]:10d}")
-    lines += [
-        "",
-        "confusion (rows: truth, columns: predicted)",
-        " " * width + "".join(f"{c:>{width}}" for c in classes),
-    ]
-    lines += [
-        f"{name:<{width}}" + "".join(f"{n:{width}d}" for n in row) for name, row in zip(classes, confusion, strict=True)
-    ]
-    lines += ["", "   ".join(f"{name} {record[name]:.2f}" for name in metrics.SCORES)]
-    return "\n".join(lines)
-
-
 def print_result(folder: Path) -> None:
     """The scores of a finished run on its test utterances, under every rule its split allows."""
     run = records.read_run(folder)
@@ -296,7 +275,7 @@ def print_result(folder: Path) -> None:
     last = run.epochs[-1]
     print(f"\n{synthetic}{run.n_test} test utterances ({run.config['n_dropped']} of the corpus dropped as too short), "
           f"epoch {last['epoch']} (rule last)\n")  # fmt: skip
-    print(format_scores(last["test"], run.config["classes"]))
+    print(metrics.format_scores(last["test"], run.config["classes"]))
     for rule in ("validation", "paper"):
         if rule == "validation" and not run.has_validation:
             continue

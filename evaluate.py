@@ -1,0 +1,155 @@
+"""How well a checkpoint does on a labelled corpus: WA, UA, F1, the recall of each class, the confusion matrix.
+
+    python evaluate.py my_corpus.csv --checkpoint runs/emodb/8-2/GLAM
+    python evaluate.py ravdess --checkpoint CHECKPOINT --csv predictions.csv
+
+The corpus is one of train.py's by name, or a CSV file with the columns path,emotion[,speaker,..]. Every recording is
+predicted as predict.py does, by the checkpoint as it is: an answer that is none of the corpus's classes is wrong. Left
+out and counted are utterances of classes it does not know and, as in training, those shorter than its segments
+(--padding keeps them). Broken recordings are reported and left out; the exit status is then 1.
+
+To train on one corpus and test on another with every seed: python train.py --train A --test B.
+"""
+
+import argparse
+import csv
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import cli
+import recipes
+from cli import UserError
+
+if TYPE_CHECKING:
+    from checkpoints import Checkpoint
+    from corpora import Utterance
+    from data import Corpus
+    from inference import Prediction, Recogniser
+
+Scored = list[tuple["Utterance", str, "Prediction"]]  # with the class that is right
+
+
+def command_line() -> argparse.ArgumentParser:
+    """The parser of this command."""
+    parser = cli.parser(description=__doc__)
+    add = parser.add_argument
+    add("corpus", metavar="NAME|FILE.csv", help="impro, script, all, demo, another corpus by name, or a CSV file")
+    add("--checkpoint", required=True, metavar="FOLDER", help="a checkpoint, a run folder that has one, or a folder "
+        "above it")  # fmt: skip
+    add("--online", action="store_true", help="FOLDER may be owner/name on the Hugging Face hub, to be downloaded")
+    add("--happy", choices=recipes.HAPPY, default="exc", help="IEMOCAP's labels of the class happy (default: exc)")
+    add("--padding", action="store_true", help="keep recordings shorter than a segment: repeated until one is full")
+    add("--csv", type=Path, metavar="FILE", help="write each utterance's class and probabilities")
+    add("--jobs", type=int, metavar="N", help="recordings at a time (default: as many as there are cores, up to 8)")
+    add("--gpu", type=int, metavar="N", help="CUDA device; -1: the CPU (default: 0 if there is one)")
+    add("--device", choices=("cpu", "cuda"), help="the same in words")
+    return parser
+
+
+def known(corpus: "Corpus", checkpoint: "Checkpoint", name: str) -> list[tuple["Utterance", str]]:
+    """The utterances whose class the checkpoint knows, with it.
+
+    Raises UserError for the corpus it was trained on, and where the two share no two classes.
+    """
+    import data
+
+    config = checkpoint.config
+    trained = corpus.name == config["corpus"] and not name.lower().endswith(".csv")
+    if trained or data.corpus_digest(corpus) == config.get("corpus_digest"):
+        raise UserError(f"{name}: this checkpoint was trained on {config['corpus']}, so that scores on it say nothing; "
+                        "those on its own test utterances are in the checkpoint's README.md")  # fmt: skip
+    classes = [corpus.classes[label] for label in corpus.labels]
+    found = [pair for pair in zip(corpus.utterances, classes, strict=True) if pair[1] in checkpoint.classes]
+    if len({label for _, label in found}) < 2:
+        raise UserError(f"{name} has the classes {', '.join(corpus.classes)} and the checkpoint has "
+                        f"{', '.join(checkpoint.classes)}: two that both have are needed")  # fmt: skip
+    return found
+
+
+def predict_all(recognise: "Recogniser", utterances: list[tuple["Utterance", str]], jobs: int | None) -> Scored:
+    """Every utterance with its prediction; broken recordings are reported and left out."""
+    import predict
+
+    inputs = [predict.Input(Path(u.path), u.path, Path(u.name)) for u, _ in utterances]
+    found: Scored = []
+    for (utterance, label), result in zip(utterances, predict.predict_all(recognise, inputs, jobs), strict=True):
+        if isinstance(result, str):
+            print(f"error: {result}", file=sys.stderr, flush=True)
+        else:
+            found.append((utterance, label, result))
+    return found
+
+
+def write_predictions(file: Path, scored: Scored, classes: list[str]) -> None:
+    """A row an utterance: name, speaker, its class, the class predicted, and the probability of each."""
+    from files import atomic
+
+    with atomic(file) as temporary, open(temporary, "w", newline="", encoding="utf-8") as f:
+        writer = csv.writer(f, lineterminator="\n")
+        writer.writerow(["name", "speaker", "class", "predicted", *(f"p_{name}" for name in classes)])
+        for utterance, label, one in scored:
+            numbers = [f"{p:.9g}" for p in one.probabilities]
+            writer.writerow([utterance.name, utterance.speaker, label, one.label, *numbers])
+
+
+def report(scored: Scored, recognise: "Recogniser") -> str:
+    """The scores as text, with the interval over speakers where there are several."""
+    import numpy as np
+
+    import metrics
+    import stats
+
+    classes = recognise.checkpoint.classes
+    logits = np.array([one.logits for _, _, one in scored])
+    labels = np.array([classes.index(label) for _, label, _ in scored])
+    lines = [metrics.format_scores(metrics.scores(logits, labels), classes)]
+    speakers = sorted({utterance.speaker for utterance, _, _ in scored})
+    who = np.array([speakers.index(utterance.speaker) for utterance, _, _ in scored])
+    counts = np.zeros((1, len(speakers), len(classes), len(classes)), dtype=np.int64)  # of one model, by speaker
+    np.add.at(counts[0], (who, labels, logits.argmax(1)), 1)
+    if interval := stats.interval(counts):
+        bounds = zip(metrics.SCORE_NAMES.values(), interval.low, interval.high, strict=True)
+        told = "   ".join(f"{name} [{low:.2f}, {high:.2f}]" for name, low, high in bounds)
+        lines.append(f"{told}   (95 % intervals over {len(speakers)} speakers)")
+    error = metrics.ece(logits, labels, temperature=recognise.temperature)
+    lines.append(f"expected calibration error of the probabilities: {error:.1f} %")
+    return "\n".join(lines)
+
+
+def main() -> int:
+    """`python evaluate.py`"""
+    args = command_line().parse_args()
+    if args.jobs is not None and args.jobs < 1:
+        raise UserError(f"--jobs {args.jobs}: must be at least 1")
+    import checkpoints
+    import data
+    from audio import SAMPLE_RATE
+    from device import choose_device
+    from inference import Recogniser
+
+    device = choose_device(args.gpu, args.device)
+    checkpoint = checkpoints.load(args.checkpoint, args.online)
+    corpus = data.corpus(args.corpus, args.happy)
+    utterances = known(corpus, checkpoint, args.corpus)
+    recognise = Recogniser(checkpoint, device)
+    predicted = predict_all(recognise, utterances, args.jobs)
+    keep = args.padding or checkpoint.padding
+    scored = [one for one in predicted if keep or round(one[2].seconds * SAMPLE_RATE) >= checkpoint.size]
+    length = f"{checkpoint.length:g} s"
+    if not scored:
+        raise UserError(f"{args.corpus} has no utterance of at least {length}; --padding keeps shorter ones")
+    others, short = len(corpus.utterances) - len(utterances), len(predicted) - len(scored)
+    broken = len(utterances) - len(predicted)
+    synthetic = " (SYNTHETIC speech)" if corpus.synthetic else ""
+    print(f"{checkpoint.title}; on {corpus.name}{synthetic}: {len(scored)} utterances; left out: {others} of other "
+          f"classes, {short} shorter than {length}, {broken} broken\n")  # fmt: skip
+    print(report(scored, recognise), flush=True)
+    if args.csv:
+        write_predictions(args.csv, scored, checkpoint.classes)
+        print(args.csv, file=sys.stderr)
+    return 1 if len(predicted) < len(utterances) else 0
+
+
+if __name__ == "__main__":
+    cli.run_main(main)

@@ -1,0 +1,97 @@
+"""A checkpoint on a labelled corpus: the scores are those of the run, and what is not fair to score is refused."""
+
+import csv
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from conftest import Command
+from made_checkpoints import make_checkpoint
+
+import metrics
+import records
+
+QUICK = ("--gpu", -1, "--model", "CNN_GAP", "--quiet", "--epochs", 2, "--segment_length", 0.5, "--train_overlap", 0.25,
+         "--test_overlap", 0.25)  # fmt: skip
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    """40 tones and noises of two classes and four speakers, some too short for a segment of 0.5 s."""
+    rng = np.random.default_rng(0)
+    rows = ["path,emotion,speaker"]
+    for i in range(40):
+        n = 5000 if i % 13 == 12 else int(rng.integers(9000, 20000))
+        wave = 0.1 * rng.standard_normal(n) if i % 2 else 0.3 * np.sin(np.arange(n) * rng.uniform(0.05, 0.3))
+        soundfile.write(tmp_path / f"{i}.wav", wave, 16000)
+        rows.append(f"{i}.wav,{('sad', 'angry')[i % 2]},s{i % 4}")
+    (tmp_path / "mine.csv").write_text("\n".join(rows) + "\n")
+    return tmp_path / "mine.csv"
+
+
+def part_of(corpus: Path, names: set[str], file: Path) -> Path:
+    """A CSV beside a corpus with some of its recordings."""
+    head, *rows = corpus.read_text().splitlines()
+    file.write_text("\n".join([head, *(row for row in rows if row.split(",")[0] in names)]) + "\n")
+    return file
+
+
+def test_scores_are_those_of_the_run(here: Path, corpus: Path, command: Command, tmp_path: Path) -> None:
+    command("train.py", "--dataset", corpus, "--save_model", *QUICK)
+    (run,) = records.runs(here)
+    test = run.part("test")
+    held_out = part_of(corpus, set(test.names.tolist()), tmp_path / "held_out.csv")
+    out = command("evaluate.py", held_out, "--checkpoint", here, "--gpu", -1, "--csv", tmp_path / "p.csv").stdout
+    for name in metrics.SCORES:
+        assert f"{name} {run.scores('last')[name]:.2f}" in out
+    assert f"{len(test.names)} utterances; left out: 0 of other classes, 0 shorter than 0.5 s, 0 broken" in out
+    assert re.search(r"WA \[[\d.]+, [\d.]+\] .*95 % intervals over [34] speakers", out)
+    assert "expected calibration error" in out
+    rows = {row["name"]: row for row in csv.DictReader((tmp_path / "p.csv").open())}
+    for name, logits, label in zip(test.names, test.logits[-1], test.labels, strict=True):
+        p = [float(rows[name][f"p_{c}"]) for c in run.config["classes"]]
+        assert p == pytest.approx(metrics.softmax(logits), abs=1e-4)
+        assert rows[name]["class"] == run.config["classes"][label]
+
+
+def test_short_ones_are_left_out_as_in_training_and_kept_on_request(
+    corpus: Path, command: Command, tmp_path: Path
+) -> None:
+    shape = {"segment_length": 0.5, "train_overlap": 0.25, "test_overlap": 0.25}
+    checkpoint = make_checkpoint(tmp_path / "c", "CNN_GAP", **shape)
+    out = command("evaluate.py", corpus, "--checkpoint", checkpoint, "--gpu", -1).stdout
+    assert "37 utterances; left out: 0 of other classes, 3 shorter than 0.5 s, 0 broken" in out
+    assert (
+        "40 utterances" in command("evaluate.py", corpus, "--checkpoint", checkpoint, "--gpu", -1, "--padding").stdout
+    )
+
+
+def test_other_classes_are_left_out_and_broken_recordings_reported(
+    corpus: Path, command: Command, tmp_path: Path
+) -> None:
+    with corpus.open("a") as f:
+        f.write("none.wav,sad,s1\n0b.wav,bored,s1\n")
+    soundfile.write(tmp_path / "0b.wav", np.ones(9000) / 9, 16000)
+    shape = {"segment_length": 0.5, "train_overlap": 0.25, "test_overlap": 0.25}
+    checkpoint = make_checkpoint(tmp_path / "c", "CNN_GAP", **shape)
+    done = command("evaluate.py", corpus, "--checkpoint", checkpoint, "--gpu", -1, status=1)
+    assert "37 utterances; left out: 1 of other classes, 3 shorter than 0.5 s, 1 broken" in done.stdout
+    assert "none.wav: does not exist" in done.stderr
+    # an answer that is none of the corpus's classes is wrong: the confusion has all four
+    assert re.search(r"neutral +sad +angry +happy\n", done.stdout)
+
+
+def test_what_says_nothing_is_refused(here: Path, corpus: Path, command: Command, tmp_path: Path) -> None:
+    command("train.py", "--dataset", corpus, "--save_model", *QUICK)
+    error = command("evaluate.py", corpus, "--checkpoint", here, "--gpu", -1, status=2).stderr
+    assert "this checkpoint was trained on mine, so that scores on it say nothing" in error
+    other = make_checkpoint(tmp_path / "c", "CNN_GAP")  # says of itself that it was trained on the synthetic corpus
+    error = command("evaluate.py", "demo", "--checkpoint", other, "--gpu", -1, status=2).stderr
+    assert "trained on synthetic" in error
+    corpus.write_text(corpus.read_text().replace("angry", "cross"))
+    error = command("evaluate.py", corpus, "--checkpoint", here, "--gpu", -1, status=2).stderr
+    assert "has the classes cross, sad and the checkpoint has angry, sad: two that both have are needed" in error
+    assert json.loads((other / "config.json").read_text())["corpus"] == "synthetic"
