@@ -26,7 +26,7 @@ BASE = [*FLAGS[4:], "--datasets", "all"]  # without the models
 def jobs(*words: object) -> list[sweep.Job]:
     parser = sweep.command_line()
     given = vars(parser.parse_args([*BASE, *map(str, words)]))
-    asked = {k: given.pop(k) for k in sweep.ASKED}
+    asked = {k: given.pop(k) for k in vars(parser.parse_args([]))}
     sweep.check(asked)
     return sweep.jobs_of(asked, given, parser)
 

@@ -161,7 +161,9 @@ def test_one_run_from_the_command_line(here, command):
     assert "epoch/s" not in again.stderr  # nothing is trained twice
 
 
-@pytest.mark.parametrize("script", ["train.py", "report.py", "sweep.py", "predict.py", "export.py", "handleIEMOCAP.py"])
+@pytest.mark.parametrize(
+    "script", ["train.py", "report.py", "sweep.py", "predict.py", "evaluate.py", "export.py", "handleIEMOCAP.py"]
+)
 def test_help_teaches_without_the_slow_imports(script):
     words = [sys.executable, "-X", "importtime", script, "--help"]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)
