@@ -48,7 +48,6 @@ def command_line() -> argparse.ArgumentParser:
 if __name__ == "__main__" and {"-h", "--help"} & set(sys.argv):
     command_line().parse_args()  # answers before torch is imported
 
-import librosa
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -135,8 +134,13 @@ def compare(
 
 def plain_feature(name: str, x: NDArray) -> NDArray:
     """One segment `(28800,)` by the library the feature is defined by."""
-    import python_speech_features
-
+    try:
+        import librosa
+        import python_speech_features
+    except ImportError as error:
+        raise UserError(
+            f"{error.name} is what features are compared with: pip install -r requirements-dev.txt"
+        ) from None
     if name == "mfcc":
         return librosa.feature.mfcc(y=x, sr=16000, n_mfcc=26)
     if name == "melspectrogram":
