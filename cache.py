@@ -60,7 +60,7 @@ def _known_digests(store: Path) -> dict[str, list[Any]]:
         return {}
 
 
-def content_digests(paths: Iterable[str | Path], progress: bool = True) -> list[str]:
+def content_digests(paths: Iterable[str | Path]) -> list[str]:
     """Digests (as `files.digest_file`) of files' contents, in order; "" for one that cannot be read.
 
     What was read is remembered in the cache by size, times and inode, so a second call reads nothing again.
@@ -70,7 +70,7 @@ def content_digests(paths: Iterable[str | Path], progress: bool = True) -> list[
     known, digests = _known_digests(store), []
     new: dict[str, list[Any]] = {}
     files = [str(Path(p).absolute()) for p in paths]
-    for file in tqdm(files, "reading", unit=" recordings", delay=1, disable=not progress):
+    for file in tqdm(files, "reading", unit=" recordings", delay=1, disable=None):
         try:
             entry = known.get(file) or new.get(file)
             if entry is None or entry[:4] != _signature(file):

@@ -439,7 +439,6 @@ def _refuse(bad: Sequence[Sequence[str]], listed: int = 20) -> None:
 def load(
     utterances: Sequence[Utterance], feature: str, length: float, overlap: float, n_mfcc: int = 26,
     padding: bool = False, device: str | torch.device = "cpu", skip_bad: bool = False,
-    progress: bool = True,
 ) -> Store:  # fmt: skip
     """Features of every segment of every utterance, in order: extracted once, then memory-mapped from the cache.
 
@@ -450,7 +449,7 @@ def load(
     """
     _function(feature, n_mfcc)
     size, hop = _segment_and_hop(length, overlap)
-    digests = content_digests([u.path for u in utterances], progress)
+    digests = content_digests([u.path for u in utterances])
     settings = {"version": FEATURE_VERSION, "feature": feature, "n_mfcc": n_mfcc if feature == "mfcc" else None,
                 "size": size, "hop": hop, "padding": padding, "device": torch.device(device).type}  # fmt: skip
     names = [u.name for u in utterances]
@@ -462,7 +461,7 @@ def load(
 
         def segments() -> Iterator[NDArray[np.float32]]:
             waves = _ahead(lambda row: _wave_of(*row), zip(utterances, digests, strict=True))
-            bar = tqdm(waves, feature, len(names), unit=" utterances", delay=1, disable=not progress)
+            bar = tqdm(waves, feature, len(names), unit=" utterances", delay=1, disable=None)
             for name, wave in zip(names, bar, strict=True):
                 if isinstance(wave, str):
                     bad.append((name, wave))

@@ -211,7 +211,8 @@ def read_run(folder: Path) -> Run:
 
 def folders(root: Path) -> list[Path]:
     """Every `<dataset>/<split>/<model>/<hash>/<seed>` under `root`, finished or not, sorted."""
-    return sorted(p for p in root.glob("*/*/*/*/*") if p.is_dir() and not p.name.startswith("."))
+    found = (p for p in root.glob("*/*/*/*/*") if p.is_dir() and not p.name.startswith("."))
+    return sorted(p for p in found if any(p.iterdir()))  # git leaves empty ones
 
 
 def folder_of(config: Config, dataset: str, digest: str, runs: Path) -> Path:

@@ -2,7 +2,7 @@
 
 Ten voices babble random syllables. How high, lively, fast, loud, bright and hoarse they are depends on the emotion, and
 overlaps so much that a model is neither lost nor perfect. Folders, names, labels, proportions and macOS left-overs are
-as in the real release. Scores on it say that the code works, and nothing about people.
+as in the real release; recordings are shorter. Scores on it say that the code works, and nothing about people.
 
   python -m corpora.synthetic FOLDER                   300 utterances, about a quarter of an hour, in seconds
   python -m corpora.synthetic FOLDER --hours 20        a stress test
@@ -14,8 +14,6 @@ is replaced.
 
 import os
 import signal
-import sys
-import time
 import wave
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
@@ -27,6 +25,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from cli import UserError, parser, run_main
 from corpora.emodb_as_iemocap import label_line, new_folder
@@ -408,13 +407,12 @@ def make(
     seed: int = 0,
     seconds: float | None = None,
     jobs: int = 1,
-    progress: Callable[[int, int], None] | None = None,
 ) -> int:
     """Write a synthetic release to `out`, whole or not at all, and return its number of utterances.
 
-    `seconds` of speech in all, to within some per cent, in place of a number of utterances; `jobs` processes;
-    `progress(done, all)` is called now and then. The bytes depend on the size and `seed` alone. Raises UserError when
-    `out` holds anything but an earlier synthetic release, or for sizes that cannot be.
+    `seconds` of speech in all, to within some per cent, in place of a number of utterances; `jobs` processes.
+    The bytes depend on the size and `seed` alone. Raises UserError when `out` holds anything but an earlier synthetic
+    release, or for sizes that cannot be.
     """
     if seconds is not None:
         utterances = round(min(seconds / MEAN_SECONDS, 2 * MOST)) if seconds > 0 else 0
@@ -431,9 +429,9 @@ def make(
         (root / SYNTHETIC).write_text(text, encoding="utf-8")
         for number, dialog in enumerate(sorted(by_dialog)):
             _write_dialog(root, number, by_dialog[dialog], seed)
-        for done, _ in enumerate(_each(partial(_write_wave, root, seed), turns, jobs), 1):
-            if progress:
-                progress(done, utterances)
+        for _ in tqdm(_each(partial(_write_wave, root, seed), turns, jobs), "synthetic speech", utterances,
+                      unit=" utterances", delay=1, disable=None):  # fmt: skip
+            pass
     return utterances
 
 
@@ -451,15 +449,6 @@ def _each(write: Callable[[Turn], None], turns: list[Turn], jobs: int) -> Iterat
             raise
 
 
-def bar(done: int, total: int, started: float) -> None:
-    """A line on standard error that moves on, if that is a terminal."""
-    if sys.stderr.isatty() and (done == total or done % max(total // 200, 1) == 0):
-        left = (time.monotonic() - started) * (total - done) / done
-        filled = 40 * done // total
-        end = "\n" if done == total else ""
-        print(f"\r{'#' * filled:<40} {done}/{total}, {left:.0f} s left ", end=end, file=sys.stderr, flush=True)
-
-
 def main() -> None:
     arguments = parser(prog="python -m corpora.synthetic", description=__doc__)
     arguments.add_argument("out", type=Path, metavar="FOLDER", help="the release to make")
@@ -472,8 +461,8 @@ def main() -> None:
     args = arguments.parse_args()
     if args.jobs < 1:
         raise UserError(f"--jobs {args.jobs}: at least one process is needed")
-    seconds, started = (None if args.hours is None else args.hours * 3600), time.monotonic()
-    made = make(args.out, args.utterances, args.seed, seconds, args.jobs, partial(bar, started=started))
+    seconds = None if args.hours is None else args.hours * 3600
+    made = make(args.out, args.utterances, args.seed, seconds, args.jobs)
     print(f"{made} synthetic utterances written to {args.out}")
 
 

@@ -146,7 +146,7 @@ def test_whatever_shapes_the_numbers_shapes_the_key(
 def test_what_does_not_shape_the_numbers_does_not_shape_the_key(utterances: list[Utterance]) -> None:
     first = load(utterances, "fbank", 2, 1, n_mfcc=13)
     with forbidden((features, "extract")):
-        load(utterances, "fbank", 2.0, 1.0, n_mfcc=26, skip_bad=True, progress=False)
+        load(utterances, "fbank", 2.0, 1.0, n_mfcc=26, skip_bad=True)
         others = [Utterance(u.name, u.path, "M09", "5", "", "", "ang") for u in utterances]
         assert load(others, "fbank", 2, 1).key == first.key
 
@@ -395,7 +395,7 @@ def test_a_folder_that_cannot_be_written_is_named(utterances: list[Utterance], o
 def test_memory_does_not_grow_with_the_corpus(tmp_path: Path, own_cache: Path) -> None:
     script = """
 import resource
-load = lambda some: features.load(some, 'spectrogram', 1.8, 0.9, progress=False)
+load = lambda some: features.load(some, 'spectrogram', 1.8, 0.9)
 load(utterances[:20])
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 store = load(utterances)
