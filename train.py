@@ -174,6 +174,7 @@ def train(config: Config, *given: Any, **more: Any) -> Path | None:
 
 def _steps(config: Config, d: data.Data, parts: data.Parts, folder: Path, save_model: str | None, quiet: bool,
            tensorboard: bool) -> Iterator[None]:  # fmt: skip
+    """Train from the last recorded epoch on, in a folder that this process has locked."""
     loops.arithmetic(config)
     torch.manual_seed(config.seed)
     _, generator = data.published_draw(len(d.corpus.utterances), config.seed)

@@ -75,7 +75,7 @@ class GlobalAware(Trunk):
     """Head: the paper's global-aware fusion, a gMLP block (Liu et al., "Pay Attention to MLPs", NeurIPS 2021) whose
     tokens are the 128 channels, with a tanh on its gate."""
 
-    def __init__(self, shape: tuple[int, int], num_classes: int = 4):
+    def __init__(self, shape: tuple[int, int], num_classes: int = 4):  # no `width`: models.keywords reads this line
         super().__init__(shape, num_classes)
         self.gmlp = gMLP(dim=self.positions, depth=1, seq_len=CHANNELS, act=nn.Tanh())
 
@@ -120,7 +120,7 @@ class GMLPResConv5(GlobalAware):
 class ResMultiConv3(Trunk):
     """Ablation: no global-aware fusion."""
 
-    def __init__(self, shape: tuple[int, int], num_classes: int = 4):
+    def __init__(self, shape: tuple[int, int], num_classes: int = 4):  # no `width`, as above
         super().__init__(shape, num_classes)
 
 

@@ -119,7 +119,7 @@ def head_projections(channels: int, width: int, heads: int) -> tuple[nn.ModuleLi
 def head_attention(x: Tensor, query: nn.ModuleList, key: nn.ModuleList, value: nn.ModuleList) -> Tensor:
     """Attention over channels at each position: (B, C, h, w) -> (B, width, heads * h, w), the heads along the rows.
 
-    Per head softmax over channels of Q * K, times V, all element-wise. Head fusion: Xu, Zhang and Zhang, "Improve
+    Per head softmax over channels of Q * K, times V, all element-wise. Head fusion: Xu et al., "Improve
     Accuracy of Speech Emotion Recognition with Attention Head Fusion", CCWC 2020.
     """
     projections = [*query, *key, *value]  # as one convolution: the input is read once
