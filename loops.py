@@ -171,8 +171,9 @@ class Trainer:
         return learning_rate(self.config, epoch) / (1 + self.config.lr_decay * (epoch * self.steps + step))
 
     def step(self, batch: Tensor, share: Any, rest: Any, partner: Tensor | None) -> Tensor:
-        """Train on the segments at these positions of the part `(B,)`, each mixed with its partner as `share` to
-        `rest`, which is 1 - share in double precision as published, if it has one. Returns the loss, a tensor, so that nothing waits for it."""
+        """Train on the segments at these positions of the part `(B,)`, each mixed with its partner, if it has one, as
+        `share` to `rest`: 1 - share, taken in double precision as published. Returns the loss, a tensor, so that nothing
+        waits for it."""
         part, config = self.part, self.config
         x = part.x[part.rows[batch.to(part.rows.device)]].to(config.device, non_blocking=True).unsqueeze(1)
         y = part.labels[batch.to(part.labels.device)]

@@ -84,7 +84,8 @@ class APCNN(Trunk):
 
 @register("MACNN", aliases=["MHCNN"], paper="MHCNN")
 class MACNN(Trunk):
-    """Head fusion: Xu et al., "Improve Accuracy of Speech Emotion Recognition with Attention Head Fusion", CCWC 2020."""
+    """Head fusion: Xu et al., "Improve Accuracy of Speech Emotion Recognition with Attention Head Fusion", CCWC
+    2020."""
 
     def __init__(self, shape: tuple[int, int], num_classes: int = 4, heads: int = 4, attn_hidden: int = 64):
         super().__init__(shape, num_classes)
