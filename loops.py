@@ -172,7 +172,7 @@ class Trainer:
 
     def step(self, batch: Tensor, share: Any, rest: Any, partner: Tensor | None) -> Tensor:
         """Train on the segments at these positions of the part `(B,)`, each mixed with its partner, if it has one, as
-        `share` to `rest`: 1 - share, taken in double precision as published. Returns the loss, a tensor, so that nothing
+        `share` to `rest`: 1 - share, taken in double precision as published. Returns the loss as a tensor: nothing
         waits for it."""
         part, config = self.part, self.config
         x = part.x[part.rows[batch.to(part.rows.device)]].to(config.device, non_blocking=True).unsqueeze(1)
