@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 import path
 from audio import SAMPLE_RATE, AudioError, decode, read_file
+from audio import load_audio as load_audio  # recordings -> samples -> segments -> features, all from here
 from cache import Rows, content_digests, kept
 from cli import UserError
 from corpora import Utterance
