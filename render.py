@@ -2,6 +2,7 @@
 
 import base64
 import html
+import itertools
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -77,6 +78,13 @@ def latex_escape(text: str) -> str:
     return "".join(LATEX_ESCAPES.get(character, character) for character in str(text))
 
 
+def latex_text(text: str) -> str:
+    """Text with `commands` in it as pdfLaTeX prints it, so that they can be copied: -- is no dash there."""
+    commands = (rf"\texttt{{{latex_escape(part).replace('--', '-{}-')}}}" for part in text.split("`")[1::2])
+    plain = (latex_escape(part) for part in text.split("`")[::2])
+    return "".join(part for pair in itertools.zip_longest(plain, commands, fillvalue="") for part in pair)
+
+
 def latex(document: Document) -> str:
     """One booktabs table environment for each section; `\\usepackage{booktabs,graphicx}` is all it needs."""
     caption = " ".join([document.title + ".", *document.caption])
@@ -86,7 +94,7 @@ def latex(document: Document) -> str:
         escaped.columns = [latex_escape(column) for column in escaped.columns]
         body = escaped.to_latex(index=False, escape=False, column_format="l" * len(escaped.columns)).rstrip()
         said = f"{section.heading}." if section.heading else caption
-        text = latex_escape(" ".join([said, *section.notes]))
+        text = latex_text(" ".join([said, *section.notes]))
         blocks += [r"\begin{table*}", r"\centering", rf"\caption{{{text}}}", r"\resizebox{\textwidth}{!}{%"]
         blocks += [body + "}", r"\end{table*}"]
     return "\n".join(blocks) + "\n"

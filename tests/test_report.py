@@ -563,6 +563,11 @@ def test_markdown_is_a_table(document: render.Document) -> None:
     assert "| a\\|b" in render.markdown(odd) and "x\\|y z" in render.markdown(odd)
 
 
+def test_latex_keeps_commands_as_they_are_typed() -> None:
+    said = render.latex_text("20 % – made with `report.py --set n_mfcc=13`, `a`.")
+    assert said == r"20 \% -- made with \texttt{report.py -{}-set n\_mfcc=13}, \texttt{a}."
+
+
 def test_latex_is_balanced(document: render.Document) -> None:
     text = render.latex(document)
     bare = re.sub(r"\\[{}%$&#_]", "", text)
