@@ -29,6 +29,7 @@ from recipes import Config
 IEMOCAP_CLASSES = {"neu": "neutral", "sad": "sad", "ang": "angry"}  # and one or two codes for happy
 OF_DATA = ("dataset", "test_dataset", "happy", "classes", "feature", "n_mfcc", "segment_length", "train_overlap",
            "padding", "device")  # settings: runs that share them share their data  # fmt: skip
+HEARD = 12  # hexadecimal digits of a recording's digest that a checkpoint keeps
 IEMOCAP_LICENCE = "IEMOCAP release licence (USC SAIL): research use on request; recordings may not be passed on"
 
 
@@ -120,7 +121,7 @@ def csv_source(file: Path) -> Source:
             reader = csv.DictReader(f, strict=True, skipinitialspace=True)
             columns, rows = reader.fieldnames or [], list(reader)
     except FileNotFoundError:
-        raise UserError(f"{file} does not exist: --dataset takes a name or a CSV file") from None
+        raise UserError(f"{file} does not exist: a dataset is a name or a CSV file") from None
     except (OSError, UnicodeError, csv.Error) as error:
         raise UserError(f"{file} cannot be read as CSV in UTF-8: {error}") from None
     if any(column not in columns for column in ("path", "emotion")):
@@ -143,7 +144,7 @@ def csv_source(file: Path) -> Source:
             one, other, *_ = (name for key, name in zip(keys, names, strict=True) if key == twice)
             raise UserError(f"{file} lists {one} twice" + (f", also as {other}" if other != one else ""))
     emotions = sorted({u.emotion for u in utterances})
-    for same in {e.casefold() for e in emotions}:
+    for same in sorted({e.casefold() for e in emotions}):
         if len(alike := [e for e in emotions if e.casefold() == same]) > 1:
             warn_once(f"{file}: {' and '.join(alike)} are written differently, and so are {len(alike)} classes")
     return Source(file.stem, "as its owner says", sorted(utterances, key=lambda u: u.name), {e: e for e in emotions})
@@ -161,10 +162,11 @@ def corpus(dataset: str, happy: str = "exc", classes: Sequence[str] = (), test_d
     elif dataset in DATASETS:
         source = DATASETS[dataset](happy)
     else:
-        if (path.ROOT / "corpora" / f"{dataset}.py").is_file():
-            raise UserError(f"--dataset {dataset}: corpora/{dataset}.py is there, and path.py lacks {dataset.upper()}, "
+        module = path.ROOT / "corpora" / f"{dataset}.py"
+        if module.is_file() and "\nCLASSES" in module.read_text(encoding="utf-8"):
+            raise UserError(f"dataset {dataset}: corpora/{dataset}.py is there, and path.py lacks {dataset.upper()}, "
                             "the folder of its recordings")  # fmt: skip
-        raise UserError(f"--dataset {dataset}: choose one of {', '.join(DATASETS)}, or a CSV file")
+        raise UserError(f"dataset {dataset}: choose one of {', '.join(DATASETS)}, or a CSV file")
     available = tuple(dict.fromkeys(source.class_of.values()))
     if unknown := [c for c in classes if c not in available]:
         raise UserError(f"--classes {','.join(unknown)}: {dataset} has {', '.join(available)}")
@@ -471,6 +473,7 @@ class Data:
     digest: str  # of the whole corpus, too short utterances included
     dropped: tuple[str, ...]  # names of utterances shorter than a segment
     bad: tuple[tuple[str, str], ...]  # (name, reason) of broken recordings left out
+    contents: tuple[str, ...] = ()  # digests of the usable utterances' recordings
     warp: tuple[NDArray[np.float32], NDArray[np.int64]] | None = None  # what `warped` gave elsewhere
 
     @property
@@ -522,7 +525,8 @@ def _load(config: Config, skip_bad: bool) -> Data:
     if 3 * len(short) > len(whole.utterances):
         warn(f"{len(short)} of {len(whole.utterances)} utterances are shorter than {config.segment_length} s and are "
              "left out: --padding keeps them, --segment_length changes it")  # fmt: skip
-    return Data(usable, train, test, digest, short, tuple(first.bad))
+    contents = tuple(content_digests([u.path for u in usable.utterances]))
+    return Data(usable, train, test, digest, short, tuple(first.bad), contents)
 
 
 def _check_usable(config: Config, corpus: str, count: int) -> None:

@@ -5,8 +5,9 @@
 
 The corpus is one of train.py's by name, or a CSV file with the columns path,emotion[,speaker,..]. Every recording is
 predicted as predict.py does, by the checkpoint as it is: an answer that is none of the corpus's classes is wrong. Left
-out and counted are utterances of classes it does not know and, as in training, those shorter than its segments
-(--padding keeps them). Broken recordings are reported and left out; the exit status is then 1.
+out and counted are recordings, known by their contents, that it was trained on or that chose its epoch or temperature;
+utterances of classes it does not know; and, as in training, those shorter than its segments (--padding keeps them).
+Broken recordings are reported and left out; the exit status is then 1.
 
 To train on one corpus and test on another with every seed: python train.py --train A --test B.
 """
@@ -14,6 +15,7 @@ To train on one corpus and test on another with every seed: python train.py --tr
 import argparse
 import csv
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,24 +49,32 @@ def command_line() -> argparse.ArgumentParser:
     return parser
 
 
-def known(corpus: "Corpus", checkpoint: "Checkpoint", name: str) -> list[tuple["Utterance", str]]:
-    """The utterances whose class the checkpoint knows, with it.
+@dataclass
+class Known:
+    """The utterances a checkpoint can be scored on, with their classes, and how many of the others there are."""
 
-    Raises UserError for the corpus it was trained on, and where the two share no two classes.
-    """
-    import data
+    utterances: list[tuple["Utterance", str]]
+    heard: int  # recordings it was trained on, or its epoch or temperature was chosen by
+    other_classes: int
 
-    config = checkpoint.config
-    trained = corpus.name == config["corpus"] and not name.lower().endswith(".csv")
-    if trained or data.corpus_digest(corpus) == config.get("corpus_digest"):
-        raise UserError(f"{name}: this checkpoint was trained on {config['corpus']}, so that scores on it say nothing; "
-                        "those on its own test utterances are in the checkpoint's README.md")  # fmt: skip
-    classes = [corpus.classes[label] for label in corpus.labels]
-    found = [pair for pair in zip(corpus.utterances, classes, strict=True) if pair[1] in checkpoint.classes]
+
+def known(corpus: "Corpus", checkpoint: "Checkpoint", name: str) -> Known:
+    """What of a corpus is fair to score. Raises UserError where that is fewer than two classes."""
+    from cache import content_digests
+    from data import HEARD
+
+    if not isinstance(heard := checkpoint.config.get("heard"), str):
+        raise UserError("this checkpoint does not say what it was trained on: train again with --save_model")
+    contents, was_heard = content_digests([u.path for u in corpus.utterances]), set(heard.split())
+    fresh = [content[:HEARD] not in was_heard for content in contents]
+    labels = [corpus.classes[label] for label in corpus.labels]
+    rows = [pair for pair, new in zip(zip(corpus.utterances, labels, strict=True), fresh, strict=True) if new]
+    found = [pair for pair in rows if pair[1] in checkpoint.classes]
     if len({label for _, label in found}) < 2:
-        raise UserError(f"{name} has the classes {', '.join(corpus.classes)} and the checkpoint has "
-                        f"{', '.join(checkpoint.classes)}: two that both have are needed")  # fmt: skip
-    return found
+        raise UserError(f"{name} has {len(rows)} recordings, of the classes {', '.join(corpus.classes)}, that this "
+                        f"checkpoint was not trained on or chosen by; it has {', '.join(checkpoint.classes)}, and two "
+                        "classes that both have are needed")  # fmt: skip
+    return Known(found, len(fresh) - len(rows), len(rows) - len(found))
 
 
 def predict_all(recognise: "Recogniser", utterances: list[tuple["Utterance", str]], jobs: int | None) -> Scored:
@@ -131,7 +141,8 @@ def main() -> int:
     device = choose_device(args.gpu, args.device)
     checkpoint = checkpoints.load(args.checkpoint, args.online)
     corpus = data.corpus(args.corpus, args.happy)
-    utterances = known(corpus, checkpoint, args.corpus)
+    fair = known(corpus, checkpoint, args.corpus)
+    utterances = fair.utterances
     recognise = Recogniser(checkpoint, device)
     predicted = predict_all(recognise, utterances, args.jobs)
     keep = args.padding or checkpoint.padding
@@ -139,11 +150,14 @@ def main() -> int:
     length = f"{checkpoint.length:g} s"
     if not scored:
         raise UserError(f"{args.corpus} has no utterance of at least {length}; --padding keeps shorter ones")
-    others, short = len(corpus.utterances) - len(utterances), len(predicted) - len(scored)
-    broken = len(utterances) - len(predicted)
+    short, broken = len(predicted) - len(scored), len(utterances) - len(predicted)
     synthetic = " (SYNTHETIC speech)" if corpus.synthetic else ""
-    print(f"{checkpoint.title}; on {corpus.name}{synthetic}: {len(scored)} utterances; left out: {others} of other "
-          f"classes, {short} shorter than {length}, {broken} broken\n")  # fmt: skip
+    print(f"{checkpoint.title}; on {corpus.name}{synthetic}: {len(scored)} utterances; left out: {fair.heard} it was "
+          f"trained on or chosen by, {fair.other_classes} of other classes, {short} shorter than {length}, {broken} "
+          "broken")  # fmt: skip
+    if fair.heard:
+        print("the corpus it was trained on: unless the split kept them apart, these speakers were heard in training")
+    print()
     print(report(scored, recognise), flush=True)
     if args.csv:
         write_predictions(args.csv, scored, checkpoint.classes)

@@ -314,7 +314,7 @@ def train_command(model: str, like: Run, settings: dict[str, Any]) -> str:
 def _where(like: Run) -> list[str]:
     """The flags of train.py that make a run on the same kind of machine, and put it where this one is."""
     own, usual = like.config["settings"], recipes.Config()
-    machine = {k: own[k] for k in recipes.MACHINE if k in own and own[k] != getattr(usual, k)}
+    machine = {k: own[k] for k in recipes.MACHINE if k == "device" or own.get(k) != getattr(usual, k)}
     root = like.folder.parents[4]
     return [*records.flags(machine), *(["--runs", str(root)] if root != path.RUNS.absolute() else [])]
 
@@ -423,7 +423,7 @@ def make(name: str, chosen: list[Run], args: Namespace) -> list[Path]:
     """Draw a figure of the chosen runs and write it as PDF and PNG. Raises UserError."""
     if name not in FIGURES:
         raise UserError(f"--figure {name}: choose one of {', '.join(FIGURES)}")
-    if args.output and args.output.suffix and not args.output.is_dir():
+    if args.output and args.output.suffix.lower() in (".png", ".pdf", ".svg", ".html", ".md", ".csv", ".tex"):
         raise UserError(f"--output {args.output}: a figure goes into a folder, as PDF and PNG; name one")
     view = one_view(chosen)
     first = view[0]

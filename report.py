@@ -281,10 +281,11 @@ def say_repeats(count: int) -> str:
 
 
 def other_settings(rows: Sequence[Row], found: Iterable[Run]) -> list[str]:
-    """That there are runs which missing rows could be made of, were other settings asked for."""
+    """That there are runs, of no row here, which missing rows could be made of, were other settings asked for."""
     cells = [row.cell for row in rows if row.group is None]
     lacking = {(dataset_folder(c.dataset), c.model, "8:2" if c.split == "8:1:1" else c.split) for c in cells}
-    counts = Counter(plain(run.changed) for run in found if (run.dataset, run.model, run.split) in lacking)
+    others = [run for run in found if not any(tables.runs_of(row.cell, [run]) for row in rows)]
+    counts = Counter(plain(run.changed) for run in others if (run.dataset, run.model, run.split) in lacking)
     if not counts:
         return []
     said = "; ".join(f"{settings or 'as published'} ({n})" for settings, n in counts.most_common(5))
@@ -380,7 +381,10 @@ def named_table(
     rows = records.leaving_out_broken(lambda usable: tables.find(cells, usable), one_corpus)
     seeds = max((len(row.rounds.rounds) for row in rows if row.rounds), default=10)
     more = train_command(name, datasets, settings, splits, seeds, root)
-    notes = [*notes_of(rows, more), *other_settings(rows, found)]
+    notes = [
+        *notes_of(rows, more),
+        *other_settings(rows, [run for run in found if run.corpus_digest.startswith(corpus)]),
+    ]
     return _document(name, spec, rows, notes, caption_of(rows, settings, command)), rows
 
 

@@ -23,8 +23,8 @@ class History:
 
     records: list[dict[str, Any]]
     logits: dict[str, list[NDArray[np.float32]]]  # by part: (U, C)
-    best: dict[str, Tensor] = field(default_factory=dict)  # the weights of the epoch that `rule` picks so far
-    rule: str | None = None  # of --save_model
+    best: dict[str, Tensor] = field(default_factory=dict)  # the weights of `best_epoch`
+    best_epoch: int | None = None  # from 0: the one that the rule of --save_model picks so far
     val_labels: NDArray[np.int64] | None = None  # (U,)
 
     @property
@@ -62,7 +62,7 @@ def save_state(
     if next(model.parameters()).is_cuda:
         tensors["rng.cuda"] = torch.cuda.get_rng_state()
     text = {"records": json.dumps(history.records), "numpy": json.dumps([int(rest[0]), int(rest[1]), float(rest[2])]),
-            "rule": json.dumps(history.rule)}  # fmt: skip
+            "best_epoch": json.dumps(history.best_epoch)}  # fmt: skip
     tensors = {k: v.detach().cpu().clone().contiguous() for k, v in tensors.items()}
     with atomic(file) as temporary:
         temporary.write_bytes(save(tensors, {**text, "check": _check(tensors, text)}))
@@ -80,7 +80,7 @@ def load_state(
             text = f.metadata()
         if text.pop("check") != _check(tensors, text):
             raise ValueError("it is not as it was written")
-        recorded, numpy_rest, rule = (json.loads(text[key]) for key in ("records", "numpy", "rule"))
+        recorded, numpy_rest, best_epoch = (json.loads(text[key]) for key in ("records", "numpy", "best_epoch"))
 
         def part(prefix: str) -> dict[str, Tensor]:
             return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
@@ -99,6 +99,6 @@ def load_state(
         torch.set_rng_state(tensors["rng.torch"])
         if next(model.parameters()).is_cuda and "rng.cuda" in tensors:
             torch.cuda.set_rng_state(tensors["rng.cuda"])
-        return History(recorded, {k: list(v.numpy()) for k, v in part("logits.").items()}, part("best."), rule)
+        return History(recorded, {k: list(v.numpy()) for k, v in part("logits.").items()}, part("best."), best_epoch)
     except (SafetensorError, AttributeError, LookupError, ValueError, TypeError, RuntimeError, OSError) as error:
         raise BrokenState(f"{file} cannot be used ({type(error).__name__}: {error})") from None

@@ -65,7 +65,7 @@ def interval_of_change(
     other_draws = seed_draws if same_seeds else _draws(after.shape[0], resamples, generator)
     first = _drawn_means(before, speaker_draws, seed_draws)
     low, high = _middle(_drawn_means(after, speaker_draws, other_draws) - first)
-    return Interval(low, high, "speakers and seeds")
+    return Interval(low, high, "shared speakers")
 
 
 def _draws(n: int, resamples: int, generator: np.random.Generator) -> NDArray[np.int64]:

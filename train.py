@@ -110,7 +110,15 @@ def save_predictions(file: Path, d: data.Data, parts: dict[str, loops.Part], his
         np.savez_compressed(f, **arrays)  # type: ignore[arg-type]
 
 
-def save_checkpoint(folder: Path, model: nn.Module, run: dict[str, Any], rule: str, history: History) -> None:
+def heard(d: data.Data, parts: data.Parts, rule: str) -> str:
+    """Which recordings, by content, a model was trained on or had its epoch or temperature chosen by."""
+    used = [parts.train, *([] if parts.val is None else [parts.val]), *([parts.test] if rule == "paper" else [])]
+    return " ".join(sorted({d.contents[i][: data.HEARD] for i in np.concatenate(used)}))
+
+
+def save_checkpoint(
+    folder: Path, model: nn.Module, run: dict[str, Any], rule: str, history: History, heard: str
+) -> None:
     """checkpoint/: the weights of the epoch a rule picks, and what they are."""
     import checkpoints
 
@@ -118,7 +126,7 @@ def save_checkpoint(folder: Path, model: nn.Module, run: dict[str, Any], rule: s
     model.load_state_dict(history.best)
     val = history.val and (history.val[0][epoch], history.val[1])
     try:
-        checkpoints.save(folder, model, run, rule, history.records[epoch], val)
+        checkpoints.save(folder, model, {**run, "heard": heard}, rule, history.records[epoch], val)
     except SafetensorError as error:  # it wraps what the system said, as of a full disk
         number = re.search(r"\(os error (\d+)\)", str(error))
         if number is None:
@@ -195,12 +203,12 @@ def _steps(config: Config, d: data.Data, parts: data.Parts, folder: Path, save_m
         write_json(folder / "config.json", run)
         write_json(folder / "split.json", record)
     state = folder / "state.safetensors"
-    fresh = History([], {name: [] for name in scored}, rule=save_model)
+    fresh = History([], {name: [] for name in scored})
     history = load_state(state, model, optimizer, generator) or fresh
-    if save_model not in (None, "last", history.rule):
-        raise BrokenState(f"{state} does not hold the weights that --save_model {save_model} picks so far")
-    history.rule = save_model
     history.val_labels = None if parts.val is None else d.corpus.labels[parts.val]
+    picks = save_model in ("paper", "validation") and history.records  # `last` picks one that is still to come
+    if picks and history.best_epoch != history.pick(str(save_model)):
+        raise BrokenState(f"{state} does not hold the weights that --save_model {save_model} picks so far")
     if not repeated:
         write_text(folder / "epochs.jsonl", "".join(json.dumps(r) + "\n" for r in history.records))
     trainer = graphs.make_trainer(model, optimizer, training, config, weights)
@@ -224,6 +232,7 @@ def _steps(config: Config, d: data.Data, parts: data.Parts, folder: Path, save_m
         epoch_record["seconds"] = round(time.perf_counter() - started, 3)
         history.records.append(epoch_record)
         if save_model and history.pick(save_model) == epoch:
+            history.best_epoch = epoch
             history.best = {k: v.detach().cpu().clone() for k, v in model.state_dict().items()}
         if epoch + 1 < config.epochs:
             save_state(state, model, optimizer, generator, history)
@@ -243,7 +252,7 @@ def _steps(config: Config, d: data.Data, parts: data.Parts, folder: Path, save_m
     write_text(folder / "epochs.jsonl", "".join(json.dumps(r) + "\n" for r in history.records))  # and to the disk
     save_predictions(folder / "predictions.npz", d, scored, history)
     if save_model:
-        save_checkpoint(folder / "checkpoint", model, run, save_model, history)
+        save_checkpoint(folder / "checkpoint", model, run, save_model, history, heard(d, parts, save_model))
     if board:
         board.close()
     write_text(folder / "done", "")

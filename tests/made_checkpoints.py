@@ -17,7 +17,7 @@ CLASSES = ["neutral", "sad", "angry", "happy"]
 
 def make_checkpoint(
     folder: Path, model: str = "GLAM", *, classes: list[str] | None = None, validation: bool = False,
-    rule: str = "last", synthetic: bool = True, scale: float = 1.0, **settings: Any,
+    rule: str = "last", synthetic: bool = True, scale: float = 1.0, heard: str | None = "", **settings: Any,
 ) -> Path:  # fmt: skip
     """Write a checkpoint as train.py does. `scale` multiplies the last layer's weights: how sure of itself it is."""
     classes = classes or CLASSES
@@ -44,7 +44,7 @@ def make_checkpoint(
         "licence": "none needed", "synthetic": synthetic, "split": config.split, "fold": None, "folds": None,
         "seed": config.seed, "classes": classes, "shape": [rows, frames], "settings": config.settings(),
         "changed": config.changed(), "hash": "c0ffee", "n_train": 80, "n_test": 40,
-        "n_val": 40 if validation else 0, "versions": {},
+        "n_val": 40 if validation else 0, "versions": {}, **({} if heard is None else {"heard": heard}),
     }  # fmt: skip
     checkpoints.save(folder, network, run, rule, record, (logits, labels) if validation else None)
     return folder

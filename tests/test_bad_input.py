@@ -27,7 +27,7 @@ def refused(command, *words, says, **kwargs):
     ("words", "says"),
     [
         (("--model", "GLAMM"), ("GLAMM", "GLAM,", "MACNN")),
-        (("--dataset", "imprO"), ("--dataset imprO", "impro", "script")),
+        (("--dataset", "imprO"), ("dataset imprO: choose one of impro", "script")),
         (("--feature", "mel"), ("mel", "mfcc", "spectrogram")),
         (("--split", "9:1"), ("--split 9:1", "8:2")),
         (("--epoch", "1"), "--epoch"),

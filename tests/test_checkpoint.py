@@ -6,6 +6,7 @@ import socket
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from huggingface_hub import ModelCard, PyTorchModelHubMixin
@@ -15,8 +16,12 @@ from made_checkpoints import CLASSES, make_checkpoint
 from safetensors.torch import load_file, save_file
 
 import checkpoints
+import data
+import loops
+import metrics
 import models
 import recipes
+import records
 import train
 from cli import UserError
 from files import digest_file
@@ -60,6 +65,28 @@ def refused(folder: Path, *words: str) -> str:
     text = str(caught.value)
     assert str(folder) in text and all(word in text for word in words), text
     return text
+
+
+def test_of_epochs_that_score_the_same_the_weights_are_those_of_the_picked_one(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = metrics.scores
+    monkeypatch.setattr(metrics, "scores", lambda *given: {**scores(*given), "WA": 50.0, "UA": 50.0})
+    for seed in range(1, 6):
+        config = recipes.config_for("CNN_GAP", split="8:1:1", epochs=5, seed=seed, learning_rate=0.01)
+        folder = train.train(config, save_model="validation", quiet=True)
+        assert folder is not None
+        val = records.read_run(folder).part("val")
+        losses = [metrics.cross_entropy(logits, val.labels) for logits in val.logits]
+        if (picked := int(np.argmin(losses))) not in (0, 4):
+            break
+    checkpoint = checkpoints.load(folder)
+    assert 0 < picked < 4 and checkpoint.config["epoch"] == picked + 1  # neither the first nor the last of equals
+    d = data.load(config)
+    rows = data.SPLITS["8:1:1"](d.corpus.utterances, config.seed).val
+    logits = loops.evaluate(checkpoint.module, loops.make_part(d.test, rows, d.corpus.labels, "cpu"), config)
+    np.testing.assert_allclose(logits, val.logits[picked], atol=1e-4)
+    assert np.abs(logits - val.logits[0]).max() > 1e-2
 
 
 def test_a_training_run_writes_everything(here: Path, no_network: None) -> None:

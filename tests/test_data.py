@@ -327,7 +327,7 @@ def test_load_is_made_anew_after_forget_alone(five):
 
 
 def test_unknown_names_list_the_choices(five):
-    with pytest.raises(UserError, match="--dataset nowhere: choose one of impro, script, all, demo, cremad, emodb"):
+    with pytest.raises(UserError, match="dataset nowhere: choose one of impro, script, all, demo, cremad, emodb"):
         data.corpus("nowhere")
 
 

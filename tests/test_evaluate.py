@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -24,10 +25,10 @@ def corpus(tmp_path: Path) -> Path:
     rng = np.random.default_rng(0)
     rows = ["path,emotion,speaker"]
     for i in range(40):
-        n = 5000 if i % 13 == 12 else int(rng.integers(9000, 20000))
+        n = 5000 if i in (12, 24, 36) else int(rng.integers(9000, 20000))
         wave = 0.1 * rng.standard_normal(n) if i % 2 else 0.3 * np.sin(np.arange(n) * rng.uniform(0.05, 0.3))
         soundfile.write(tmp_path / f"{i}.wav", wave, 16000)
-        rows.append(f"{i}.wav,{('sad', 'angry')[i % 2]},s{i % 4}")
+        rows.append(f"{i}.wav,{('sad', 'angry')[i % 2]},s{i // 2 % 4}")
     (tmp_path / "mine.csv").write_text("\n".join(rows) + "\n")
     return tmp_path / "mine.csv"
 
@@ -40,21 +41,49 @@ def part_of(corpus: Path, names: set[str], file: Path) -> Path:
 
 
 def test_scores_are_those_of_the_run(here: Path, corpus: Path, command: Command, tmp_path: Path) -> None:
+    """What the model was trained on is left out, so that of its own corpus the test utterances remain."""
     command("train.py", "--dataset", corpus, "--save_model", *QUICK)
     (run,) = records.runs(here)
     test = run.part("test")
-    held_out = part_of(corpus, set(test.names.tolist()), tmp_path / "held_out.csv")
-    out = command("evaluate.py", held_out, "--checkpoint", here, "--gpu", -1, "--csv", tmp_path / "p.csv").stdout
+    out = command("evaluate.py", corpus, "--checkpoint", here, "--gpu", -1, "--csv", tmp_path / "p.csv").stdout
     for name in metrics.SCORES:
         assert f"{name} {run.scores('last')[name]:.2f}" in out
-    assert f"{len(test.names)} utterances; left out: 0 of other classes, 0 shorter than 0.5 s, 0 broken" in out
+    assert (
+        f"{run.n_test} utterances; left out: {run.config['n_train']} it was trained on or chosen by, 0 of other" in out
+    )
+    assert "these speakers were heard in training" in out
     assert re.search(r"WA \[[\d.]+, [\d.]+\] .*95 % intervals over [34] speakers", out)
     assert "expected calibration error" in out
     rows = {row["name"]: row for row in csv.DictReader((tmp_path / "p.csv").open())}
+    assert sorted(rows) == sorted(test.names.tolist())
     for name, logits, label in zip(test.names, test.logits[-1], test.labels, strict=True):
         p = [float(rows[name][f"p_{c}"]) for c in run.config["classes"]]
         assert p == pytest.approx(metrics.softmax(logits), abs=1e-4)
         assert rows[name]["class"] == run.config["classes"][label]
+
+
+@pytest.mark.parametrize(("split", "rule"), [("8:2", "paper"), ("8:1:1", "last"), ("speaker", "validation")])
+def test_what_trained_or_chose_the_model_is_never_scored(
+    split: str, rule: str, here: Path, corpus: Path, command: Command, tmp_path: Path
+) -> None:
+    fold = ("--fold", 0) if split == "speaker" else ("--seed", 1)
+    command("train.py", "--dataset", corpus, "--split", split, *fold, "--save_model", rule, *QUICK)
+    (run,) = records.runs(here)
+    parts = json.loads((run.folder / "split.json").read_text())
+    heard = {*parts["train"], *(parts["val"] or ()), *(parts["test"] if rule == "paper" else ())}
+    (tmp_path / "elsewhere").mkdir()
+    for row in corpus.read_text().splitlines()[1:]:  # as copies in another place, under other names
+        file = row.split(",")[0]
+        shutil.copy(tmp_path / file, tmp_path / "elsewhere" / f"copy-{file}")
+    copies = tmp_path / "elsewhere" / "other.csv"
+    copies.write_text("\n".join(re.sub(r"^(\d)", r"copy-\1", row) for row in corpus.read_text().splitlines()) + "\n")
+    done = command("evaluate.py", copies, "--checkpoint", here, "--gpu", -1, "--padding", "--csv", tmp_path / "p.csv",
+                   status=0 if rule != "paper" else 2)  # fmt: skip
+    if rule == "paper":  # of the whole corpus those too short to train on are left, of one class
+        assert "has 3 recordings" in done.stderr and "not trained on or chosen by" in done.stderr
+        return
+    scored = {row["name"].removeprefix("copy-") for row in csv.DictReader((tmp_path / "p.csv").open())}
+    assert scored == {f"{i}.wav" for i in range(40)} - heard
 
 
 def test_short_ones_are_left_out_as_in_training_and_kept_on_request(
@@ -63,7 +92,10 @@ def test_short_ones_are_left_out_as_in_training_and_kept_on_request(
     shape = {"segment_length": 0.5, "train_overlap": 0.25, "test_overlap": 0.25}
     checkpoint = make_checkpoint(tmp_path / "c", "CNN_GAP", **shape)
     out = command("evaluate.py", corpus, "--checkpoint", checkpoint, "--gpu", -1).stdout
-    assert "37 utterances; left out: 0 of other classes, 3 shorter than 0.5 s, 0 broken" in out
+    assert (
+        "37 utterances; left out: 0 it was trained on or chosen by, 0 of other classes, 3 shorter than 0.5 s, 0 broken"
+        in out
+    )
     assert (
         "40 utterances" in command("evaluate.py", corpus, "--checkpoint", checkpoint, "--gpu", -1, "--padding").stdout
     )
@@ -78,7 +110,10 @@ def test_other_classes_are_left_out_and_broken_recordings_reported(
     shape = {"segment_length": 0.5, "train_overlap": 0.25, "test_overlap": 0.25}
     checkpoint = make_checkpoint(tmp_path / "c", "CNN_GAP", **shape)
     done = command("evaluate.py", corpus, "--checkpoint", checkpoint, "--gpu", -1, status=1)
-    assert "37 utterances; left out: 1 of other classes, 3 shorter than 0.5 s, 1 broken" in done.stdout
+    assert (
+        "37 utterances; left out: 0 it was trained on or chosen by, 1 of other classes, 3 shorter than 0.5 s, 1 broken"
+        in done.stdout
+    )
     assert "none.wav: does not exist" in done.stderr
     # an answer that is none of the corpus's classes is wrong: the confusion has all four
     assert re.search(r"neutral +sad +angry +happy\n", done.stdout)
@@ -86,12 +121,13 @@ def test_other_classes_are_left_out_and_broken_recordings_reported(
 
 def test_what_says_nothing_is_refused(here: Path, corpus: Path, command: Command, tmp_path: Path) -> None:
     command("train.py", "--dataset", corpus, "--save_model", *QUICK)
-    error = command("evaluate.py", corpus, "--checkpoint", here, "--gpu", -1, status=2).stderr
-    assert "this checkpoint was trained on mine, so that scores on it say nothing" in error
-    other = make_checkpoint(tmp_path / "c", "CNN_GAP")  # says of itself that it was trained on the synthetic corpus
-    error = command("evaluate.py", "demo", "--checkpoint", other, "--gpu", -1, status=2).stderr
-    assert "trained on synthetic" in error
+    trained = set(json.loads(next(here.rglob("split.json")).read_text())["train"])
+    heard = part_of(corpus, trained, tmp_path / "heard.csv")
+    error = command("evaluate.py", heard, "--checkpoint", here, "--gpu", -1, status=2).stderr
+    assert "has 0 recordings, of the classes angry, sad, that this checkpoint was not trained on" in error
+    old = make_checkpoint(tmp_path / "c", "CNN_GAP", heard=None)
+    error = command("evaluate.py", corpus, "--checkpoint", old, "--gpu", -1, status=2).stderr
+    assert "does not say what it was trained on: train again" in error
     corpus.write_text(corpus.read_text().replace("angry", "cross"))
     error = command("evaluate.py", corpus, "--checkpoint", here, "--gpu", -1, status=2).stderr
-    assert "has the classes cross, sad and the checkpoint has angry, sad: two that both have are needed" in error
-    assert json.loads((other / "config.json").read_text())["corpus"] == "synthetic"
+    assert "of the classes cross, sad" in error and "it has angry, sad, and two classes that both have" in error

@@ -17,6 +17,7 @@ import checkpoints
 import export
 import features
 import models
+from cli import UserError
 from frontend import Frontend, RealFFT
 
 onnx = pytest.importorskip("onnx", reason="needs requirements-export.txt")
@@ -158,3 +159,8 @@ def test_help_teaches_at_once(command: Command) -> None:
     start = time.perf_counter()
     text = command("export.py", "--help").stdout
     assert time.perf_counter() - start < 1 and "--waveform" in text and "metadata" in text
+
+
+def test_a_feature_without_a_form_in_onnx_is_refused_in_words() -> None:
+    with pytest.raises(UserError, match=r"--waveform: the feature energy has no form in ONNX: leave the flag out"):
+        Frontend("energy", 28800)

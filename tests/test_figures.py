@@ -343,3 +343,23 @@ def test_figure_command(runs: list[records.Run], tmp_path: Path, monkeypatch: py
     )  # fmt: skip
     assert re.findall(r"confusion-impro-8-2-last\.(\w+)", done.stdout) == ["pdf", "png"]
     assert all(is_drawn(Path(line)) for line in done.stdout.splitlines())
+
+
+def test_a_figure_goes_into_a_folder(runs: list[records.Run], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"--output .*confusion.png: a figure goes into a folder"):
+        figures.make("confusion", runs, arguments(output=tmp_path / "confusion.png"))
+    assert not list(tmp_path.glob("*.png*"))
+
+
+def test_what_curves_cannot_compare_is_said(tmp_path: Path) -> None:
+    make_run(tmp_path, [SOME], LABELS)
+    make_run(tmp_path, [SOME], LABELS, model="MACNN")
+    drawn = figures.curves(figures.complete_groups(report.runs(tmp_path), "paper"))
+    assert "none of a single run" in drawn.caption and "it cannot be compared with the others'" in drawn.caption
+
+
+def test_a_class_without_test_utterances_has_no_per_cent(tmp_path: Path) -> None:
+    make_run(tmp_path, [[0, 1, 2, 2]], [0, 1, 2, 2])
+    drawn = figures.confusion(figures.complete_groups(report.runs(tmp_path), "paper"))
+    cells = np.array([text.get_text() for text in drawn.figure.axes[0].texts]).reshape(4, 4)
+    assert cells[3].tolist() == ["–"] * 4 and cells[0, 0] == "100.0\n(1)"

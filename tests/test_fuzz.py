@@ -220,10 +220,10 @@ def test_state(change: Callable, tmp_path: Path) -> None:
 
 def test_state_comes_back(tmp_path: Path) -> None:
     file, run = tmp_path / "state.safetensors", parts_of_a_run()
-    resume.save_state(file, *run, resume.History([{"epoch": 1}], {"test": [np.ones((2, 2), np.float32)]}, rule="last"))
+    resume.save_state(file, *run, resume.History([{"epoch": 1}], {"test": [np.ones((2, 2), np.float32)]}, best_epoch=0))
     other = parts_of_a_run()
     history = resume.load_state(file, *other)
-    assert history is not None and (history.records, history.rule) == ([{"epoch": 1}], "last")
+    assert history is not None and (history.records, history.best_epoch) == ([{"epoch": 1}], 0)
     assert all(torch.equal(a, b) for a, b in zip(run[0].parameters(), other[0].parameters(), strict=True))
     assert run[2].randint(1 << 30) == other[2].randint(1 << 30)
 

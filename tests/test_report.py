@@ -867,3 +867,21 @@ def test_what_is_not_known_of_published_figures_is_said(tmp_path: Path) -> None:
         document, _ = report.named_table(name, report.runs(tmp_path), ["impro"])
         caption = " ".join(document.caption)
         assert said in caption and ("our reading" in caption) == (name == "split811")
+
+
+def test_a_change_draws_the_same_seeds_on_both_sides_where_they_are_the_same(tmp_path: Path) -> None:
+    """Seeds that differ much, each falling by one utterance: drawn together, the fall is certain."""
+    labels = np.arange(40) % 4
+    for seed, right in enumerate((38, 28, 18), start=1):
+        first, last = (np.where(np.arange(40) < n, labels, (labels + 1) % 4) for n in (right, right - 1))
+        make_run(tmp_path, [first, last], labels, seed=seed, speakers=["A"] * 40)
+    paper, last = (records.Group(report.runs(tmp_path), rule) for rule in ("paper", "last"))
+    difference, interval = tables.change(paper, last)
+    assert difference[0] == pytest.approx(-2.5)
+    assert interval is not None and interval.low[0] == interval.high[0] == pytest.approx(-2.5)
+
+
+def test_an_empty_folder_is_no_run(tmp_path: Path) -> None:
+    folder = make_run(tmp_path, RIGHT, LABELS)
+    (folder.parent / "77").mkdir()  # as git leaves it
+    assert records.folders(tmp_path) == [folder] and records.unfinished(tmp_path) == 0
