@@ -158,7 +158,9 @@ def test_alpha_against_the_published_line(tmp_path: Path) -> None:
 
 
 def test_alpha_needs_two_values(runs: list[records.Run]) -> None:
-    with pytest.raises(UserError, match=r"no two values of α .* `python sweep.py --table alpha .*impro --runs .*`"):
+    with pytest.raises(
+        UserError, match=r"no two values of α .* `python sweep.py --table alpha .*impro --device cpu --runs .*`"
+    ):
         figures.make("alpha", [run for run in runs if run.model == "GLAM"], arguments())
 
 
@@ -262,11 +264,11 @@ def test_tsne_says_which_runs_to_repeat(runs: list[records.Run], tmp_path: Path)
         figures.make("tsne", runs, arguments())
     lines = str(error.value).splitlines()[1:]
     models = ("APCNN", "MACNN", "AACNN", "GLAM")
-    rest = f"--dataset impro --split 8:2 --seed 0 --runs {runs[0].folder.parents[4]} --save_model"
+    rest = f"--dataset impro --split 8:2 --seed 0 --device cpu --runs {runs[0].folder.parents[4]} --save_model"
     assert [line.strip() for line in lines] == [f"python train.py --model {model} {rest}" for model in models]
     run = records.read_run(fold)
     command = figures.train_command(run.model, run, run.changed)
-    assert "--split session --seed 3 --fold 1 --alpha 0.3 --class_weights --runs " in command
+    assert "--split session --seed 3 --fold 1 --alpha 0.3 --class_weights --device cpu --runs " in command
     given = vars(train.command_line().parse_args(command.split()[2:]))
     assert (given["alpha"], given["fold"], given["save_model"]) == (0.3, 1, "last")
 
