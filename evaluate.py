@@ -132,10 +132,12 @@ def main() -> int:
     args = command_line().parse_args()
     if args.jobs is not None and args.jobs < 1:
         raise UserError(f"--jobs {args.jobs}: must be at least 1")
+    import torch
+
     import checkpoints
     import data
     from audio import SAMPLE_RATE
-    from device import choose_device
+    from device import choose_device, out_of_memory
     from inference import Recogniser
 
     device = choose_device(args.gpu, args.device)
@@ -144,7 +146,10 @@ def main() -> int:
     fair = known(corpus, checkpoint, args.corpus)
     utterances = fair.utterances
     recognise = Recogniser(checkpoint, device)
-    predicted = predict_all(recognise, utterances, args.jobs)
+    try:
+        predicted = predict_all(recognise, utterances, args.jobs)
+    except torch.OutOfMemoryError as error:
+        raise out_of_memory(error, "--gpu -1 computes on the CPU") from None
     keep = args.padding or checkpoint.padding
     scored = [one for one in predicted if keep or round(one[2].seconds * SAMPLE_RATE) >= checkpoint.size]
     length = f"{checkpoint.length:g} s"
