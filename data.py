@@ -525,7 +525,7 @@ def _load(config: Config, skip_bad: bool) -> Data:
     if 3 * len(short) > len(whole.utterances):
         warn(f"{len(short)} of {len(whole.utterances)} utterances are shorter than {config.segment_length} s and are "
              "left out: --padding keeps them, --segment_length changes it")  # fmt: skip
-    contents = tuple(content_digests([u.path for u in usable.utterances]))
+    contents = tuple(first.digests[i] for i in keep)
     return Data(usable, train, test, digest, short, tuple(first.bad), contents)
 
 

@@ -385,6 +385,7 @@ class Store:
     starts: NDArray[np.int64]  # (U,) row of its first segment
     bad: list[tuple[str, str]]  # name and fault of each broken recording
     key: str  # digest of the settings and of every recording's contents
+    digests: list[str]  # (U,) of each recording's contents; "" for one that cannot be read
 
 
 def _ahead(function: Callable[[Any], Any], items: Iterable[Any], depth: int = 8) -> Iterator[Any]:
@@ -483,4 +484,5 @@ def load(
     if not skip_bad:
         _refuse(notes["bad"])
     counts = np.array(notes["counts"], dtype=np.int64)
-    return Store(x, counts, np.cumsum(counts) - counts, [(name, fault) for name, fault in notes["bad"]], key)
+    bad = [(name, fault) for name, fault in notes["bad"]]
+    return Store(x, counts, np.cumsum(counts) - counts, bad, key, digests)
