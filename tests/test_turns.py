@@ -10,6 +10,9 @@ import numpy as np
 import pytest
 import torch
 from faults import FLAGS, content, finished
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 import graphs
 import loops
@@ -234,6 +237,40 @@ def test_a_full_memory_is_no_matter_of_the_graph(monkeypatch) -> None:
     monkeypatch.setattr(graphs, "capture", full)
     with pytest.raises(torch.OutOfMemoryError):
         two_epochs(graphs.GraphTrainer, config_of({}))
+
+
+class NothingFromTheHost(TorchDispatchMode):
+    """Refuses every operation that reads a tensor in the host's memory: a graph would repeat what it was when captured,
+    or could not be captured."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        read = tree_leaves((args, kwargs or {}))
+        assert not any(isinstance(each, torch.Tensor) and each.device.type == "cpu" for each in read), func
+        return func(*args, **kwargs or {})
+
+
+@pytest.mark.parametrize("name", models.list_models())
+def test_a_step_that_is_captured_stays_on_the_gpu(name: str, monkeypatch) -> None:
+    """On tensors without memory, which say that they are on a GPU: one on another device is an error, and so is a value
+    that the host asks for. Backward and the optimiser's step, which are torch's own, need a real one."""
+    config = recipes.config_for(name, batch_size=4, device="cuda")
+    shape = (400, 197) if config.feature == "spectrogram" else (26, 57)
+    monkeypatch.setattr(torch.Tensor, "backward", lambda loss: None)
+    with FakeTensorMode():
+        with torch.device("cuda"):
+            model = models.of_run(name, shape, 4, config.head, config.attn_hidden)
+            x, rows, labels = torch.zeros(10, *shape), torch.arange(10), torch.zeros(10, dtype=torch.int64)
+            weights = torch.ones(4)
+        optimizer = torch.optim.SGD(model.parameters())
+        monkeypatch.setattr(optimizer, "step", lambda: None)
+        part = loops.Part(x, rows, np.arange(10), labels, np.arange(10))
+        for given in (None, weights):
+            trainer = graphs.make_trainer(model, optimizer, part, config, given)
+            assert isinstance(trainer, graphs.GraphTrainer)
+            with NothingFromTheHost():
+                trainer._due()
+            assert all(tensor.is_cuda for tensor in trainer._state())
+            assert trainer.step(torch.arange(4), 0.25, 0.75, torch.arange(4)).is_cuda, "a plain step"
 
 
 @pytest.mark.gpu
