@@ -11,15 +11,14 @@ import recipes
 from cli import UserError
 from files import digest_of
 from metrics import SCORES
-from records import Part, Run, finished, read_record, read_run
+from records import Part, Run, finished, levels, read_record, read_run
 
 
 def _place(run: Run) -> Iterable[str]:
     """The folder's path against the configuration in it."""
-    seed = str(run.seed) if run.fold is None else f"{run.seed}-fold{run.fold}"
-    expected = (run.dataset, run.split.replace(":", "-"), run.model, run.config["hash"], seed)
-    levels = ("dataset", "split", "model", "hash", "seed")
-    for what, said, found in zip(levels, expected, run.folder.parts[-5:], strict=True):
+    expected = levels(run.dataset, run.split, run.model, run.config["hash"], run.seed, run.fold)
+    names = ("dataset", "split", "model", "hash", "seed")
+    for what, said, found in zip(names, expected, run.folder.parts[-5:], strict=True):
         if said != found:
             yield f"config.json says {what} {said}, the folder says {found}"
 

@@ -15,9 +15,11 @@ def confusion_matrix(predicted: NDArray, labels: NDArray, classes: int) -> NDArr
     return np.bincount(labels * classes + predicted, minlength=classes * classes).reshape(classes, classes)
 
 
-def per_class(confusion: NDArray) -> dict[str, NDArray]:
-    """Precision, recall and F1 (0 .. 1) and support of each class; 0 where a ratio has no denominator."""
-    right, support, chosen = np.diag(confusion).astype(float), confusion.sum(1), confusion.sum(0)
+def per_class(confusions: NDArray) -> dict[str, NDArray]:
+    """Precision, recall and F1 (0 .. 1) and support of each class `(..., C)` of counts `(..., C, C)`; 0 where
+    a ratio has no denominator."""
+    right = np.diagonal(confusions, axis1=-2, axis2=-1).astype(float)
+    support, chosen = confusions.sum(-1), confusions.sum(-2)
     return {
         "precision": np.divide(right, chosen, out=np.zeros_like(right), where=chosen > 0),
         "recall": np.divide(right, support, out=np.zeros_like(right), where=support > 0),
@@ -33,14 +35,12 @@ def scores_of(confusions: NDArray) -> NDArray[np.float64]:
     predicted, weighted F1 the mean F1 weighted by support, which the published tables call "micro F1" (true micro F1 is
     WA). The same as scikit-learn's, which the tests compare with.
     """
-    right = np.diagonal(confusions, axis1=-2, axis2=-1).astype(float)
-    support, chosen = confusions.sum(-1), confusions.sum(-2)
-    total, occurs, named = support.sum(-1), support > 0, (support > 0) | (chosen > 0)
-    recall = np.divide(right, support, out=np.zeros_like(right), where=occurs)
-    f1 = np.divide(2 * right, support + chosen, out=np.zeros_like(right), where=named)
+    each = per_class(confusions)
+    f1, support = each["f1"], each["support"]
+    total, occurs, named = support.sum(-1), support > 0, (support > 0) | (confusions.sum(-2) > 0)
     with np.errstate(invalid="ignore"):
-        wa, weighted_f1 = right.sum(-1) / total, (f1 * support).sum(-1) / total
-        ua, macro_f1 = recall.sum(-1) / occurs.sum(-1), f1.sum(-1) / named.sum(-1)
+        wa, weighted_f1 = np.trace(confusions, axis1=-2, axis2=-1) / total, (f1 * support).sum(-1) / total
+        ua, macro_f1 = each["recall"].sum(-1) / occurs.sum(-1), f1.sum(-1) / named.sum(-1)
     return 100 * np.stack([wa, ua, macro_f1, weighted_f1], axis=-1)
 
 

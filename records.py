@@ -215,10 +215,15 @@ def folders(root: Path) -> list[Path]:
     return sorted(p for p in found if any(p.iterdir()))  # git leaves empty ones
 
 
+def levels(dataset: str, split: str, model: str, hashed: str, seed: int, fold: int | None) -> tuple[str, ...]:
+    """The names of the folders from `runs` down to a run's own."""
+    return dataset, split.replace(":", "-"), model, hashed, str(seed) if fold is None else f"{seed}-fold{fold}"
+
+
 def folder_of(config: Config, dataset: str, digest: str, runs: Path) -> Path:
     """The run folder of a configuration on a corpus with this digest."""
-    leaf = str(config.seed) if config.fold is None else f"{config.seed}-fold{config.fold}"
-    return runs / dataset / config.split.replace(":", "-") / config.model / config.hash(digest) / leaf
+    names = levels(dataset, config.split, config.model, config.hash(digest), config.seed, config.fold)
+    return runs.joinpath(*names)
 
 
 def finished(folder: Path, save_model: str | None = None) -> bool:
