@@ -60,8 +60,9 @@ def test_the_committed_tables_of_emodb_are_the_records(name):
     assert rows(report("--table", *words, *FOUR, "--format", "csv", folder=EMODB)) == rows(committed)
 
 
-def test_figures_of_emodb_in_the_readme_are_the_records():
-    """`91.50 ± 0.99 (3)`: mean, standard deviation where there is one, and how many seeds."""
+@pytest.fixture(scope="module")
+def emodb():
+    """EMO-DB's rows by split, rule, model and score: `91.50 ± 0.99`, seeds, test utterances."""
     found = {}
     for rule in ("paper", "validation"):
         overview = rows(report("--rule", rule, *FOUR, "--format", "csv", folder=EMODB))
@@ -69,7 +70,34 @@ def test_figures_of_emodb_in_the_readme_are_the_records():
         for row in overview:
             if row["folds"] != "averaged" and "alpha" not in row["changed"]:
                 sd = f" ± {float(row['sd']):.2f}" if row["sd"] else ""
-                found[row["split"], rule, row["model"], row["score"]] = f"{float(row['mean']):.2f}{sd} ({row['n']})"
+                score = f"{float(row['mean']):.2f}{sd}"
+                found[row["split"], rule, row["model"], row["score"]] = score, row["n"], row["utterances"]
+    return found
+
+
+def test_tables_of_the_reading_are_the_records(emodb):
+    page = (EMODB / "README.md").read_text(encoding="utf-8")
+    ways = (("8:2", "paper"), ("8:1:1", "validation"))
+    whole = re.findall(
+        r"^\| (\w+)(?: \(.*\))? \| (.*), (.*) \| (.*), (.*) \| (\d+), (\d+) \| (\d+) \|", page, re.MULTILINE
+    )
+    assert {model for model, *_ in whole} == {model for split, _, model, _ in emodb if split == "8:2"}
+    for model, wa, ua, wa811, ua811, tested, tested811, n in whole:
+        cells = [emodb[*way, model, score] for way in ways for score in ("WA", "UA")]
+        told = [(wa, n, tested), (ua, n, tested), (wa811, n, tested811), (ua811, n, tested811)]
+        assert cells == told, model
+    apart = re.findall(r"^\| (\w+) \| ([\d.]+) \| ([\d.]+) \| (\d+) \|$", page, re.MULTILINE)
+    assert {model for model, *_ in apart} == {model for split, _, model, _ in emodb if split == "speaker"}
+    for model, wa, ua, tested in apart:
+        assert [emodb["speaker", "validation", model, s] for s in ("WA", "UA")] == [
+            (wa, "1", tested),
+            (ua, "1", tested),
+        ]
+
+
+def test_figures_of_emodb_in_the_readme_are_the_records(emodb):
+    """`91.50 ± 0.99 (3)`: mean, standard deviation where there is one, and how many seeds."""
+    found = {key: f"{score} ({n})" for key, (score, n, _) in emodb.items()}
     section = (ROOT / "README.md").read_text(encoding="utf-8").split("## Results on real speech")[1].split("\n## ")[0]
     quoted = re.findall(r"^\| `(\w+)` \| (.*?) \| (.*?) \| (.*?) \| (.*?) \|$", section, re.MULTILINE)
     assert [name for name, *_ in quoted] == [
