@@ -21,10 +21,12 @@ COLDEST, HOTTEST = 0.05, 20.0
 Scored = tuple[NDArray, NDArray]  # logits (U, C) and labels (U,) of one run's utterances
 
 
-def fit_temperature(logits: NDArray, labels: NDArray) -> float:
+def fit_temperature(logits: NDArray, labels: NDArray) -> float | None:
     """The temperature, from 0.05 to 20, that makes the labels `(U,)` likeliest given logits `(U, C)` divided by it.
 
     To be fitted on validation utterances: on those that are then reported it would flatter. The class predicted stays.
+    None where the likeliest is not between these bounds. Of utterances that are all recognised it is 0, the surer the
+    likelier, which says how few they are and nothing of how sure to be of others.
     """
     from scipy.optimize import minimize_scalar
 
@@ -35,7 +37,9 @@ def fit_temperature(logits: NDArray, labels: NDArray) -> float:
         lambda log_t: metrics.cross_entropy(logits, labels, float(np.exp(log_t))), bounds=bounds, method="bounded",
         options={"xatol": 1e-6},
     )  # fmt: skip
-    return float(np.exp(fit.x))
+    found = float(np.exp(fit.x))
+    all_right = bool((logits.argmax(1) == labels).all())
+    return None if all_right or not 1.01 * COLDEST < found < HOTTEST / 1.01 else found
 
 
 def say_error(runs: Sequence[Scored], temperatures: Sequence[float] | None = None) -> str:

@@ -357,13 +357,13 @@ def reliability(groups: Sequence[Group]) -> Drawn:
             tested.append((test.logits[epoch], test.labels))
             if run.has_validation:
                 val = run.part("val")
-                temperatures.append(calibration.fit_temperature(val.logits[epoch], val.labels))
+                temperatures.append(calibration.fit_temperature(val.logits[epoch], val.labels) or 1.0)
         panels.append((f"{chr(97 + i)}) {label(group, groups)}, n = {len(group.rounds)}", tested, temperatures or None))
     title = "Reliability of probabilities" + (" — SYNTHETIC data" if groups[0].synthetic else "")
     text = "Accuracy against confidence, in 15 bins, of all runs' test utterances; grey: the share of them in a bin. "
     text += "ECE: expected calibration error, mean over runs ± one sample standard deviation. "
     if panels[0][2]:
-        text += "Temperature: fitted on each run's validation utterances. "
+        text += "Temperature: fitted on each run's validation utterances; 1 where these do not say one. "
     return Drawn(calibration.reliability(panels, title=title), text + say_runs(groups))
 
 

@@ -228,7 +228,7 @@ def comparison_section(tests: Sequence[dict[str, Any]]) -> render.Section:
     notes = [
         "Two-sided Wilcoxon signed-rank tests over the seeds both models share or, where the split has folds, over "
         "folds (each the mean over shared seeds; folds hold other speakers, seeds only repeat them). Over seeds, a "
-        "test speaks of other seeds on the same recordings, not of other speakers.",
+        "test speaks of other seeds on the same recordings, not of other speakers. Differences of zero drop out of p.",
         f"p (Holm) is corrected for the tests of one dataset, split and score that could tell something ({sizes} of "
         "them). “n too small to tell”: even if all n differences had one sign, p = 2 / 2^n would stay above 0.05, be "
         "it alone, and then it is not counted, or corrected.",
@@ -329,8 +329,9 @@ def caption_of(rows: Sequence[Row], settings: dict[str, Any], command: str) -> l
     if any(group.synthetic for group in groups):
         text.append(SYNTHETIC)
     text.append(
-        f"Interval: percentile bootstrap, {stats.RESAMPLES} resamples of speakers (each with all test utterances) and "
-        "of seeds, drawn jointly; the picked epochs stay, so it holds nothing of a rule's optimism."
+        f"Interval: bootstrap, {stats.RESAMPLES} resamples of speakers (each with all test utterances) and of seeds, "
+        "drawn jointly, without those that lack a class; of speakers or seeds alone the percentiles are expanded for "
+        "their small number. The picked epochs stay, so it holds nothing of a rule's optimism."
     )
     if any(row.paper for row in rows):
         text.append(

@@ -30,21 +30,22 @@ class Interval:
 
 
 def interval(confusions: NDArray, resamples: int = RESAMPLES, seed: int = 2021) -> Interval | None:
-    """95 % percentile bootstrap interval of each score's mean over seeds, from counts `(S seeds, P speakers, C, C)`.
+    """95 % bootstrap interval of each score's mean over seeds, from counts `(S seeds, P speakers, C, C)`.
 
     Every resample draws P of the P speakers with replacement, each with all of that speaker's test utterances in every
     seed, and independently S of the S seeds with replacement; it scores each drawn seed on the drawn speakers and takes
     the mean. Speakers and seeds are crossed (Owen, "The pigeonhole bootstrap", 2007): a hard speaker is hard in every
     seed, and counting S x P independent observations would make the interval too narrow. The epoch stays the one that
     was picked: an interval knows nothing of a rule's optimism. With one speaker seeds alone are drawn, with one seed
-    speakers alone; with one of each there is no interval.
+    speakers alone; with one of each there is no interval. Draws that lack a class which the seed was tested on are left
+    out: their UA would be a mean over other classes.
     """
     seeds, speakers = confusions.shape[:2]
     if seeds == 1 and speakers == 1:
         return None
     generator = np.random.default_rng(seed)
     speaker_draws, seed_draws = (_draws(n, resamples, generator) for n in (speakers, seeds))
-    low, high = _middle(_drawn_means(confusions, speaker_draws, seed_draws))
+    low, high = _middle(_drawn_means(confusions, speaker_draws, seed_draws), seeds, speakers)
     over = "seeds (one speaker)" if speakers == 1 else "speakers (one seed)" if seeds == 1 else "speakers and seeds"
     return Interval(low, high, over)
 
@@ -57,14 +58,14 @@ def interval_of_change(
     As `interval`, with the same speakers drawn for both, and the same seeds where the runs of both are of one list of
     seeds: what is hard in both cancels.
     """
-    speakers = before.shape[1]
-    if before.shape[0] == after.shape[0] == speakers == 1:
+    seeds, speakers = sorted((before.shape[0], after.shape[0])), before.shape[1]
+    if seeds[1] == speakers == 1:
         return None
     generator = np.random.default_rng(seed)
     speaker_draws, seed_draws = (_draws(n, resamples, generator) for n in (speakers, before.shape[0]))
     other_draws = seed_draws if same_seeds else _draws(after.shape[0], resamples, generator)
     first = _drawn_means(before, speaker_draws, seed_draws)
-    low, high = _middle(_drawn_means(after, speaker_draws, other_draws) - first)
+    low, high = _middle(_drawn_means(after, speaker_draws, other_draws) - first, seeds[speakers == 1], speakers)
     return Interval(low, high, "shared speakers")
 
 
@@ -74,17 +75,29 @@ def _draws(n: int, resamples: int, generator: np.random.Generator) -> NDArray[np
 
 
 def _drawn_means(confusions: NDArray, speaker_draws: NDArray, seed_draws: NDArray) -> NDArray[np.float64]:
-    """Mean scores of the drawn seeds on the drawn speakers `(B, 4)`; NaN where nothing was tested."""
+    """Mean scores of the drawn seeds on the drawn speakers `(B, 4)`; NaN where all are to be left out."""
     counts = np.tensordot(speaker_draws.astype(float), confusions.astype(float), axes=(1, 1))  # (B, S, C, C)
     scores = metrics.scores_of(counts)  # (B, S, 4)
-    weights = seed_draws * ~np.isnan(scores[..., 0])  # not where none of the drawn speakers is tested by that seed
+    tested = confusions.sum((1, 3)) > 0  # (S, C)
+    weights = seed_draws * ((counts.sum(3) > 0) == tested).all(2)
     with np.errstate(invalid="ignore"):
         return np.einsum("bs,bsk->bk", weights, np.nan_to_num(scores)) / weights.sum(1)[:, None]
 
 
-def _middle(means: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The bounds `(2, 4)` that hold all but 5 % of the resamples."""
-    return np.nanquantile(means, [LEVEL / 2, 1 - LEVEL / 2], axis=0)
+def _middle(means: NDArray[np.float64], seeds: int, speakers: int) -> NDArray[np.float64]:
+    """The bounds `(2, 4)` between which the resamples `(B, 4)` are, but for 5 % of them.
+
+    Fewer where speakers alone were drawn, or seeds alone: percentiles of n draws of n are too narrow, as a normal
+    interval from a deviation with n for n - 1 and without Student's t would be, and are widened by as much (Hesterberg,
+    "What Teachers Should Know About the Bootstrap", The American Statistician 69, 2015: expanded percentiles). Draws of
+    both are not too narrow (Owen 2007).
+    """
+    from scipy.stats import norm, t
+
+    outside = LEVEL / 2
+    if (n := max(seeds, speakers)) > 1 == min(seeds, speakers):
+        outside = norm.cdf(t.ppf(outside, n - 1) * np.sqrt(n / (n - 1)))
+    return np.nanquantile(means, [outside, 1 - outside], axis=0)
 
 
 def smallest_p(n: int) -> float:
