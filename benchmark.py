@@ -25,7 +25,6 @@ from pathlib import Path
 from typing import Any
 
 import cli
-import resume
 
 SEGMENTS = {"train": 20000, "test": 5000}  # of the improvised half of IEMOCAP at 1.8 s, about
 QUICK = {"train": 320, "test": 160}
@@ -61,6 +60,7 @@ import loops
 import models.cnn
 import models.glam
 import recipes
+import resume
 import turns
 from cli import UserError, warn
 from files import write_text

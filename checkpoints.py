@@ -62,8 +62,7 @@ class Checkpoint(PyTorchModelHubMixin):
         self.padding: bool = settings["padding"]  # whether short utterances were repeated in training, or left out
         self.length = float(settings["segment_length"])  # seconds
         self.overlap, _ = features.usable_test_overlap(self.length, float(settings["test_overlap"]))  # seconds
-        self.size = int(self.length * features.SAMPLE_RATE)  # samples of a segment
-        self.hop = int((self.length - self.overlap) * features.SAMPLE_RATE)  # samples from a segment to the next
+        self.size, self.hop = features.segment_and_hop(self.length, self.overlap)
         self.temperature: float | None = config["temperature"]  # fitted on validation utterances, if there were any
 
     @property
@@ -129,7 +128,7 @@ def find(folder: Path) -> Path:
     )
 
 
-def load(folder: str | Path, online: bool = False, device: str = "cpu") -> Checkpoint:
+def load(folder: str | Path, online: bool = False) -> Checkpoint:
     """Read a checkpoint or a run folder that has one; with `online`, one of the Hugging Face hub by its `owner/name`.
 
     The network is not touched unless `online` and no such folder exists. Raises UserError naming the file for whatever
@@ -142,7 +141,7 @@ def load(folder: str | Path, online: bool = False, device: str = "cpu") -> Check
             raise UserError(f"{where}/{CONFIG} is not a checkpoint's: it is larger than 16 MiB")
         check(read_json(Path(where) / CONFIG), f"{where}/{CONFIG}")
     try:
-        return Checkpoint.from_pretrained(where, map_location=device)
+        return Checkpoint.from_pretrained(where, map_location="cpu")
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
         raise UserError(f"--checkpoint {where} cannot be had from the Hugging Face hub: {error}") from None
     except (SafetensorError, OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:

@@ -5,6 +5,7 @@ import errno
 import os
 import sys
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 # Before torch is imported: a thread that waits spins some ten microseconds and then sleeps. Where cores are shared with
@@ -19,7 +20,7 @@ class UserError(Exception):
 
 
 def parser(**kwargs: Any) -> argparse.ArgumentParser:
-    """An argument parser that takes no abbreviated flags and shows defaults in its help."""
+    """An argument parser that takes no abbreviated flags and keeps the lines of its description."""
     kwargs.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
     return argparse.ArgumentParser(allow_abbrev=False, **kwargs)
 
@@ -27,6 +28,12 @@ def parser(**kwargs: Any) -> argparse.ArgumentParser:
 def warn(text: str) -> None:
     """Print a warning to standard error, where it does not disturb tables on standard output."""
     print(f"warning: {text}", file=sys.stderr, flush=True)
+
+
+@cache
+def warn_once(text: str) -> None:
+    """`warn`, but for what this process has warned of before: a corpus is listed more than once in a run."""
+    warn(text)
 
 
 def printable(text: str) -> str:

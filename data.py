@@ -21,8 +21,8 @@ import audio
 import corpora
 import path
 from cache import content_digests
-from cli import UserError, warn
-from corpora import Utterance, dataset_folder, is_csv, need_utf8, warn_once
+from cli import UserError, warn, warn_once
+from corpora import Utterance, dataset_folder, is_csv, need_utf8
 from files import digest_of, lock
 from recipes import Config
 
@@ -73,7 +73,8 @@ def _iemocap(root: Path, kinds: tuple[str, ...], happy: str) -> Source:
     if handleIEMOCAP.is_synthetic(root):
         return Source("synthetic", "none needed: made by corpora/synthetic.py", utterances, class_of, synthetic=True)
     if len(found) != handleIEMOCAP.COMPLETE:  # a part of it, or another corpus in its layout
-        return Source(f"IEMOCAP's layout, {len(found)} utterances", "as its owner says", utterances, class_of)
+        licence = f"as its owner says; of IEMOCAP's recordings: {IEMOCAP_LICENCE}"
+        return Source(f"IEMOCAP's layout, {len(found)} utterances", licence, utterances, class_of)
     return Source("IEMOCAP", IEMOCAP_LICENCE, utterances, class_of)
 
 
@@ -93,7 +94,7 @@ def _module(name: str, happy: str) -> Source:
         raise UserError(f"{file} lacks {', '.join(lacking)}: corpora/emodb.py shows what a corpus is")
     if not isinstance(module.CLASSES, dict):
         raise UserError(f"{file}: CLASSES must say which class each emotion code is, as in {{'N': 'neutral'}}")
-    return Source(module.NAME, module.LICENCE, module.utterances(getattr(path, name.upper())), module.CLASSES)
+    return Source(module.NAME, module.LICENCE, module.utterances(Path(getattr(path, name.upper()))), module.CLASSES)
 
 
 DATASETS: dict[str, Callable[[str], Source]] = {  # name -> happy (IEMOCAP's --happy) -> Source
@@ -119,7 +120,7 @@ def csv_source(file: Path) -> Source:
     try:
         with open(file, newline="", encoding="utf-8-sig") as f:
             reader = csv.DictReader(f, strict=True, skipinitialspace=True)
-            columns, rows = reader.fieldnames or [], list(reader)
+            columns, rows = reader.fieldnames or [], [(reader.line_num, row) for row in reader]
     except FileNotFoundError:
         raise UserError(f"{file} does not exist: a dataset is a name or a CSV file") from None
     except (OSError, UnicodeError, csv.Error) as error:
@@ -128,7 +129,7 @@ def csv_source(file: Path) -> Source:
         raise UserError(f"{file} begins with the columns {','.join(columns)[:200]!r}; it needs "
                         "path,emotion[,name,speaker,session,dialog,kind], so spelt and with commas")  # fmt: skip
     utterances = []
-    for number, row in enumerate(rows, start=2):
+    for number, row in rows:
         if None in row or not (row["path"] or "").strip() or not (row["emotion"] or "").strip():
             raise UserError(
                 f"{file}, line {number}: every row needs a path and an emotion, and no more fields than the header"
@@ -274,6 +275,7 @@ class Split:
     divide: Callable[[Sequence[Utterance], int, int], Parts]
     has_validation: bool
     folds: Folds | None
+    check: Callable[[Sequence[Utterance]], object] | None = None  # raises NoSplit where `folds` does not
 
     def __call__(self, utterances: Sequence[Utterance], seed: int, fold: int | None = None) -> Parts:
         count = self.folds(utterances) if self.folds else None
@@ -293,11 +295,14 @@ class Split:
 SPLITS: dict[str, Split] = {}
 
 
-def split(name: str, validation: bool = True, folds: Folds | None = None) -> Callable:
+def split(
+    name: str, validation: bool = True, folds: Folds | None = None,
+    check: Callable[[Sequence[Utterance]], object] | None = None,
+) -> Callable:  # fmt: skip
     """Register a function (utterances, seed, fold) -> Parts as a split."""
 
     def register(divide: Callable[[Sequence[Utterance], int, int], Parts]) -> Callable:
-        SPLITS[name] = Split(name, divide, validation, folds)
+        SPLITS[name] = Split(name, divide, validation, folds, check)
         return divide
 
     return register
@@ -397,14 +402,19 @@ def scenario(utterance: Utterance) -> str:
     return match[1] if match else utterance.dialog
 
 
-@split("dialog")
-def _dialog(utterances: Sequence[Utterance], seed: int, fold: int) -> Parts:
-    """80/10/10 of the scenarios, by seed, at least one each: no sentence or scene heard in training is tested."""
+def _scenarios(utterances: Sequence[Utterance]) -> NDArray[np.str_]:
     _values(utterances, "dialog", 3)
     scenarios = np.array([scenario(u) for u in utterances])
+    if len(there := np.unique(scenarios)) < 3:
+        raise NoSplit(f"--split dialog needs at least 3 scenarios; this corpus has {', '.join(there)} alone")
+    return scenarios
+
+
+@split("dialog", check=_scenarios)
+def _dialog(utterances: Sequence[Utterance], seed: int, fold: int) -> Parts:
+    """80/10/10 of the scenarios, by seed, at least one each: no sentence or scene heard in training is tested."""
+    scenarios = _scenarios(utterances)
     groups = np.random.default_rng([811, seed]).permutation(np.unique(scenarios))
-    if len(groups) < 3:
-        raise UserError(f"--split dialog needs at least 3 scenarios; this corpus has {', '.join(sorted(groups))} alone")
     few = max(1, round(len(groups) / 10))
     val, test = (np.flatnonzero(np.isin(scenarios, part)) for part in (groups[:few], groups[few : 2 * few]))
     return Parts(_rest(len(utterances), val, test), val, test)
@@ -517,7 +527,7 @@ def _load(config: Config, skip_bad: bool) -> Data:
             raise UserError(f"{config.test_dataset if side else config.dataset} has no usable utterance of the class "
                             f"{whole.classes[label]} (at least {config.segment_length} s long; --padding keeps shorter "
                             "ones, --classes picks classes)")  # fmt: skip
-    _check_usable(config, whole.name, len(usable.utterances))
+    _check_usable(config, whole, len(usable.utterances))
     train = Segments(first.x, first.starts[keep], first.counts[keep])
     test = train if second is first else Segments(second.x, second.starts[keep], second.counts[keep])
     bad = {name for name, _ in first.bad}
@@ -529,14 +539,19 @@ def _load(config: Config, skip_bad: bool) -> Data:
     return Data(usable, train, test, digest, short, tuple(first.bad), contents)
 
 
-def _check_usable(config: Config, corpus: str, count: int) -> None:
-    """Warn where IEMOCAP has not as many usable utterances as published: seeds then split otherwise."""
+def _check_usable(config: Config, corpus: Corpus, count: int) -> None:
+    """Warn where a release is not IEMOCAP's whole, or has not as many usable utterances: seeds then split otherwise."""
     from handleIEMOCAP import USABLE
 
+    if config.dataset not in USABLE or config.test_dataset or corpus.synthetic:
+        return
+    if corpus.name != "IEMOCAP":
+        warn_once(f"{path.IEMOCAP} is not the complete release of IEMOCAP: results go by the name of {corpus.name}, "
+                  "without published figures beside them; `python handleIEMOCAP.py` lists what is missing")  # fmt: skip
     published = (config.happy, config.classes, config.padding, config.segment_length) == ("exc", (), False, 1.8)
-    if corpus == "IEMOCAP" and published and not config.test_dataset and count != USABLE[config.dataset]:
-        warn(f"{config.dataset} has {count} utterances of at least 1.8 s, the full release {USABLE[config.dataset]}: "
-             "seeds do not split as published")  # fmt: skip
+    if published and count != USABLE[config.dataset]:
+        warn_once(f"{config.dataset} has {count} utterances of at least 1.8 s, the full release "
+                  f"{USABLE[config.dataset]}: seeds do not split as published")  # fmt: skip
 
 
 def warped(d: Data, train: NDArray, config: Config) -> tuple[NDArray[np.float32], NDArray[np.int64]]:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from cli import UserError, warn
+from cli import UserError, warn_once
 
 if TYPE_CHECKING:
     import torch
@@ -29,7 +29,7 @@ def choose_device(gpu: int | None = None, device: str | None = None) -> str:
                 "--device cuda: this machine has no CUDA device (or torch cannot use it); leave the flag out"
             )
         if gpu is not None:
-            warn(f"--gpu {gpu}: no CUDA device here, so the CPU computes (--gpu -1 asks for it)")
+            warn_once(f"--gpu {gpu}: no CUDA device here, so the CPU computes (--gpu -1 asks for it)")
         return "cpu"
     if gpu is not None:
         if gpu >= torch.cuda.device_count():

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from data import Corpus
     from inference import Prediction, Recogniser
 
+FEWEST = 5  # speakers: of fewer, what is called a 95 % interval holds the mean of all speakers far less often
 Scored = list[tuple["Utterance", str, "Prediction"]]  # with the class that is right
 
 
@@ -79,11 +80,9 @@ def known(corpus: "Corpus", checkpoint: "Checkpoint", name: str) -> Known:
 
 def predict_all(recognise: "Recogniser", utterances: list[tuple["Utterance", str]], jobs: int | None) -> Scored:
     """Every utterance with its prediction; broken recordings are reported and left out."""
-    import predict
-
-    inputs = [predict.Input(Path(u.path), u.path, Path(u.name)) for u, _ in utterances]
     found: Scored = []
-    for (utterance, label), result in zip(utterances, predict.predict_all(recognise, inputs, jobs), strict=True):
+    results = recognise.each([(u.path, u.path) for u, _ in utterances], jobs)
+    for (utterance, label), result in zip(utterances, results, strict=True):
         if isinstance(result, str):
             print(f"error: {result}", file=sys.stderr, flush=True)
         else:
@@ -118,7 +117,9 @@ def report(scored: Scored, recognise: "Recogniser") -> str:
     who = np.array([speakers.index(utterance.speaker) for utterance, _, _ in scored])
     counts = np.zeros((1, len(speakers), len(classes), len(classes)), dtype=np.int64)  # of one model, by speaker
     np.add.at(counts[0], (who, labels, logits.argmax(1)), 1)
-    if interval := stats.interval(counts):
+    if len(speakers) < FEWEST:
+        lines.append(f"{len(speakers)} speaker{'s' * (len(speakers) != 1)}: too few for an interval over speakers")
+    elif interval := stats.interval(counts):
         bounds = zip(metrics.SCORE_NAMES.values(), interval.low, interval.high, strict=True)
         told = "   ".join(f"{name} [{low:.2f}, {high:.2f}]" for name, low, high in bounds)
         lines.append(f"{told}   (95 % intervals over {len(speakers)} speakers)")

@@ -55,7 +55,7 @@ VTLP_ROUNDS = 5
 # --------------------------------------------------------------------------------------------------- segments
 
 
-def _segment_and_hop(length: float, overlap: float) -> tuple[int, int]:
+def segment_and_hop(length: float, overlap: float) -> tuple[int, int]:
     """Samples of a segment and between the starts of two. As published: both are truncated, so 1.8 s that overlap by
     1.6 s start every int(0.19999999999999996 * 16000) = 3199 samples."""
     if not (0 < length < math.inf and int(length * SAMPLE_RATE)):
@@ -74,7 +74,7 @@ def segment(
     one fits. A shorter wave gives none, `(0, ..)`; with `padding` it is first repeated whole until one fits.
     Raises UserError for an overlap that is negative or not smaller than the segment.
     """
-    size, hop = _segment_and_hop(length, overlap)
+    size, hop = segment_and_hop(length, overlap)
     if padding and 0 < len(wave) < size:
         wave = np.tile(wave, math.ceil(size / len(wave)))
     if len(wave) < size:
@@ -253,7 +253,9 @@ def fbank(x: Tensor) -> Tensor:
     return _filter_energies(x, 26, SAMPLE_RATE / 2, torch.float32)
 
 
-FEATURES: dict[str, Callable[[Tensor], Tensor]] = {  # name -> segments (S, N) float32 -> (S, F, T)
+FEATURES: dict[
+    str, Callable[[Tensor], Tensor]
+] = {  # segments (S, N) -> (S, F, T); as published, the last two (S, T, F)
     "mfcc": mfcc,
     "melspectrogram": melspectrogram,
     "spectrogram": spectrogram,
@@ -450,7 +452,7 @@ def load(
     impossible segments or recordings that change meanwhile, and OSError naming the path if the cache cannot be written.
     """
     _function(feature, n_mfcc)
-    size, hop = _segment_and_hop(length, overlap)
+    size, hop = segment_and_hop(length, overlap)
     digests = content_digests([u.path for u in utterances])
     settings = {"version": FEATURE_VERSION, "feature": feature, "n_mfcc": n_mfcc if feature == "mfcc" else None,
                 "size": size, "hop": hop, "padding": padding, "device": torch.device(device).type}  # fmt: skip

@@ -263,7 +263,8 @@ def tsne(runs: Sequence[Run]) -> Drawn:
     figure = _figure(3.6 * columns + 1.2, 3.3 * rows + 0.6, title, runs[0].synthetic)
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for i, (axis, run) in enumerate(zip(axes, runs, strict=False)):
-        where, labels = embed(*hidden_means(run))
+        hidden, labels = hidden_means(run)
+        where = embed(hidden)
         for c, name in enumerate(run.config["classes"]):
             own = where[labels == c]
             style: dict[str, Any] = {"color": COLOURS[c % len(COLOURS)], "marker": MARKERS[c % len(MARKERS)]}
@@ -279,16 +280,14 @@ def tsne(runs: Sequence[Run]) -> Drawn:
     return Drawn(figure, _say_tsne(runs))
 
 
-def embed(hidden: NDArray[np.float32], labels: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Points in the plane `(U, 2)`, the same at every call, and their labels."""
+def embed(hidden: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Points in the plane `(U, 2)`, the same at every call."""
     from sklearn.manifold import TSNE
     from threadpoolctl import threadpool_limits
 
     perplexity = min(30.0, (len(hidden) - 1) / 3)
-    with threadpool_limits(
-        1
-    ):  # the same sums everywhere; and threads that wait for each other cost more than they save
-        return TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(hidden), labels
+    with threadpool_limits(1):  # the same sums everywhere; and waiting threads cost more than they save
+        return TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(hidden)
 
 
 def _say_tsne(runs: Sequence[Run]) -> str:
@@ -313,10 +312,8 @@ def train_command(model: str, like: Run, settings: dict[str, Any]) -> str:
 
 def _where(like: Run) -> list[str]:
     """The flags of train.py that make a run on the same kind of machine, and put it where this one is."""
-    own, usual = like.config["settings"], recipes.Config()
-    machine = {k: own[k] for k in recipes.MACHINE if k == "device" or own.get(k) != getattr(usual, k)}
     root = like.folder.parents[4]
-    return [*records.flags(machine), *(["--runs", str(root)] if root != path.RUNS.absolute() else [])]
+    return [*records.machine_flags(like), *(["--runs", str(root)] if root != path.RUNS.absolute() else [])]
 
 
 def runs_to_show(chosen: Sequence[Run], models: Sequence[str] | None, settings: dict[str, Any]) -> list[Run]:

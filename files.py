@@ -1,5 +1,6 @@
 """Files that survive a crash: atomic writes, locks that die with their owner, digests."""
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -82,6 +83,11 @@ def lock(path: Path, wait: bool = True) -> Iterator[bool]:
             except BlockingIOError:
                 yield False
                 return
+            except OSError as error:
+                if error.errno not in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):
+                    raise
+                raise UserError(f"{path}: this file system has no locks; set CACHE and RUNS in path.py, or GLAM_CACHE "
+                                "and GLAM_RUNS, to folders on another disk") from None  # fmt: skip
             try:
                 same = os.path.samestat(os.fstat(f.fileno()), path.stat())
             except FileNotFoundError:

@@ -74,7 +74,8 @@ EXPECTED = f"""
   expected are folders Session1 .. Session5, and in them
     {LABELS}/Ses01F_impro01.txt ..                    the labels
     {WAVES}/Ses01F_impro01/Ses01F_impro01_F000.wav ..    the recordings
-  set IEMOCAP in path.py, the environment variable IEMOCAP, or --root, to the release's folder"""
+  set IEMOCAP in path.py, or the environment variable IEMOCAP, to the release's folder (handleIEMOCAP.py also takes
+  --root); recordings laid out otherwise can be trained on as a CSV file with the columns path,emotion,speaker,.."""
 
 
 @dataclass
@@ -133,7 +134,10 @@ def official(stem: str) -> tuple[str, str] | None:
 
 
 def _is_release(folder: Path) -> bool:
-    return any((folder / f"Session{n}" / part).is_dir() for n in range(1, 6) for part in (LABELS, WAVES))
+    try:
+        return any((folder / f"Session{n}" / part).is_dir() for n in range(1, 6) for part in (LABELS, WAVES))
+    except PermissionError:  # a disk's lost+found, beside the release
+        return False
 
 
 def find_release(root: Path | None = None) -> Path:
@@ -382,7 +386,9 @@ def compare(counts: dict[str, list[int]]) -> str:
         return "complete release: every count is the full release's"
     total, full = sum(counts["all"]), sum(FULL["all"])
     if not 0.8 * full < total < 1.2 * full:
-        return f"not the full release, which has {full} utterances; here are {total}"
+        gone = [row for row in FULL if row.startswith("Session") and not any(counts[row])]
+        lacking = f", none of {' and '.join(gone)}" if gone else ""
+        return f"not the full release, which has {full} utterances; here are {total}{lacking}"
     lines = ["not the full release; these counts differ from its"]
     for row in FULL:
         cells = zip(EMOTIONS, counts[row], FULL[row], strict=True)

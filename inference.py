@@ -1,7 +1,9 @@
 """A checkpoint and a recording of any length -> class, probabilities and their course over time, in bounded memory."""
 
+import os
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 import features
 from audio import SAMPLE_RATE, AudioError, Wave, stream_audio
@@ -142,6 +145,28 @@ class Recogniser:
         except AudioError as error:
             raise AudioError(str(error).replace(str(file), name, 1) if name else str(error)) from None
 
+    def each(self, recordings: Sequence[tuple[str | Path, str]], jobs: int | None = None) -> Iterator[Prediction | str]:
+        """Predict for recordings, each given with what to call it: the predictions in order, or what is wrong with one
+        that cannot be used. `jobs` are computed at a time (None: one a core, up to 8)."""
+
+        def one(recording: tuple[str | Path, str]) -> Prediction | str:
+            try:
+                return self(*recording)
+            except AudioError as error:
+                return str(error)
+
+        cores = os.cpu_count() or 1
+        jobs = min(len(recordings), jobs or min(8, cores))
+        torch.set_num_threads(max(1, cores // jobs))
+        with ThreadPoolExecutor(jobs) as executor:
+            bar = tqdm(executor.map(one, recordings), total=len(recordings), unit="recording", leave=False,
+                       disable=True if len(recordings) == 1 else None)  # fmt: skip
+            try:
+                yield from bar
+            except BaseException:
+                self.stopped.set()  # after Ctrl-C nobody waits for hours of sound
+                raise
+
     def blocks(self, waves: Iterable[Wave], name: str = "") -> Prediction:
         """Predict for a recording given as blocks `(n,)` of samples at 16 kHz."""
         c = self.checkpoint
@@ -160,7 +185,7 @@ class Recogniser:
         if outline.loudest() == 0:
             note = "; ".join(["silent: there is nothing to recognise", *([note] if note else [])])
         segments = np.concatenate(logits)
-        # as train.evaluate: a mean in double precision
+        # as loops.evaluation: a mean in double precision
         mean = (np.add.reduceat(segments.astype(np.float64), [0]) / len(segments)).astype(np.float32)[0]
         starts = np.arange(len(segments)) * c.hop / SAMPLE_RATE
         ends = np.minimum(starts + c.size / SAMPLE_RATE, seconds)

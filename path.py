@@ -1,4 +1,4 @@
-"""Where the corpora, the cache and the runs are: the only file to edit. Environment variables win."""
+"""Where the corpora, the cache and the runs are: edit what is in quotes, no other file. Environment variables win."""
 
 import os
 from pathlib import Path
@@ -7,7 +7,7 @@ ROOT = Path(__file__).resolve().parent
 
 
 def _folder(variable: str, default: str) -> Path:
-    return (ROOT / os.environ.get(variable, default)).expanduser().absolute()
+    return (ROOT / Path(os.environ.get(variable, default)).expanduser()).absolute()
 
 
 IEMOCAP = _folder("IEMOCAP", "IEMOCAP_full_release")  # holds Session1 .. Session5

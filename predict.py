@@ -22,7 +22,6 @@ import tempfile
 import textwrap
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,7 +32,7 @@ from cli import UserError
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from inference import Prediction, Recogniser
+    from inference import Prediction
 
 SUFFIXES = (  # of what libsndfile decodes
     ".aif", ".aifc", ".aiff", ".au", ".caf", ".flac", ".mp1", ".mp2", ".mp3", ".nist", ".oga", ".ogg", ".opus", ".rf64",
@@ -290,31 +289,6 @@ def _course(axis: "Axes", one: "Prediction") -> None:
 # ---------------------------------------------------------------------------------------------------- the run
 
 
-def predict_all(recognise: "Recogniser", inputs: list[Input], jobs: int | None) -> Iterator["Prediction | str"]:
-    """The prediction of each recording, or what is wrong with it, in order; `jobs` are computed at a time (None: one a
-    core, up to 8)."""
-    import torch
-    from tqdm import tqdm
-
-    from audio import AudioError
-
-    def one(recording: Input) -> "Prediction | str":
-        try:
-            return recognise(recording.path, recording.name)
-        except AudioError as error:
-            return str(error)
-
-    jobs = min(len(inputs), jobs or min(8, os.cpu_count() or 1))
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // jobs))
-    with ThreadPoolExecutor(jobs) as executor:
-        bar = tqdm(executor.map(one, inputs), total=len(inputs), unit="recording", leave=False,
-                   disable=True if len(inputs) == 1 else None)  # fmt: skip
-        try:
-            yield from bar
-        finally:
-            recognise.stopped.set()  # after Ctrl-C nobody waits for hours of sound
-
-
 def say_calibration(temperature: float | None, applied: bool, note: str) -> str:
     """Whether probabilities are calibrated, in words."""
     if temperature is None:
@@ -367,7 +341,7 @@ def run(args: argparse.Namespace, inputs: list[Input], pictures: list[Path] | No
     else:
         out = Table([one.name for one in inputs], checkpoint.classes, args.timeline)
     broken = []
-    for i, result in enumerate(predict_all(recognise, inputs, args.jobs)):
+    for i, result in enumerate(recognise.each([(one.path, one.name) for one in inputs], args.jobs)):
         if isinstance(result, str):
             print(f"error: {result}", file=sys.stderr, flush=True)
             broken.append({"file": inputs[i].name, "fault": result})

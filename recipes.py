@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import path
-from cli import UserError
-from corpora import dataset_folder, warn_once
+from cli import UserError, warn_once
+from corpora import dataset_folder
 from files import digest_of
 
 SCHEDULES = ("exp", "step", "warmstep", "cosine", "none")

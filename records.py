@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 import metrics
 from cli import UserError, warn
 from files import digest_of, lock, read_json, sweep_temporaries
-from recipes import RULES, Config
+from recipes import MACHINE, RULES, Config
 
 FIELDS: dict[str, type | tuple[type, ...]] = {  # of config.json, as far as reports need them
     "dataset": str, "corpus": str, "licence": str, "synthetic": bool, "corpus_digest": str, "classes": list,
@@ -190,6 +190,22 @@ def derive811(run: Run) -> Run:
     return Halved(run)
 
 
+def trained_as(split: str) -> str:
+    """The split whose runs one is made of: 8:1:1 is read from those of 8:2."""
+    return "8:2" if split == "8:1:1" else split
+
+
+def with_derived(runs: Sequence[Run]) -> list[Run]:
+    """The runs, and as 8:1:1 those of 8:2 beside which there is no run of 8:1:1 of the same corpus, model, settings and
+    seed."""
+
+    def key(run: Run) -> tuple[str, str, str, str, int]:
+        return run.dataset, run.corpus_digest, run.model, plain(run.changed), run.seed
+
+    own = {key(run) for run in runs if run.split == "8:1:1"}
+    return [*runs, *(derive811(run) for run in runs if run.split == "8:2" and key(run) not in own)]
+
+
 def read_record(file: Path) -> Any:
     """Read a JSON file of a run folder. Raises BrokenRecord."""
     try:
@@ -341,6 +357,12 @@ def flags(changed: dict[str, Any]) -> list[str]:
         else:
             found += [f"--{key}", ",".join(map(str, value)) if isinstance(value, list) else str(value)]
     return found
+
+
+def machine_flags(run: Run) -> list[str]:
+    """The flags of train.py that make a run on the same kind of machine."""
+    own, usual = run.config["settings"], Config()
+    return flags({k: own[k] for k in MACHINE if k == "device" or own.get(k) != getattr(usual, k)})
 
 
 def sets(changed: dict[str, Any]) -> list[str]:

@@ -182,4 +182,5 @@ def page(document: Document) -> str:
     )
 
 
+ENDINGS = {".md": "md", ".csv": "csv", ".html": "html", ".tex": "latex"}  # of files
 FORMATS: dict[str, Callable[[Document], str]] = {"md": markdown, "csv": csv, "latex": latex, "html": page}

@@ -39,7 +39,7 @@ from corpora import dataset_folder
 from files import write_text
 from metrics import SCORE_NAMES, SCORES
 from recipes import RULES
-from records import Group, Run, derive811, plain, runs
+from records import Group, Run, plain, runs
 from tables import TABLES, Row, Table, measure, paper_figures
 
 if TYPE_CHECKING:
@@ -75,9 +75,7 @@ def select(found: Iterable[Run], args: Namespace) -> list[Run]:
     """
     chosen = list(found)
     if "8:1:1" in (args.split or ()) or (args.rule == "validation" and args.split is None):
-        have = {(run.dataset, run.model, plain(run.changed), run.seed) for run in chosen if run.split == "8:1:1"}
-        eight_two = [run for run in chosen if run.split == "8:2"]
-        chosen += [derive811(r) for r in eight_two if (r.dataset, r.model, plain(r.changed), r.seed) not in have]
+        chosen = records.with_derived(chosen)
     if args.rule == "validation" and args.split is None:
         chosen = [run for run in chosen if run.has_validation]
     datasets = [dataset_folder(name) for name in args.dataset or ()]
@@ -264,13 +262,14 @@ def say_protocols(rows: Sequence[Row]) -> list[str]:
 
 def train_command(
     name: str, datasets: Sequence[str] | None, settings: dict[str, Any], splits: Sequence[str] | None, seeds: int,
-    root: Path | None,
+    root: Path | None, like: Run | None,
 ) -> str:  # fmt: skip
-    """The command that trains what a table lacks."""
+    """The command that trains what a table lacks, on a machine as that of the run `like`, which is in it."""
     words = ["python", "sweep.py", "--table", name, "--seeds", str(seeds)]
     words += ["--datasets", ",".join(datasets)] if datasets else []
     words += ["--splits", ",".join(splits)] if splits else []
     words += ["--runs", str(root)] if root else []
+    words += records.machine_flags(like) if like else []
     return shlex.join([*words, *records.flags(settings)])
 
 
@@ -283,7 +282,7 @@ def say_repeats(count: int) -> str:
 def other_settings(rows: Sequence[Row], found: Iterable[Run]) -> list[str]:
     """That there are runs, of no row here, which missing rows could be made of, were other settings asked for."""
     cells = [row.cell for row in rows if row.group is None]
-    lacking = {(dataset_folder(c.dataset), c.model, "8:2" if c.split == "8:1:1" else c.split) for c in cells}
+    lacking = {(dataset_folder(c.dataset), c.model, records.trained_as(c.split)) for c in cells}
     others = [run for run in found if not any(tables.runs_of(row.cell, [run]) for row in rows)]
     counts = Counter(plain(run.changed) for run in others if (run.dataset, run.model, run.split) in lacking)
     if not counts:
@@ -297,7 +296,13 @@ def notes_of(rows: Sequence[Row], command: str) -> list[str]:
     """What must be said under a table about its rows."""
     notes = []
     if lacking := sum(bool(row.status) for row in rows):
-        notes.append(f"`{command}` trains what is missing ({lacking} of {len(rows)} rows).")
+        apart = any(row.group is None and row.cell.split in ("session", "speaker", "dialog") for row in rows)
+        never = "; a row stays empty where the corpus does not say sessions, speakers or dialogs" if apart else ""
+        notes.append(f"`{command}` trains what is missing ({lacking} of {len(rows)} rows){never}.")
+    if named := sorted({f"{row.cell.dataset}: {row.group.corpus}" for row in rows
+                        if row.group and row.elsewhere and row.cell.dataset in tables.IEMOCAP
+                        and not row.group.synthetic}):  # fmt: skip
+        notes.append(f"No published figures: these runs are not of IEMOCAP's complete release ({'; '.join(named)}).")
     about: dict[str, list[str]] = {}  # what is said of which rows
     for row in rows:
         where = f"{row.cell.name} on {row.cell.dataset}, {row.cell.split}"
@@ -381,7 +386,7 @@ def named_table(
     one_corpus = records.choose_corpus(fitting, corpus)
     rows = records.leaving_out_broken(lambda usable: tables.find(cells, usable), one_corpus)
     seeds = max((len(row.rounds.rounds) for row in rows if row.rounds), default=10)
-    more = train_command(name, datasets, settings, splits, seeds, root)
+    more = train_command(name, datasets, settings, splits, seeds, root, one_corpus[0] if one_corpus else None)
     notes = [
         *notes_of(rows, more),
         *other_settings(rows, [run for run in found if run.corpus_digest.startswith(corpus)]),
@@ -480,7 +485,7 @@ def audit_folders(
         return [folder for folder in every if not of_split or folder.parts[-4] in of_split]
     wanted = set()
     for cell in tables.by_name(name).cells(datasets, splits=splits):
-        for split in {cell.split, "8:2"} if cell.split == "8:1:1" else {cell.split}:
+        for split in {cell.split, records.trained_as(cell.split)}:
             wanted.add((dataset_folder(cell.dataset), split.replace(":", "-"), cell.model))
     return [folder for folder in every if folder.parts[-5:-2] in wanted]
 
@@ -531,7 +536,7 @@ def command_line() -> ArgumentParser:
     add("--set", type=recipes.setting, action="append", metavar="SETTING=VALUE", help=changed)
     add("--corpus", default="", metavar="DIGEST", help="only runs on the corpus whose digest starts so")
     add = parser.add_argument_group("output").add_argument
-    add("--format", choices=list(render.FORMATS), default="md", help="(default: md)")
+    add("--format", choices=list(render.FORMATS), help="(default: what --output ends in, or md)")
     add("--output", type=Path, metavar="PATH", help="file to write; with --figure a folder (default: results/figures)")
     add("--most", type=int, default=20, metavar="N", help="with --errors: how many (default: 20)")
     return parser
@@ -565,6 +570,7 @@ def main(words: Sequence[str] | None = None) -> int:
     words = sys.argv[1:] if words is None else words
     args = command_line().parse_args(words)
     args.set = dict(args.set or [])
+    args.format = args.format or render.ENDINGS.get(args.output.suffix if args.output else "", "md")
     root, command = (args.runs or path.RUNS).absolute(), shlex.join(["python", "report.py", *words])
     if args.most < 1:
         raise UserError(f"--most {args.most}: must be at least 1")

@@ -28,14 +28,13 @@ import cli
 import path
 import recipes
 import records
-from cli import UserError
-from corpora import warn_once
+import render
+from cli import UserError, warn_once
 from files import read_json
 
 if TYPE_CHECKING:
     from workers import Outcome
 
-FORMATS = {".md": "md", ".csv": "csv", ".html": "html", ".tex": "latex"}  # of --print's files: report.py's --format
 Execute = Callable[[list[recipes.Config], bool], "Iterator[Outcome]"]
 
 
@@ -151,11 +150,12 @@ def expand(
 
 @dataclass(frozen=True)
 class Job:
-    """A run and where it is or will be."""
+    """A run and where it is or will be. States: done, started, missing; repeat: done, without the weights asked for;
+    stale: done, with recordings or labels that have changed since."""
 
     config: recipes.Config
     folder: Path
-    state: str  # done, started, missing, or stale: done, but with recordings or labels that have changed since
+    state: str
 
 
 def _is_stale(folder: Path, config: recipes.Config) -> bool:
@@ -289,15 +289,16 @@ def _executor(asked: dict[str, Any], given: dict[str, Any], todo: list[Job]) -> 
     )
 
 
-def print_table(asked: dict[str, Any], given: dict[str, Any]) -> None:
-    """Print the table that these runs are for, or write it to files."""
+def print_table(asked: dict[str, Any], given: dict[str, Any], like: recipes.Config) -> None:
+    """Print the table of such runs as `like`, or write it to files."""
     import report
 
-    words = ["--table", asked["table"], *records.sets(shaping(given))]
+    machine = {"device" if flag == "gpu" else flag for flag in given} & {*recipes.MACHINE}
+    words = ["--table", asked["table"], *records.sets({**shaping(given), **{k: getattr(like, k) for k in machine}})]
     for flag in ("datasets", "splits"):
         words += [f"--{flag}", ",".join(asked[flag])] if asked[flag] else []
     words += ["--runs", str(given["runs"])] if "runs" in given else []
-    for output in [["--format", FORMATS[Path(file).suffix], "--output", file] for file in asked["print"]] or [[]]:
+    for output in [["--output", file] for file in asked["print"]] or [[]]:
         report.main([*words, *output])
 
 
@@ -305,8 +306,8 @@ def check(asked: dict[str, Any]) -> None:
     """Raise UserError for numbers that make no sense and flags that need another."""
     if asked["print"] is not None and not asked["table"]:
         raise UserError("--print goes with --table NAME; python report.py prints what there is")
-    if odd := [file for file in asked["print"] or () if Path(file).suffix not in FORMATS]:
-        raise UserError(f"--print {odd[0]}: a file's name must end in {', '.join(FORMATS)}")
+    if odd := [file for file in asked["print"] or () if Path(file).suffix not in render.ENDINGS]:
+        raise UserError(f"--print {odd[0]}: a file's name must end in {', '.join(render.ENDINGS)}")
     for flag in ("seeds", "next", "jobs", "at_once", "tries"):
         if asked[flag] is not None and asked[flag] < 1:
             raise UserError(f"--{flag} {asked[flag]}: must be at least 1")
@@ -367,8 +368,8 @@ def main() -> int:
     if not asked["dry_run"]:
         print(f"{len(jobs) - len(todo)} were done, {len(todo) - len(failures)} trained, {len(failures)} failed")
     print("".join(f"failed: {failure}\n" for failure in failures), end="", flush=True)
-    if asked["print"] is not None:
-        print_table(asked, given)
+    if asked["print"] is not None and jobs:
+        print_table(asked, given, jobs[0].config)
     return 1 if failures else 0
 
 

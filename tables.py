@@ -19,7 +19,7 @@ import stats
 from cli import UserError
 from corpora import dataset_folder
 from metrics import SCORES
-from records import Group, Run, derive811, plain
+from records import Group, Run, plain, trained_as, with_derived
 
 IEMOCAP = ("impro", "script", "all")
 
@@ -167,8 +167,7 @@ def jobs(
     """
     found: list[dict[str, Any]] = []
     for cell in by_name(name).cells(datasets, settings, splits):
-        split = "8:2" if cell.split == "8:1:1" else cell.split
-        job = {"model": cell.model, "dataset": cell.dataset, "split": split, "changed": cell.changed}
+        job = {"model": cell.model, "dataset": cell.dataset, "split": trained_as(cell.split), "changed": cell.changed}
         found += [job] if job not in found else []
     return found
 
@@ -206,11 +205,7 @@ def runs_of(cell: Cell, found: Iterable[Run]) -> list[Run]:
     """The runs a row is made of; for 8:1:1 also those of 8:2, one for each seed."""
     key = (dataset_folder(cell.dataset), cell.model, cell.changed)
     same = [run for run in found if (run.dataset, run.model, run.changed) == key]
-    own = [run for run in same if run.split == cell.split]
-    if cell.split != "8:1:1":
-        return own
-    seeds = {run.seed for run in own}
-    return own + [derive811(run) for run in same if run.split == "8:2" and run.seed not in seeds]
+    return [run for run in (with_derived(same) if cell.split == "8:1:1" else same) if run.split == cell.split]
 
 
 @dataclass

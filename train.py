@@ -302,8 +302,10 @@ def print_result(folder: Path) -> None:
 
 
 def folds_to_run(config: Config, skip_bad: bool) -> Iterator[Config]:
-    """The configuration, or one for each fold where its split has folds and none was chosen."""
+    """The configuration, or one for each fold where its split has folds and none was chosen. Raises NoSplit."""
     split = data.split_by_name(config.split)
+    if split.check:
+        split.check(data.load(config, skip_bad).corpus.utterances)
     if split.folds is None or config.fold is not None:
         yield config
         return

@@ -8,11 +8,10 @@ import csv
 import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
-from functools import cache
 from itertools import pairwise
 from pathlib import Path
 
-from cli import UserError, printable, warn
+from cli import UserError, printable, warn_once
 from files import atomic
 
 
@@ -51,12 +50,6 @@ def read_index(path: Path) -> list[Utterance]:
         return [Utterance(**row) for row in rows]
     except (OSError, UnicodeError, csv.Error) as error:
         raise UserError(f"{path} cannot be read as an index ({error}); delete it and run again") from None
-
-
-@cache
-def warn_once(text: str) -> None:
-    """`cli.warn`, but for what this process has warned of before: a corpus is listed more than once in a run."""
-    warn(text)
 
 
 def need_utf8(folder: Path) -> None:

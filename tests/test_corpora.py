@@ -221,6 +221,7 @@ def test_a_csvs_name_makes_a_plain_run_folder(tmp_path):
         ("path,emotion\n", "has no utterance"),
         ("path,emotion\na.wav,x\nb.wav\n", "line 3: every row needs"),
         ("path,emotion\na.wav,x,y\n", "line 2: every row needs"),
+        ("path,emotion\n\n\na.wav,\n", "line 4: every row needs"),
         ("path,emotion\na.wav, \n", "line 2: every row needs"),
         ("path,emotion\na.wav,x\na.wav,y\n", "lists a.wav twice"),
         ("name,path,emotion\n1,a.wav,x\n1,b.wav,y\n", "lists 1 twice"),

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import audio
+import cli
 import data
 import features
 import loops
@@ -275,6 +276,36 @@ def test_a_release_with_other_usable_utterances_than_published_is_told(here, mon
         data.forget()
         data.load(config)
     assert "full release" not in capsys.readouterr().err
+
+
+def test_a_release_that_is_not_complete_is_told(here, monkeypatch, capsys):
+    import handleIEMOCAP
+
+    monkeypatch.setattr(handleIEMOCAP, "is_synthetic", lambda root: False)
+    cli.warn_once.cache_clear()
+    d = data.load(recipes.config_for("GLAM"))
+    told = capsys.readouterr().err
+    assert f"{path.IEMOCAP} is not the complete release of IEMOCAP" in told and d.corpus.name in told
+    assert f"impro has {len(d.corpus.utterances)} utterances of at least 1.8 s" in told
+    assert "IEMOCAP release licence" in d.corpus.licence
+
+
+def test_a_csv_called_iemocap_is_no_release(five, tmp_path, capsys):
+    shutil.copy(five.dataset, tmp_path / "IEMOCAP.csv")
+    text = (tmp_path / "IEMOCAP.csv").read_text()
+    for name in ("1", "2", "3", "4", "5"):
+        text = text.replace(f"{name}.wav,", f"{Path(five.dataset).parent / name}.wav,")
+    (tmp_path / "IEMOCAP.csv").write_text(text)
+    d = data.load(replace(five, dataset=str(tmp_path / "IEMOCAP.csv")))
+    assert d.corpus.name == "IEMOCAP" and "release" not in capsys.readouterr().err
+
+
+def test_a_home_folder_in_path_py(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("EMODB", "~/emodb/wav")
+    assert path._folder("EMODB", "emodb") == Path("/home/me/emodb/wav")
+    assert path._folder("NOT_SET", "~/there") == Path("/home/me/there")
+    assert path._folder("NOT_SET", "there") == path.ROOT / "there"
 
 
 def test_load_gives_segments_at_both_overlaps_and_leaves_short_ones_out(five):

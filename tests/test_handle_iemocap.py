@@ -466,7 +466,9 @@ def test_a_small_release_is_simply_not_the_full_one(release: Path) -> None:
     assert counts["all"] == [Counter(LABELS.values())[emotion] for emotion in EMOTIONS]
     assert sum(counts["improvised"]) == 8
     assert (sum(counts["Ses05F"]), sum(counts["Ses05M"]), "Ses04F" in counts) == (2, 1, False)
-    assert handle.compare(counts) == "not the full release, which has 10039 utterances; here are 15"
+    told = "not the full release, which has 10039 utterances; here are 15"
+    assert handle.compare(counts) == told
+    assert handle.compare({**counts, "Session3": [0] * len(EMOTIONS)}) == f"{told}, none of Session3"
     table = handle.table(counts, ["all", "Ses05M"]).split("\n")
     assert len({len(line) for line in table}) == 1
     assert table[1].split() == ["all", *map(str, counts["all"]), "15"]

@@ -156,7 +156,7 @@ def test_8_2_read_as_8_1_1_is_that_split(tmp_path: Path) -> None:
     predicted = guesses(1, labels, [0.3, 0.5, 0.9])
     folder = make_run(tmp_path, predicted, labels, seed=seed, names=names)
     write_json(folder / "split.json", data.split_record(utterances, whole))
-    run = report.derive811(only(tmp_path))
+    run = records.derive811(only(tmp_path))
     expected = data.split_record(utterances, halves)
     assert (run.split, run.seed, run.has_validation) == ("8:1:1", seed, True)
     assert run.part("test").names.tolist() == expected["test"] and run.part("val").names.tolist() == expected["val"]
@@ -173,7 +173,34 @@ def test_8_2_read_as_8_1_1_is_that_split(tmp_path: Path) -> None:
 def test_only_8_2_can_be_halved(tmp_path: Path) -> None:
     make_run(tmp_path, RIGHT, LABELS, split="dialog", val=(LABELS, RIGHT))
     with pytest.raises(UserError, match="only one of 8:2"):
-        report.derive811(only(tmp_path))
+        records.derive811(only(tmp_path))
+
+
+def test_a_run_on_another_corpus_does_not_stand_for_a_derived_one(tmp_path: Path) -> None:
+    make_run(tmp_path, HALF, LABELS, seed=1)
+    make_run(tmp_path, RIGHT, LABELS, seed=1, split="8:1:1", val=(LABELS, RIGHT), corpus_digest="f" * 32)
+    both = records.with_derived(records.runs(tmp_path))
+    assert sorted((run.split, run.corpus_digest[0]) for run in both) == [("8:1:1", DIGEST[0]), ("8:1:1", "f"),
+                                                                         ("8:2", DIGEST[0])]  # fmt: skip
+
+
+def test_a_file_is_written_as_its_name_says(tmp_path: Path) -> None:
+    make_run(tmp_path / "runs", HALF, LABELS)
+    for name, head in (("a.html", "<!doctype html>"), ("a.csv", "dataset,"), ("a.tex", "%"), ("a.txt", "##")):
+        assert report.main(["--runs", str(tmp_path / "runs"), "--output", str(tmp_path / name)]) == 0
+        assert (tmp_path / name).read_text().lower().startswith(head), name
+
+
+def test_what_is_missing_is_trained_on_the_same_kind_of_machine(tmp_path: Path) -> None:
+    make_run(tmp_path, HALF, LABELS, settings={"threads": 1})
+    text = render.markdown(report.named_table("comparison", records.runs(tmp_path), ["impro"])[0])
+    assert "sweep.py --table comparison --seeds 1 --datasets impro --threads 1 --device cpu" in text
+
+
+def test_runs_of_a_part_of_iemocap_say_why_nothing_published_is_there(tmp_path: Path) -> None:
+    make_run(tmp_path, HALF, LABELS, corpus="IEMOCAP's layout, 10038 utterances")
+    text = render.markdown(report.named_table("comparison", records.runs(tmp_path), ["impro"])[0])
+    assert "No published figures" in text and "impro: IEMOCAP's layout, 10038 utterances" in text
 
 
 def test_a_real_8_1_1_run_counts_before_a_derived_one(tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ def test_table_says_what_to_run(here: Path) -> None:
 
 
 def test_the_table_printed_is_of_the_runs_trained(here: Path, monkeypatch, capsys: pytest.CaptureFixture) -> None:
-    """Flags of train.py hold for both: here fewer epochs and larger batches."""
+    """Flags of train.py hold for both: here fewer epochs, larger batches, and the machine."""
     monkeypatch.setitem(tables.TABLES, "one", tables.Table("One", (tables.Cell("one", "CNN_GAP"),)))
     words = ["--table", "one", "--batch_size", "64", "--print"]
     assert run(*words) == 0
@@ -74,7 +74,7 @@ def test_the_table_printed_is_of_the_runs_trained(here: Path, monkeypatch, capsy
     assert told.count("done: CNN_GAP all 8:2") == 1 and "0 were done, 1 trained, 0 failed" in told
     (row,) = [line for line in told.splitlines() if line.startswith("| all ")]
     assert "SYNTHETIC" in row and "missing" not in row
-    assert "In every row: batch_size=64, epochs=3." in told
+    assert "In every row: batch_size=64, device=cpu, epochs=3, threads=1." in told
     assert run(*words, "--dry_run") == 0
     told = capsys.readouterr().out
     assert told.startswith("done    CNN_GAP all") and "1 done\n" in told and "trained" not in told and row in told
@@ -93,6 +93,8 @@ def test_rows_that_a_corpus_cannot_have_are_left_out(here: Path, tmp_path: Path,
     assert capsys.readouterr().err.count("have no session") == 1
     with pytest.raises(UserError, match="have no session"):
         jobs("--models", "GLAM", "--splits", "session", "--datasets", tmp_path / "own.csv", "--padding")
+    assert jobs("--table", "comparison", "--splits", "dialog", "--datasets", tmp_path / "own.csv", "--padding") == []
+    assert capsys.readouterr().err.count("have no dialog") == 1
 
 
 @pytest.mark.parametrize(
