@@ -25,7 +25,7 @@ import records
 import train
 from cli import UserError, warn
 from files import atomic, lock, sweep_temporaries, write_text
-from recipes import Config
+from recipes import Config, Options
 from workers import Outcome, again, attempt, given_up
 
 FILES = ("config.json", "split.json", "epochs.jsonl", "predictions.npz", "checkpoint/README.md",
@@ -57,7 +57,7 @@ def _train_there(
             folder.mkdir(parents=True)
             (folder / STATE).write_bytes(state)
         own, runs = replace(d, warp=warp), Path(temporary)
-        outcome = attempt(config, lambda: train.train(config, runs, save_model, quiet=True, d=own))
+        outcome = attempt(config, lambda: train.train(config, d=own, runs=runs, save_model=save_model, quiet=True))
         if outcome.status != "done":
             return outcome, {}
         return outcome, {name: (folder / name).read_bytes() for name in FILES if (folder / name).exists()}
@@ -79,7 +79,7 @@ def _sources() -> Iterator[Path]:
 
 
 @contextmanager
-def connected(address: str, share: Share, options: dict[str, Any]) -> Iterator[Execute]:
+def connected(address: str, share: Share, options: Options) -> Iterator[Execute]:
     """Connect to the cluster at `address`, or start one here for `local`; yields what trains runs on it.
 
     Raises UserError where there is no cluster, or none of its machines is large enough for a run.
@@ -186,7 +186,7 @@ def _result(job: _Job, reference: Any) -> tuple[Outcome, dict[str, bytes]]:
         return Outcome(job.config, "broke", f"its worker was lost ({what})"), {}
 
 
-def _run(configs: Sequence[Config], wait: bool, share: Share, options: dict[str, Any]) -> Iterator[Outcome]:
+def _run(configs: Sequence[Config], wait: bool, share: Share, options: Options) -> Iterator[Outcome]:
     """Train runs on the cluster. Each is locked here for as long as it is under way."""
     import ray
 

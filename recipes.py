@@ -8,7 +8,7 @@ import math
 import os
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import path
 from cli import UserError, warn_once
@@ -207,6 +207,16 @@ def learning_rate(config: Config, epoch: int) -> float:
 def comma_list(text: str) -> tuple[str, ...]:
     """`a,b,c` -> ("a", "b", "c")"""
     return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+class Options(TypedDict, total=False):
+    """What a run is told besides its settings: flags that shape no result."""
+
+    runs: Path  # the folder that run folders go into; path.RUNS unless told
+    save_model: str | None  # the rule whose epoch's weights are kept; None: none are
+    skip_bad: bool  # leave broken recordings out instead of stopping
+    quiet: bool
+    tensorboard: bool
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:

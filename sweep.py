@@ -20,7 +20,7 @@ from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from tqdm import tqdm
 
@@ -270,8 +270,7 @@ def _executor(asked: dict[str, Any], given: dict[str, Any], todo: list[Job]) -> 
     """What trains runs, for as long as its context lasts."""
     import workers
 
-    flags = ("runs", "save_model", "skip_bad", "quiet", "tensorboard")
-    options: dict[str, Any] = {k: given[k] for k in flags if k in given}
+    options = cast(recipes.Options, {k: given[k] for k in recipes.Options.__annotations__ if k in given})
     if asked["ray"]:
         import cluster
 

@@ -36,7 +36,7 @@ import time
 from collections.abc import Generator, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import torch
@@ -56,7 +56,7 @@ import records
 import turns
 from cli import UserError, warn
 from files import atomic, lock, sweep_temporaries, write_json, write_text
-from recipes import Config, learning_rate
+from recipes import Config, Options, learning_rate
 from resume import BrokenState, History, load_state, save_state
 
 # ------------------------------------------------------------------------------------------------ one run
@@ -135,17 +135,17 @@ def save_checkpoint(
 
 
 def steps(
-    config: Config, runs: Path | None = None, save_model: str | None = None, skip_bad: bool = False,
-    quiet: bool = False, wait: bool = True, tensorboard: bool = False, d: data.Data | None = None,
-) -> Generator[None, None, Path | None]:  # fmt: skip
+    config: Config, wait: bool = True, d: data.Data | None = None, **options: Unpack[Options]
+) -> Generator[None, None, Path | None]:
     """`train`, giving way every few training steps: runs that share a process have their turns (turns.py)."""
+    save_model, tensorboard = options.get("save_model"), options.get("tensorboard", False)
     if tensorboard:
         curves.require()
     split = data.split_by_name(config.split)
     if save_model == "validation" and not split.has_validation:
         raise UserError(f"--save_model validation: the split {config.split} has no validation part")
     dataset, digest = (d.corpus.dataset, d.digest) if d else data.identity(config)
-    folder = records.folder_of(config, dataset, digest, runs or path.RUNS)
+    folder = records.folder_of(config, dataset, digest, options.get("runs", path.RUNS))
     if records.finished(folder, save_model):
         records.tidy(folder)
         if tensorboard and not (folder / curves.FOLDER).exists():
@@ -153,7 +153,7 @@ def steps(
         return folder
     if config.amp:
         device.check_bfloat16(config.device)
-    d = d or data.load(config, skip_bad)
+    d = d or data.load(config, options.get("skip_bad", False))
     parts = split(d.corpus.utterances, config.seed, config.fold)
     with lock(folder / "lock", wait=wait) as mine:
         if not mine:
@@ -162,26 +162,26 @@ def steps(
             sweep_temporaries(folder)
             sweep_temporaries(folder / "checkpoint")
             try:
-                yield from _steps(config, d, parts, folder, save_model, quiet, tensorboard)
+                yield from _epochs(config, d, parts, folder, save_model, options.get("quiet", False), tensorboard)
             except BrokenState as error:
                 warn(f"{error}; the run starts again")
                 (folder / "state.safetensors").unlink()
-                yield from _steps(config, d, parts, folder, save_model, quiet, tensorboard)
+                yield from _epochs(config, d, parts, folder, save_model, options.get("quiet", False), tensorboard)
         (folder / "lock").unlink(missing_ok=True)
     return folder
 
 
-def train(config: Config, *given: Any, **more: Any) -> Path | None:
+def train(config: Config, wait: bool = True, d: data.Data | None = None, **options: Unpack[Options]) -> Path | None:
     """Train one run and return its folder; a finished one is not repeated, an unfinished one goes on.
 
-    Arguments are those of `steps`. Where another process is at the same run: wait for it, or return None without
-    `wait`. `d` is what `data.load` gives, for a caller that has it. Raises UserError.
+    Where another process is at the same run: wait for it, or return None without `wait`. `d` is what `data.load` gives,
+    for a caller that has it; the other options are in recipes.Options. Raises UserError.
     """
-    return turns.alone(steps(config, *given, **more), config.device)
+    return turns.alone(steps(config, wait, d, **options), config.device)
 
 
-def _steps(config: Config, d: data.Data, parts: data.Parts, folder: Path, save_model: str | None, quiet: bool,
-           tensorboard: bool) -> Iterator[None]:  # fmt: skip
+def _epochs(config: Config, d: data.Data, parts: data.Parts, folder: Path, save_model: str | None, quiet: bool,
+            tensorboard: bool) -> Iterator[None]:  # fmt: skip
     """Train from the last recorded epoch on, in a folder that this process has locked."""
     loops.arithmetic(config)
     torch.manual_seed(config.seed)

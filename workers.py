@@ -12,12 +12,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing import connection, get_context, parent_process
 from pathlib import Path
-from typing import Any
 
 from tqdm import tqdm
 
 from cli import UserError, refusal, warn
-from recipes import Config
+from recipes import Config, Options
 
 
 @dataclass(frozen=True)
@@ -53,8 +52,8 @@ def attempt(config: Config, train_one: Callable[[], Path | None]) -> Outcome:
         return accident(config, error)
 
 
-def train_here(config: Config, wait: bool, options: dict[str, Any]) -> Outcome:
-    """Train a run in this process; `options` are `train.train`'s."""
+def train_here(config: Config, wait: bool, options: Options) -> Outcome:
+    """Train a run in this process."""
     import train
 
     return attempt(config, lambda: train.train(config, wait=wait, **options))
@@ -75,7 +74,7 @@ def given_up(outcome: Outcome, tried: int) -> Outcome:
     return replace(outcome, status="failed", text=f"{outcome.text} (tried {tried} times)")
 
 
-def one_by_one(configs: Sequence[Config], wait: bool, tries: int, options: dict[str, Any]) -> Iterator[Outcome]:
+def one_by_one(configs: Sequence[Config], wait: bool, tries: int, options: Options) -> Iterator[Outcome]:
     """Train runs in this process, one after the other."""
     for config in configs:
         tried, outcome = 1, train_here(config, wait, options)
@@ -87,9 +86,7 @@ def one_by_one(configs: Sequence[Config], wait: bool, tries: int, options: dict[
 # ------------------------------------------------------------------------------- several in turns, on one GPU
 
 
-def in_turns(
-    configs: Sequence[Config], wait: bool, at_once: int, tries: int, options: dict[str, Any]
-) -> Iterator[Outcome]:
+def in_turns(configs: Sequence[Config], wait: bool, at_once: int, tries: int, options: Options) -> Iterator[Outcome]:
     """Train up to `at_once` runs in this process, in turns: fewer from the moment that a GPU's memory does not hold
     them. The run that found no room goes on later from its last epoch."""
     import torch
@@ -145,7 +142,7 @@ def _end_with_parent() -> None:
         signal.raise_signal(signal.SIGKILL)  # also in the middle of a run: what is on disk is whole at any moment
 
 
-def _serve(pipe: connection.Connection, gpu: int | None, options: dict[str, Any]) -> None:
+def _serve(pipe: connection.Connection, gpu: int | None, options: Options) -> None:
     """What a worker does: train the runs that come through the pipe until it is closed."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     if gpu is not None:
@@ -162,7 +159,7 @@ def _serve(pipe: connection.Connection, gpu: int | None, options: dict[str, Any]
 class Worker:
     """A process that trains one run at a time."""
 
-    def __init__(self, gpu: int | None, options: dict[str, Any]):
+    def __init__(self, gpu: int | None, options: Options):
         context = get_context("spawn")  # a fork of a process that has used torch's threads or CUDA would hang
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(theirs, gpu, options), daemon=True)
@@ -201,7 +198,7 @@ class Worker:
 
 
 def in_processes(
-    configs: Sequence[Config], wait: bool, jobs: int, tries: int, gpu: int | None, options: dict[str, Any]
+    configs: Sequence[Config], wait: bool, jobs: int, tries: int, gpu: int | None, options: Options
 ) -> Iterator[Outcome]:
     """Train runs in `jobs` processes. A run whose process dies is tried `tries` times in all, and so is one that raises
     what is not a matter of its settings. No process is left behind, however this one ends."""

@@ -178,7 +178,7 @@ def test_next_takes_the_seeds_that_lack_something(here: Path) -> None:
 
 
 def test_one_run_that_fails_does_not_stop_the_others(here: Path, monkeypatch, capsys) -> None:
-    real, calls = train._steps, []
+    real, calls = train._epochs, []
 
     def one(config, *more):
         calls.append(config.seed)
@@ -188,7 +188,7 @@ def test_one_run_that_fails_does_not_stop_the_others(here: Path, monkeypatch, ca
             raise RuntimeError("an accident")
         return real(config, *more)
 
-    monkeypatch.setattr(train, "_steps", one)
+    monkeypatch.setattr(train, "_epochs", one)
     assert run("--models", "CNN_GAP", "--epochs", 1, "--seeds", 3, "--tries", 2) == 1
     told = capsys.readouterr()
     assert "1 trained, 2 failed" in told.out and "the loss is nan" in told.out
