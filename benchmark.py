@@ -26,7 +26,7 @@ from typing import Any
 
 import cli
 
-SEGMENTS = {"train": 20000, "test": 5000}  # of the improvised half of IEMOCAP at 1.8 s, about
+SEGMENTS = {"train": 25000, "test": 6000}  # of the improvised half of IEMOCAP at 1.8 s, about
 QUICK = {"train": 320, "test": 160}
 PER_UTTERANCE = 11  # segments
 
@@ -333,21 +333,22 @@ def epoch_row(name: str, needed: float, config: Config, options: Options) -> Row
         raise UserError(f"{name}: the first epoch's loss differs by {difference:.1e}")
     plain, ours = plain_training(config, part, test), our_training(config, part, test)
     ratio, spread, _, _, spent = compare(plain, ours, options.repeats)
-    rate = flops(config, shape) * n_train / 32 / spent
-    share = 100 * rate / matrix_rate(config)
+    share = 100 * flops(config, shape, n_train, n_test) / spent / matrix_rate(config)
     note = f"{n_train}+{n_test} segments; loss differs by {difference:.0e}; {share:.0f} % of this machine's matrix rate"
     return Row(name, ratio, needed, spread, note)
 
 
-def flops(config: Config, shape: tuple[int, int]) -> float:
-    """Floating-point operations of a training step of 32 segments, counted by torch."""
+def flops(config: Config, shape: tuple[int, int], n_train: int, n_test: int) -> float:
+    """Floating-point operations of an epoch with its evaluation, counted by torch."""
     from torch.utils.flop_counter import FlopCounterMode
 
     model, _ = fresh(config, shape, fast=False)
-    x = torch.randn(32, 1, *shape, device=config.device)
     with FlopCounterMode(display=False) as counter:
-        model(x).sum().backward()
-    return float(counter.get_total_flops())
+        out = model(torch.randn(1, 1, *shape, device=config.device).expand(2, -1, -1, -1))  # batch norm needs two
+        forward = counter.get_total_flops() / 2  # a segment
+        out.sum().backward()
+        training = counter.get_total_flops() / 2
+    return training * n_train + forward * n_test
 
 
 def matrix_rate(config: Config, n: int = 2048) -> float:
@@ -451,8 +452,9 @@ def seed_of(config: Config, shape: tuple[int, int], part: loops.Part, test: loop
 
 
 def seeds_row(name: str, needed: float, config: Config, options: Options, share: bool = False) -> Row:
-    """Seeds in turns in one process against one plain seed after another, whose start is not even counted. With `share`
-    the row is what part of the matrix rate they reach together."""
+    """Seeds in turns in one process against one plain seed after another. Of these the start of the process is not
+    counted, and the building of the network, milliseconds, once an epoch. With `share` the row is what part of the
+    matrix rate the seeds reach together."""
     loops.arithmetic(config)
     shape, (n_train, n_test) = shape_of(config), sizes(config, options)
     part, test = made_up(shape, n_train, 0, config.device), made_up(shape, n_test, 1, config.device)
@@ -478,7 +480,7 @@ def seeds_row(name: str, needed: float, config: Config, options: Options, share:
     difference = max(abs(each - loss) / loss for each in losses)
     if difference > (1e-3 if options.quick and not config.amp else 1e-2):
         raise UserError(f"{name}: the first epoch's loss differs by {difference:.1e}")
-    rate = 100 * flops(config, shape) * (n_train / 32) * epochs * count / spent / matrix_rate(config)
+    rate = 100 * flops(config, shape, n_train, n_test) * epochs * count / spent / matrix_rate(config)
     per_hour = 3600 * epochs * count / spent / config.epochs
     note = (
         f"{count} at once; {n_train}+{n_test} segments; {per_hour:.0f} seeds an hour; loss differs by {difference:.0e}"
