@@ -164,17 +164,17 @@ def check(config: Config) -> None:
         need(getattr(config, flag) in choices, flag, f"choose one of {', '.join(choices)}")
 
 
-def setting(text: str) -> tuple[str, Any]:
+def setting(text: str, flag: str = "--set") -> tuple[str, Any]:
     """A setting as it is written in `epochs=10` or `classes=sad,happy`: its name and its value as a run records it.
 
-    Raises UserError for a setting there is none of and a value it cannot have.
+    Raises UserError, naming the `flag` it was given with, for a setting there is none of and a value it cannot have.
     """
     key, equals, value = text.partition("=")
     if not equals:
-        raise UserError(f"--set {text}: write SETTING=VALUE, as in --set epochs=10")
+        raise UserError(f"{flag} {text}: write SETTING=VALUE, as in {flag} epochs=10")
     usual = {f.name: f.default for f in fields(Config)} | {"fold": 0}
     if key not in usual:
-        raise UserError(f"--set {text}: settings are {', '.join(usual)}")
+        raise UserError(f"{flag} {text}: settings are {', '.join(usual)}")
     kind: Any = type(usual[key])
     try:
         if kind is bool:
@@ -182,7 +182,7 @@ def setting(text: str) -> tuple[str, Any]:
         return key, list(comma_list(value)) if kind is tuple else kind(value)
     except (KeyError, ValueError):
         said = {bool: "true or false", int: "a whole number", float: "a number"}[kind]
-        raise UserError(f"--set {text}: {key} is {said}") from None
+        raise UserError(f"{flag} {text}: {key} is {said}") from None
 
 
 def learning_rate(config: Config, epoch: int) -> float:

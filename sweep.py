@@ -48,7 +48,7 @@ def command_line() -> argparse.ArgumentParser:
     group.add_argument("--seeds", type=int, metavar="N", help="the first N seeds of seeds.txt (default: 1)")
     group.add_argument("--next", type=int, metavar="N", help="instead: the next N seeds of seeds.txt that are not done")
     group.add_argument(
-        "--vary", action="append", default=[], metavar="FLAG=V,V,..", help="run with each value of a flag"
+        "--vary", action="append", default=[], metavar="SETTING=V,V,..", help="run with each value of a setting"
     )
     group.add_argument("--table", metavar="NAME", help="instead of models: what this table of report.py lacks")
     group.add_argument("--print", nargs="?", const=(), type=recipes.comma_list, metavar="FILE,..",
@@ -74,27 +74,21 @@ def command_line() -> argparse.ArgumentParser:
 # ---------------------------------------------------------------------------------------------- what to run
 
 
-def variants(vary: list[str], parser: argparse.ArgumentParser) -> list[dict[str, Any]]:
-    """`["alpha=0,0.5"]` -> `[{"alpha": 0.0}, {"alpha": 0.5}]`, the product over all flags. Raises UserError."""
-    own = vars(parser.parse_args([]))
-    settings = {field.name for field in fields(recipes.Config)} - {"model", "dataset", "split", "seed", "fold"}
+def variants(vary: list[str]) -> list[dict[str, Any]]:
+    """`["alpha=0,0.5"]` -> `[{"alpha": 0.0}, {"alpha": 0.5}]`, the product over all settings. Raises UserError."""
     lists = []
     for text in vary:
-        flag, _, values = text.partition("=")
+        name, _, values = text.partition("=")
         if not values:
-            raise UserError(f"--vary {text}: write FLAG=VALUE,VALUE,..")
-        parsed = []
-        for value in recipes.comma_list(values):
-            namespace, unknown = parser.parse_known_args([f"--{flag}", value])
-            new = {k: v for k, v in vars(namespace).items() if k not in own}
-            if unknown or not new or not set(new) <= settings:
-                raise UserError(f"--vary {text}: {flag} is not a setting of a run that takes a value")
-            parsed.append(new)
-        lists.append(parsed)
+            raise UserError(f"--vary {text}: write SETTING=VALUE,VALUE,..")
+        if name in recipes.NAMED:
+            raise UserError(f"--vary {text}: --models, --datasets, --splits and --seeds take several; folds are all "
+                            "trained unless --fold names one")  # fmt: skip
+        lists.append([_as_given(dict([recipes.setting(f"{name}={v}", "--vary")])) for v in recipes.comma_list(values)])
     return [{k: v for one in choice for k, v in one.items()} for choice in itertools.product(*lists)]
 
 
-def combinations(asked: dict[str, Any], given: dict[str, Any], parser: argparse.ArgumentParser) -> list[dict[str, Any]]:
+def combinations(asked: dict[str, Any], given: dict[str, Any]) -> list[dict[str, Any]]:
     """The flags that differ between runs of one seed. Raises UserError for flags that contradict each other."""
     axes = {"model": asked["models"], "dataset": asked["datasets"], "split": asked["splits"]}
     for name, values in axes.items():
@@ -113,7 +107,7 @@ def combinations(asked: dict[str, Any], given: dict[str, Any], parser: argparse.
     lists: list[list[dict[str, Any]]] = [
         [{name: v} for v in values] if values else [{}] for name, values in axes.items()
     ]
-    return [m | d | s | v for m, d, s, v in itertools.product(*lists, variants(asked["vary"], parser))]
+    return [m | d | s | v for m, d, s, v in itertools.product(*lists, variants(asked["vary"]))]
 
 
 def shaping(given: dict[str, Any]) -> dict[str, Any]:
@@ -326,11 +320,11 @@ def check(asked: dict[str, Any]) -> None:
         raise UserError("--at_once: runs in one process share its threads; leave --vary threads out")
 
 
-def jobs_of(asked: dict[str, Any], given: dict[str, Any], parser: argparse.ArgumentParser) -> list[Job]:
+def jobs_of(asked: dict[str, Any], given: dict[str, Any]) -> list[Job]:
     """Every run that is asked for, with its state; under --next, those of the next seeds that lack one."""
     import seeds
 
-    flags = combinations(asked, given, parser)
+    flags = combinations(asked, given)
     all_seeds = [given.pop("seed")] if "seed" in given else seeds.read_seeds()
     wanted = all_seeds if asked["next"] else all_seeds[: asked["seeds"] or 1]
     configs = dict.fromkeys(expand(given, flags, wanted, bool(asked["table"])))  # a setting that is listed twice is one
@@ -353,7 +347,7 @@ def main() -> int:
     check(asked)
     if asked["ray"] and given.get("tensorboard"):
         raise UserError("--tensorboard writes on this machine as runs go on; leave it out on a Ray cluster")
-    jobs = jobs_of(asked, given, parser)
+    jobs = jobs_of(asked, given)
     todo = [job for job in jobs if job.state != "done"]
     if asked["dry_run"]:
         print("\n".join(f"{job.state:<8}{describe(job.config)}" for job in jobs))

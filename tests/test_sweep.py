@@ -28,7 +28,7 @@ def jobs(*words: object) -> list[sweep.Job]:
     given = vars(parser.parse_args([*BASE, *map(str, words)]))
     asked = {k: given.pop(k) for k in vars(parser.parse_args([]))}
     sweep.check(asked)
-    return sweep.jobs_of(asked, given, parser)
+    return sweep.jobs_of(asked, given)
 
 
 def run(*words: object) -> int:
@@ -50,6 +50,7 @@ def test_jobs_are_the_product_in_rounds_of_seeds(here: Path) -> None:
 
 def test_a_setting_listed_twice_is_one_run(here: Path) -> None:
     assert len(jobs("--models", "GLAM,GLAM", "--vary", "alpha=0.5,0.50")) == 1
+    assert [job.config.padding for job in jobs("--vary", "padding=true,false")] == [True, False]
 
 
 def test_seed_of_train_is_taken(here: Path) -> None:
@@ -100,10 +101,10 @@ def test_rows_that_a_corpus_cannot_have_are_left_out(here: Path, tmp_path: Path,
 @pytest.mark.parametrize(
     ("words", "text"),
     [
-        (["--vary", "alpha"], "write FLAG=VALUE"),
-        (["--vary", "runs=a,b"], "not a setting of a run"),
-        (["--vary", "padding=1"], "not a setting of a run"),
-        (["--vary", "seed=1,2"], "not a setting of a run"),
+        (["--vary", "alpha"], "write SETTING=VALUE"),
+        (["--vary", "runs=a,b"], "--vary runs=a: settings are"),
+        (["--vary", "padding=1"], "--vary padding=1: padding is true or false"),
+        (["--vary", "seed=1,2"], "and --seeds take several"),
         (["--seeds", "0"], "at least 1"),
         (["--jobs", "0"], "at least 1"),
         (["--seeds", "1", "--next", "1"], "contradict"),
