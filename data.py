@@ -299,7 +299,7 @@ def split(
     name: str, validation: bool = True, folds: Folds | None = None,
     check: Callable[[Sequence[Utterance]], object] | None = None,
 ) -> Callable:  # fmt: skip
-    """Register a function (utterances, seed, fold) -> Parts as a split."""
+    """Register a function (utterances, seed, fold) -> Parts as a split. --help lists them, in recipes.py."""
 
     def register(divide: Callable[[Sequence[Utterance], int, int], Parts]) -> Callable:
         SPLITS[name] = Split(name, divide, validation, folds, check)
