@@ -135,7 +135,7 @@ def save_checkpoint(
 
 
 def steps(
-    config: Config, wait: bool = True, d: data.Data | None = None, **options: Unpack[Options]
+    config: Config, *, wait: bool = True, d: data.Data | None = None, **options: Unpack[Options]
 ) -> Generator[None, None, Path | None]:
     """`train`, giving way every few training steps: runs that share a process have their turns (turns.py)."""
     save_model, tensorboard = options.get("save_model"), options.get("tensorboard", False)
@@ -171,13 +171,13 @@ def steps(
     return folder
 
 
-def train(config: Config, wait: bool = True, d: data.Data | None = None, **options: Unpack[Options]) -> Path | None:
+def train(config: Config, *, wait: bool = True, d: data.Data | None = None, **options: Unpack[Options]) -> Path | None:
     """Train one run and return its folder; a finished one is not repeated, an unfinished one goes on.
 
     Where another process is at the same run: wait for it, or return None without `wait`. `d` is what `data.load` gives,
     for a caller that has it; the other options are in recipes.Options. Raises UserError.
     """
-    return turns.alone(steps(config, wait, d, **options), config.device)
+    return turns.alone(steps(config, wait=wait, d=d, **options), config.device)
 
 
 def _epochs(config: Config, d: data.Data, parts: data.Parts, folder: Path, save_model: str | None, quiet: bool,

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from made_checkpoints import CLASSES, make_checkpoint
 from safetensors.torch import load_file, save_file
 
+import calibration
 import checkpoints
 import data
 import loops
@@ -100,14 +101,25 @@ def test_a_training_run_writes_everything(here: Path, no_network: None) -> None:
     ]
     run, saved = (json.loads((folder / part / "config.json").read_text()) for part in ("", "checkpoint"))
     assert {k: saved[k] for k in run} == run
-    records = [json.loads(line) for line in (folder / "epochs.jsonl").read_text().splitlines()]
-    assert saved["rule"] == "validation" and saved["scores"] == records[saved["epoch"] - 1]
-    assert saved["temperature"] > 0 and f"{run['n_val']} validation utterances" in saved["temperature_note"]
+    epochs = [json.loads(line) for line in (folder / "epochs.jsonl").read_text().splitlines()]
+    assert saved["rule"] == "validation" and saved["scores"] == epochs[saved["epoch"] - 1]
+    val = records.read_run(folder).part("val")
+    fitted = calibration.fit_temperature(val.logits[saved["epoch"] - 1], val.labels)
+    assert saved["temperature"] == (None if fitted is None else pytest.approx(fitted, abs=1e-6))
+    assert f"{run['n_val']} validation utterances" in saved["temperature_note"]
     network = models.from_pretrained(folder)
     assert not network.training
     fresh = models.create_model("MACNN", tuple(run["shape"]))
     assert load_file(folder / "checkpoint" / "model.safetensors").keys() == fresh.state_dict().keys()
     assert not list((folder / "checkpoint").glob(".*"))
+
+
+def test_validation_that_recognises_everything_gives_no_temperature(tmp_path: Path, monkeypatch) -> None:
+    save = checkpoints.save
+    monkeypatch.setattr(checkpoints, "save", lambda *given: save(*given[:-1], (9 * np.eye(4), np.arange(4))))
+    loaded = checkpoints.load(make_checkpoint(tmp_path / "c", "MACNN", validation=True))
+    assert loaded.temperature is None and "4 validation utterances of epoch 3" in loaded.config["temperature_note"]
+    assert "Temperature of the probabilities: none: the 4" in (tmp_path / "c" / "README.md").read_text()
 
 
 def test_a_split_without_validation_has_no_temperature(here: Path) -> None:

@@ -264,7 +264,7 @@ def test_pickles_are_not_opened(here: Path, tmp_path: Path) -> None:
     """In every place from which something is read."""
     target, bomb = tmp_path / "it ran", pickle.dumps(Bomb(tmp_path / "it ran"))
     config = recipes.parse_config({"model": "CNN_GAP", "dataset": "all", "gpu": -1, "epochs": 1, "seed": 3})
-    folder = train.train(config, here, "last", quiet=True)
+    folder = train.train(config, runs=here, save_model="last", quiet=True)
     wanted = [folder / "predictions.npz", folder / "config.json", folder / "epochs.jsonl", folder / "split.json"]
     for file in wanted:
         whole = file.read_bytes()
@@ -295,7 +295,7 @@ def test_pickles_are_not_opened(here: Path, tmp_path: Path) -> None:
     state = records.folder_of(begun, *data.identity(begun), here) / "state.safetensors"
     state.parent.mkdir(parents=True)
     torch.save({"model": Bomb(target)}, state)
-    train.train(begun, here, quiet=True)
+    train.train(begun, runs=here, quiet=True)
     assert not target.exists()
     pickle.loads(bomb)
     assert target.exists(), "the bomb is a dud"
@@ -323,7 +323,7 @@ def test_names_in_a_csv_do_not_lead_out(
     manifest.write_text("name,path,emotion,speaker,session,dialog,kind\n" + "\n".join(lines) + "\n")
     before = every_file(small_release)
     config = recipes.parse_config({"model": "CNN_GAP", "dataset": str(manifest), "gpu": -1, "epochs": 1, "threads": 1})
-    folder = train.train(config, here, "last", quiet=True)
+    folder = train.train(config, runs=here, save_model="last", quiet=True)
     assert folder is not None and folder.resolve().is_relative_to(here.resolve())
     assert {f.name for f in tmp_path.iterdir()} == {manifest.name, "cache", here.name}
     assert every_file(small_release) == before

@@ -33,7 +33,7 @@ WAYS: dict[
 
 
 def trained(config: recipes.Config, runs: Path, save_model: str | None = None) -> Path:
-    folder = train.train(config, runs, save_model, quiet=True)
+    folder = train.train(config, runs=runs, save_model=save_model, quiet=True)
     assert folder is not None
     return folder
 

@@ -51,7 +51,7 @@ def tensorboard():
 
 def test_curves_are_the_records_and_shape_no_result(config, here, tmp_path, tensorboard):
     folder = train.train(config, quiet=True, tensorboard=True)
-    plain = train.train(config, tmp_path / "plain", quiet=True)
+    plain = train.train(config, runs=tmp_path / "plain", quiet=True)
     check(folder)
     assert folder.relative_to(here) == plain.relative_to(tmp_path / "plain")
     assert not (plain / curves.FOLDER).exists()
