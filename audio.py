@@ -22,8 +22,12 @@ SAMPLE_RATE = 16000  # Hz
 BLOCK = 2**20  # samples decoded at once, of all channels
 RATES = range(1000, 768001)  # Hz: a header with any other is wrong, and resampling as it says could fill the memory
 LOUDEST = 1e6  # times full scale: above, the square of a spectrum overflows float32
-# of a data chunk, from writers that could not seek: 0x7ffff000 is SoX's, the next two arecord's
-UNKNOWN_SIZES = (0, 0x7FFFF000, 0x80000000, 0x7FFFFF00, 0xFFFFFFFF)
+# of a data chunk, from writers that could not seek: 0x7ffff000 is SoX's, the next two arecord's, then LAME's
+UNKNOWN_SIZES = (0, 0x7FFFF000, 0x80000000, 0x7FFFFF00, 0x7FFFFFFF, 0xFFFFFFFF)
+FLAC_STARTS = (b"fLaC\0\0\0\x22", b"fLaC\x80\0\0\x22")  # a stream's first bytes, with more blocks to come and without
+JOINED = ("goes on after its end, as with another recording joined to it, which would not be heard; write it anew, as "
+          "`ffmpeg -i FILE FILE.flac` does")  # fmt: skip
+UNKNOWN_FORMAT = 1  # libsndfile's SF_ERR_UNRECOGNISED_FORMAT
 UNKNOWN_FRAMES = 2**62  # at least so many are declared where libsndfile knows no number
 
 
@@ -70,13 +74,44 @@ def size_to_correct(data: bytes | mmap) -> tuple[int, bytes] | None:
     return None
 
 
-class _Raw:
-    """Bytes for libsndfile, which seeks before the start of damaged files and cannot take an exception. `read_at` gives
-    `count` of them from a position; `correction`: those to read at a place instead of what is there."""
+def check_streams(data: bytes | mmap) -> None:
+    """Raise ValueError where a FLAC or Ogg file goes on with another recording after the first, or its last Ogg page is
+    not whole: libsndfile gives what comes before, and says nothing."""
+    if data[:4] == b"fLaC" and any(data.find(start, 8) > 0 for start in FLAC_STARTS):
+        raise ValueError(JOINED)
+    at, begun = 0, False
+    while data[at : at + 4] == b"OggS" and len(data) >= at + 27:
+        first, lacing = data[at + 5] & 2, data[at + 27 : at + 27 + data[at + 26]]
+        if first and begun:
+            raise ValueError(JOINED)
+        begun = begun or not first
+        at += 27 + data[at + 26] + sum(lacing)
+    if at > len(data) or data[at : at + 4] == b"OggS":
+        raise ValueError("is truncated in the middle of an Ogg page")
 
-    def __init__(self, read_at: Callable[[int, int], bytes], size: int, correction: tuple[int, bytes] | None):
-        self.read_at, self.size, self.correction = read_at, size, correction
-        self.position = 0
+
+def tags_at_end(data: bytes | mmap) -> int:
+    """Bytes of the tags after the sound of an MP3: ID3v1, and before it APE."""
+    end = len(data)
+    if data[end - 128 : end - 125] == b"TAG":
+        end -= 128
+    if data[end - 32 : end - 24] == b"APETAGEX":
+        end -= int.from_bytes(data[end - 20 : end - 16], "little") + 32  # its size leaves its header out
+    return len(data) - max(0, end)
+
+
+class _Raw:
+    """The bytes of a recording for libsndfile, which seeks before the start of damaged files and cannot take an
+    exception; and what its bytes, `data`, say and libsndfile does not. `read_at` gives `count` of them from a position.
+
+    Raises ValueError for a recording of which a part is missing, or of which libsndfile would not read all.
+    """
+
+    def __init__(self, read_at: Callable[[int, int], bytes], data: bytes | mmap):
+        self.read_at, self.size, self.position = read_at, len(data), 0
+        self.correction = size_to_correct(data)  # bytes to read at a place instead of what is there
+        self.mp3_counts, self.tags = counts_frames(data), tags_at_end(data)
+        check_streams(data)
 
     def seek(self, offset: int, whence: int = 0) -> int:
         self.position = max(0, offset + (0, self.position, self.size)[whence])
@@ -110,11 +145,14 @@ def check_header(sound: "SoundFile", size: int) -> None:
 def check_end(form: str, count: int, declared: int, left: int, mp3_counts: bool) -> None:
     """Raise ValueError where a file is not read to its end: of the `declared` samples `count` came, and `left` of its
     bytes were not decoded. `mp3_counts`: `counts_frames` of the file, which matters for an MP3."""
-    if form in ("MP3", "MPEG") and not mp3_counts:  # the number is an estimate, at which libsndfile stops
-        if left > 2048:  # more than a frame and a tag
-            raise ValueError(f"is an MP3 that does not say how long it is, and {left} of its bytes are left when it is "
-                             "decoded; convert it, to FLAC for one")  # fmt: skip
-    elif count < declared < UNKNOWN_FRAMES:
+    mp3 = form in ("MP3", "MPEG")
+    if mp3 and left > 2048:  # more than a frame
+        if mp3_counts:
+            raise ValueError(JOINED)
+        raise ValueError(f"is an MP3 that does not say how long it is, and {left} of its bytes are left when it is "
+                         "decoded; convert it, to FLAC for one")  # fmt: skip
+    estimated = mp3 and not mp3_counts  # at which libsndfile stops
+    if count < declared < UNKNOWN_FRAMES and not estimated:
         raise ValueError(f"is truncated: {count} of {declared} samples are there")
 
 
@@ -126,7 +164,7 @@ def counts_frames(data: bytes | mmap) -> bool:
     return any(mark in data[start : start + 4096] for mark in (b"Xing", b"Info", b"VBRI"))
 
 
-def _blocks(raw: _Raw, mp3_counts: bool) -> Iterator[tuple[NDArray[np.float32], int]]:
+def _blocks(raw: _Raw) -> Iterator[tuple[NDArray[np.float32], int]]:
     """Blocks `(n, channels)` and their rate in Hz. Raises ValueError saying what is wrong."""
     import soundfile
 
@@ -138,12 +176,13 @@ def _blocks(raw: _Raw, mp3_counts: bool) -> Iterator[tuple[NDArray[np.float32], 
                 count += len(block)
                 if rate in RATES:
                     yield block, rate
-            left = raw.size - raw.tell()
+            left = raw.size - raw.tell() - raw.tags
     except soundfile.LibsndfileError as error:
-        raise ValueError(f"cannot be decoded as audio: {error.error_string}") from None
+        convert = "" if error.code != UNKNOWN_FORMAT else " `ffmpeg -i FILE FILE.wav` may convert it"
+        raise ValueError(f"cannot be decoded as audio: {error.error_string}{convert}") from None
     except (OSError, RuntimeError, TypeError, OverflowError, MemoryError) as error:
         raise ValueError(f"cannot be decoded as audio: {error}") from None
-    check_end(form, count, declared, left, mp3_counts)
+    check_end(form, count, declared, left, raw.mp3_counts)
     if rate not in RATES:
         raise ValueError(f"declares a sample rate of {rate} Hz")
     if count == 0:
@@ -174,9 +213,9 @@ def _resampled(blocks: Iterable[tuple[NDArray[np.float32], int]]) -> Iterator[Wa
         yield np.pad(end, (0, left - len(end)))
 
 
-def _waves(raw: _Raw, mp3_counts: bool) -> Iterator[Wave]:
+def _waves(raw: _Raw) -> Iterator[Wave]:
     """16 kHz mono in blocks. Raises ValueError saying what is wrong, a fault further on when it is met."""
-    for wave in _resampled(_blocks(raw, mp3_counts)):
+    for wave in _resampled(_blocks(raw)):
         if not np.isfinite(wave).all():
             raise ValueError("holds samples that are not finite numbers")
         if len(wave) and (loudest := np.abs(wave).max()) > LOUDEST:
@@ -188,8 +227,7 @@ def decode(data: bytes) -> Wave:
     """What `load_audio` gives for a file of these bytes. Raises ValueError saying what is wrong."""
     if not data:
         raise ValueError("is empty (0 bytes)")
-    raw = _Raw(lambda count, at: data[at : at + count], len(data), size_to_correct(data))
-    return np.concatenate(list(_waves(raw, counts_frames(data))))
+    return np.concatenate(list(_waves(_Raw(lambda count, at: data[at : at + count], data))))
 
 
 def load_audio(file: str | Path) -> Wave:
@@ -217,9 +255,8 @@ def stream_audio(file: str | Path) -> Iterator[Wave]:
             raise ValueError("is empty (0 bytes)")
         with open(file, "rb") as f:
             with mmap(f.fileno(), 0, access=ACCESS_READ) as contents:
-                mp3_counts = counts_frames(contents)
-                raw = _Raw(lambda count, at: os.pread(f.fileno(), count, at), len(contents), size_to_correct(contents))
-            yield from _waves(raw, mp3_counts)
+                raw = _Raw(lambda count, at: os.pread(f.fileno(), count, at), contents)
+            yield from _waves(raw)
     except FileNotFoundError:
         raise AudioError(f"{file}: does not exist") from None
     except OSError as error:

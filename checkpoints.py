@@ -163,7 +163,10 @@ def check(config: Any, where: str) -> None:
         right = name in settings and _is(settings[name], kind) and (kind is str or least <= settings[name] <= most)
         need(right, f"the setting {name!r} is {'wrong' if name in settings else 'missing'}")
     names = [c for c in classes if isinstance(c, str) and 0 < len(c) <= 100 and c.isprintable()]
-    need(2 <= len(classes) <= 1000 and len(set(names)) == len(classes), "'classes' are not two or more different names")
+    need(
+        2 <= len(classes) <= 1000 and len(set(names)) == len(classes),
+        "'classes' are not two or more different printable names",
+    )
     need(len(shape) == 2 and all(_is(n, int) and 1 <= n <= 100_000 for n in shape), "'shape' is not [rows, frames]")
     need(config["rule"] in RULES, f"'rule' is none of {', '.join(RULES)}")
     need(config["temperature"] is None or 1e-3 <= config["temperature"] <= 1e3, "'temperature' is out of range")

@@ -6,6 +6,7 @@ import itertools
 import os
 import pkgutil
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -30,6 +31,7 @@ IEMOCAP_CLASSES = {"neu": "neutral", "sad": "sad", "ang": "angry"}  # and one or
 OF_DATA = ("dataset", "test_dataset", "happy", "classes", "feature", "n_mfcc", "segment_length", "train_overlap",
            "padding", "device")  # settings: runs that share them share their data  # fmt: skip
 HEARD = 12  # hexadecimal digits of a recording's digest that a checkpoint keeps
+LONGEST_LABEL = 100  # characters; a checkpoint takes no longer ones
 IEMOCAP_LICENCE = "IEMOCAP release licence (USC SAIL): research use on request; recordings may not be passed on"
 
 
@@ -110,6 +112,12 @@ DATASETS: dict[str, Callable[[str], Source]] = {  # name -> happy (IEMOCAP's --h
 }
 
 
+def plain_label(text: str) -> str:
+    """A label as it is read: spreadsheets and web pages put spaces into it that do not break, or that are not seen."""
+    seen = "".join(c for c in unicodedata.normalize("NFKC", text) if unicodedata.category(c) != "Cf")
+    return " ".join(seen.split())
+
+
 def csv_source(file: Path) -> Source:
     """Any corpus as a CSV with the columns `path,emotion` and, where known, `name,speaker,session,dialog,kind`.
 
@@ -130,14 +138,20 @@ def csv_source(file: Path) -> Source:
                         "path,emotion[,name,speaker,session,dialog,kind], so spelt and with commas")  # fmt: skip
     utterances = []
     for number, row in rows:
-        if None in row or not (row["path"] or "").strip() or not (row["emotion"] or "").strip():
+        row["emotion"] = plain_label(row["emotion"] or "")
+        if None in row or not (row["path"] or "").strip() or not row["emotion"]:
             raise UserError(
                 f"{file}, line {number}: every row needs a path and an emotion, and no more fields than the header"
             )
+        if len(row["emotion"]) > LONGEST_LABEL or not row["emotion"].isprintable():
+            raise UserError(f"{file}, line {number}: an emotion has at most {LONGEST_LABEL} printable characters; this "
+                            f"is {row['emotion'][:50]!r}")  # fmt: skip
         text = {column: (row.get(column) or "").strip() for column in ("speaker", "session", "dialog", "kind")}
         name = (row.get("name") or row["path"]).strip()
+        if "\\" in row["path"] and os.sep == "/" and not (file.parent / row["path"].strip()).exists():
+            raise UserError(f"{file}, line {number}: there is no {row['path']}: folders are parted by / here")
         utterances.append(
-            Utterance(name, str((file.parent / row["path"].strip()).absolute()), **text, emotion=row["emotion"].strip())
+            Utterance(name, str((file.parent / row["path"].strip()).absolute()), **text, emotion=row["emotion"])
         )
     names = [u.name for u in utterances]
     for keys in (names, [os.path.realpath(u.path) for u in utterances]):  # a file by any of its paths is one
@@ -200,6 +214,11 @@ def _two_corpora(dataset: str, test_dataset: str, happy: str, classes: Sequence[
     if len(shared) < 2:
         raise UserError(f"{dataset} has {', '.join(here.classes)} and {test_dataset} has {', '.join(there.classes)}: a "
                         "classifier needs two classes that both have")  # fmt: skip
+    for name, side in () if classes else ((dataset, here), (test_dataset, there)):
+        if lost := [c for c in side.classes if c not in shared]:
+            count = int(np.isin(side.labels, [side.classes.index(c) for c in lost]).sum())
+            warn_once(f"{name}: its {count} utterances of {', '.join(lost)} are left out: the other has no class "
+                      "so spelt")  # fmt: skip
     if unknown := [c for c in classes if c not in shared]:
         raise UserError(f"--classes {','.join(unknown)}: {dataset} and {test_dataset} share {', '.join(shared)}")
     here, there = (corpus(name, happy, classes or shared) for name in (dataset, test_dataset))
@@ -524,9 +543,10 @@ def _load(config: Config, skip_bad: bool) -> Data:
     foreign = np.array([isinstance(u, Foreign) for u in usable.utterances])
     for side, label in itertools.product(sorted({False, bool(config.test_dataset)}), range(len(whole.classes))):
         if label not in usable.labels[foreign == side]:
+            broken = f"; {len(first.bad)} recordings are broken, as {first.bad[0][1]}" if first.bad else ""
             raise UserError(f"{config.test_dataset if side else config.dataset} has no usable utterance of the class "
                             f"{whole.classes[label]} (at least {config.segment_length} s long; --padding keeps shorter "
-                            "ones, --classes picks classes)")  # fmt: skip
+                            f"ones, --classes picks classes){broken}")  # fmt: skip
     _check_usable(config, whole, len(usable.utterances))
     train = Segments(first.x, first.starts[keep], first.counts[keep])
     test = train if second is first else Segments(second.x, second.starts[keep], second.counts[keep])
@@ -536,6 +556,10 @@ def _load(config: Config, skip_bad: bool) -> Data:
         warn(f"{len(short)} of {len(whole.utterances)} utterances are shorter than {config.segment_length} s and are "
              "left out: --padding keeps them, --segment_length changes it")  # fmt: skip
     contents = tuple(first.digests[i] for i in keep)
+    if twice := [digest for digest, count in Counter(contents).items() if count > 1]:
+        one, other, *_ = (u.name for u, digest in zip(usable.utterances, contents, strict=True) if digest == twice[0])
+        warn_once(f"{config.dataset}: {len(twice)} recordings are there more than once under other names, as {one} and "
+                  f"{other}: what was trained on may be tested on")  # fmt: skip
     return Data(usable, train, test, digest, short, tuple(first.bad), contents)
 
 

@@ -117,7 +117,11 @@ def report(scored: Scored, recognise: "Recogniser") -> str:
     who = np.array([speakers.index(utterance.speaker) for utterance, _, _ in scored])
     counts = np.zeros((1, len(speakers), len(classes), len(classes)), dtype=np.int64)  # of one model, by speaker
     np.add.at(counts[0], (who, labels, logits.argmax(1)), 1)
-    if len(speakers) < FEWEST:
+    if unknown := sum(not utterance.speaker for utterance, _, _ in scored):
+        lines.append(
+            f"no intervals: {unknown} of {len(scored)} utterances have no speaker (a CSV file's column speaker)"
+        )
+    elif len(speakers) < FEWEST:
         lines.append(f"{len(speakers)} speaker{'s' * (len(speakers) != 1)}: too few for an interval over speakers")
     elif interval := stats.interval(counts):
         bounds = zip(metrics.SCORE_NAMES.values(), interval.low, interval.high, strict=True)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 LEAST_OPSET, MOST_OPSET, OPSET = 18, 23, 18
 TOLERANCE = 1e-4  # of logits, relative to the largest if that is above 1
-FEWEST_CHECKED = 16  # segments of noise
+FEWEST_CHECKED, MOST_CHECKED = 16, 1000  # segments: of noise, of recordings
 REPEATS = 5
 
 
@@ -117,7 +117,8 @@ def _noise(checkpoint: "Checkpoint") -> "NDArray[np.float32]":
 
 
 def segments_of(checkpoint: "Checkpoint", files: list[str]) -> "NDArray[np.float32]":
-    """Segments `(S, N)` of recordings as they are predicted on; of noise if there are none. Raises AudioError."""
+    """Segments `(S, N)` of recordings as they are predicted on, at most some 1000, spread over them; of noise if there
+    are none. Raises AudioError."""
     import numpy as np
 
     import audio
@@ -126,7 +127,9 @@ def segments_of(checkpoint: "Checkpoint", files: list[str]) -> "NDArray[np.float
     if not files:
         return _noise(checkpoint)
     c = checkpoint
-    return np.concatenate([features.segment(audio.load_audio(f), c.length, c.overlap, padding=True) for f in files])
+    each = max(1, MOST_CHECKED // len(files))  # of an hour, segments that overlap are 2 GB
+    cut = (features.segment(audio.load_audio(f), c.length, c.overlap, padding=True) for f in files)
+    return np.concatenate([segments[:: -(-len(segments) // each)] for segments in cut])
 
 
 def compare(checkpoint: "Checkpoint", file: Path, waveform: bool, segments: "NDArray[np.float32]") -> dict[str, float]:

@@ -20,6 +20,7 @@ from checkpoints import Checkpoint
 from metrics import softmax
 
 BATCH = {"cpu": 16, "cuda": 64}  # segments computed at once: a network's maps of 16 spectrograms take 0.4 GB
+SILENT = 5e-4  # the greatest sample, of 1: A-law's zero, and the noise of the last bit, are below
 MOST_BINS = 4096  # of a wave's outline
 
 # ----------------------------------------------------------------------------------------------- recordings
@@ -125,7 +126,6 @@ class Recogniser:
         self.temperature = (checkpoint.temperature or 1.0) if calibrate else 1.0
         # on a GPU one thread computes at a time, while others decode: its memory holds one batch, not one for each
         self.turn: AbstractContextManager[Any] = threading.Lock() if device == "cuda" else nullcontext()
-        self.stopped = threading.Event()  # set: recordings that are under way are given up
 
     @torch.inference_mode()
     def logits(self, segments: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -138,41 +138,45 @@ class Recogniser:
                 parts.append(self.network(x.unsqueeze(1)).float().cpu().numpy())
         return np.concatenate(parts)
 
-    def __call__(self, file: str | Path, name: str = "") -> Prediction:
-        """Predict for a recording, called `name` in the result. Raises AudioError for one that cannot be used."""
+    def __call__(self, file: str | Path, name: str = "", stopped: threading.Event | None = None) -> Prediction:
+        """Predict for a recording, called `name` in the result. Raises AudioError for one that cannot be used, and once
+        `stopped` is set."""
         try:
-            return self.blocks(stream_audio(file), name or str(file))
+            return self.blocks(stream_audio(file), name or str(file), stopped)
         except AudioError as error:
             raise AudioError(str(error).replace(str(file), name, 1) if name else str(error)) from None
 
     def each(self, recordings: Sequence[tuple[str | Path, str]], jobs: int | None = None) -> Iterator[Prediction | str]:
         """Predict for recordings, each given with what to call it: the predictions in order, or what is wrong with one
         that cannot be used. `jobs` are computed at a time (None: one a core, up to 8)."""
+        stopped, threads = threading.Event(), torch.get_num_threads()
+        cores = os.cpu_count() or 1
+        jobs = max(1, min(len(recordings), jobs or min(8, cores)))
 
         def one(recording: tuple[str | Path, str]) -> Prediction | str:
             try:
-                return self(*recording)
+                return self(*recording, stopped)
             except AudioError as error:
                 return str(error)
 
-        cores = os.cpu_count() or 1
-        jobs = min(len(recordings), jobs or min(8, cores))
         torch.set_num_threads(max(1, cores // jobs))
-        with ThreadPoolExecutor(jobs) as executor:
-            bar = tqdm(executor.map(one, recordings), total=len(recordings), unit="recording", leave=False,
-                       disable=True if len(recordings) == 1 else None)  # fmt: skip
-            try:
-                yield from bar
-            except BaseException:
-                self.stopped.set()  # after Ctrl-C nobody waits for hours of sound
-                raise
+        try:
+            with ThreadPoolExecutor(jobs) as executor:
+                bar = tqdm(executor.map(one, recordings), total=len(recordings), unit="recording", leave=False,
+                           disable=True if len(recordings) == 1 else None)  # fmt: skip
+                try:
+                    yield from bar
+                finally:
+                    stopped.set()  # after Ctrl-C nobody waits for hours of sound
+        finally:
+            torch.set_num_threads(threads)
 
-    def blocks(self, waves: Iterable[Wave], name: str = "") -> Prediction:
+    def blocks(self, waves: Iterable[Wave], name: str = "", stopped: threading.Event | None = None) -> Prediction:
         """Predict for a recording given as blocks `(n,)` of samples at 16 kHz."""
         c = self.checkpoint
         cut, outline, logits = Cut(c.size, c.hop), Outline(), []
         for wave in waves:
-            if self.stopped.is_set():
+            if stopped is not None and stopped.is_set():
                 raise AudioError(f"{name}: interrupted")
             outline.add(wave)
             logits.append(self.logits(cut.add(wave)))
@@ -182,8 +186,8 @@ class Recogniser:
             note = f"shorter than {c.length:g} s: repeated" + (
                 ", as in training" if c.padding else "; such were left out of training"
             )
-        if outline.loudest() == 0:
-            note = "; ".join(["silent: there is nothing to recognise", *([note] if note else [])])
+        if outline.loudest() < SILENT:
+            note = "; ".join(["silent, or nearly: there is nothing to recognise", *([note] if note else [])])
         segments = np.concatenate(logits)
         # as loops.evaluation: a mean in double precision
         mean = (np.add.reduceat(segments.astype(np.float64), [0]) / len(segments)).astype(np.float32)[0]

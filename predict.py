@@ -5,10 +5,11 @@
     python predict.py call.flac --checkpoint CHECKPOINT --timeline --plot call.png
     arecord -d 5 -f S16_LE -r 16000 | python predict.py - --checkpoint CHECKPOINT
 
-Any rate, number of channels, length and format that libsndfile reads. A recording is cut into segments as in training;
-its probabilities are the softmax of the mean of its segments' logits, divided by the checkpoint's temperature where it
-has one (--no-calibrate leaves it out: the softmax of predictions.npz). A recording shorter than a segment is repeated
-until one is full, and said so. Broken ones are reported and left out; the exit status is then 1.
+Any rate, length and format that libsndfile reads. Channels are averaged: of a call with a side in each, make two files.
+A recording is cut into segments as in training; its probabilities are the softmax of the mean of its segments' logits,
+divided by the checkpoint's temperature where it has one (--no-calibrate leaves it out: the softmax of predictions.npz).
+A recording shorter than a segment is repeated until one is full, and said so. Broken ones are reported and left out;
+the exit status is then 1.
 
 `python train.py --save_model` makes a checkpoint.
 """
@@ -37,6 +38,10 @@ if TYPE_CHECKING:
 SUFFIXES = (  # of what libsndfile decodes
     ".aif", ".aifc", ".aiff", ".au", ".caf", ".flac", ".mp1", ".mp2", ".mp3", ".nist", ".oga", ".ogg", ".opus", ".rf64",
     ".snd", ".sph", ".voc", ".w64", ".wav", ".wave", ".wve",
+)  # fmt: skip
+OTHERS = (  # of sound that it does not
+    ".3gp", ".aac", ".ac3", ".amr", ".ape", ".avi", ".m4a", ".m4b", ".mka", ".mkv", ".mov", ".mp4", ".mpg", ".ra",
+    ".webm", ".wma", ".wmv",
 )  # fmt: skip
 PICTURES = (".png", ".pdf", ".svg")
 
@@ -92,12 +97,22 @@ class Input:
 
 
 def _in_folder(folder: Path) -> Iterator[Input]:
-    for parent, folders, files in os.walk(folder):
-        folders[:] = sorted(f for f in folders if not f.startswith("."))
+    """The recordings in a folder and those below it, linked ones too; says which sound it leaves out."""
+    been, others = {os.path.realpath(folder)}, []
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        inside = {f: os.path.realpath(Path(parent, f)) for f in sorted(folders) if not f.startswith(".")}
+        folders[:] = [f for f, real in inside.items() if real not in been]  # a link may lead back
+        been |= set(inside.values())
         for name in sorted(files):
             file = Path(parent, name)
             if file.suffix.lower() in SUFFIXES and not name.startswith("."):
                 yield Input(file, str(file), file.relative_to(folder))
+            elif file.suffix.lower() in OTHERS:
+                others.append(file)
+    if others:
+        kinds = ", ".join(sorted({file.suffix.lower() for file in others}))
+        cli.warn(f"{cli.printable(str(folder))}: {len(others)} files are left out, as {kinds} cannot be read; "
+                 "`ffmpeg -i FILE FILE.wav` converts one")  # fmt: skip
 
 
 def _standard_input(folder: Path) -> Input:

@@ -316,8 +316,10 @@ def check(asked: dict[str, Any]) -> None:
         raise UserError(f"--{flag} is for this machine; on a Ray cluster --cpus_per_job and --gpus_per_job decide")
     if asked["jobs"] != 1 and asked["at_once"] != 1:
         raise UserError("--jobs is for processes on a CPU, --at_once for runs on one GPU: leave one out")
-    if asked["at_once"] != 1 and any(text.startswith("threads=") for text in asked["vary"]):
-        raise UserError("--at_once: runs in one process share its threads; leave --vary threads out")
+    shared = [text for text in asked["vary"] if text.startswith(("threads=", "deterministic="))]
+    if asked["at_once"] != 1 and shared:
+        raise UserError(f"--vary {shared[0]}: with --at_once runs share a process, which has one such setting; leave "
+                        "one of the two out")  # fmt: skip
 
 
 def jobs_of(asked: dict[str, Any], given: dict[str, Any]) -> list[Job]:

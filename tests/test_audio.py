@@ -11,7 +11,7 @@ import soundfile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from audio import AudioError, load_audio
+from audio import AudioError, load_audio, stream_audio
 
 
 def tone(seconds: float = 0.5, rate: int = 16000, channels: int = 1) -> np.ndarray:
@@ -50,7 +50,7 @@ def test_other_formats(tmp_path: Path, kind: str) -> None:
     assert np.array_equal(load_audio(file), librosa.load(file, sr=16000)[0])
 
 
-@pytest.mark.parametrize("size", [b"\0\0\0\0", b"\xff\xff\xff\xff", b"\x00\xf0\xff\x7f"])
+@pytest.mark.parametrize("size", [bytes(4), b"\xff\xff\xff\xff", b"\x00\xf0\xff\x7f", b"\xff\xff\xff\x7f"])
 @pytest.mark.parametrize("riff_too", [True, False])
 def test_sizes_that_streaming_leaves_unknown_are_tolerated(tmp_path: Path, size: bytes, riff_too: bool) -> None:
     data = bytearray(wav())
@@ -101,6 +101,46 @@ def test_broken_recordings_say_what_is_wrong(tmp_path: Path, case: str) -> None:
     with pytest.raises(AudioError, match=message) as error:
         load_audio(file)
     assert str(error.value).startswith(f"{file}: ")
+
+
+KINDS = [("MP3", "MPEG_LAYER_III"), ("OGG", "VORBIS"), ("OGG", "OPUS"), ("FLAC", "PCM_16")]
+
+
+@pytest.mark.parametrize(("kind", "subtype"), KINDS)
+def test_recordings_joined_to_one_file_are_not_heard_in_part(tmp_path: Path, kind: str, subtype: str) -> None:
+    one = wav(tone(4, 48000), 48000, subtype, kind)
+    (tmp_path / "one").write_bytes(one)
+    assert len(load_audio(tmp_path / "one")) == pytest.approx(4 * 16000, abs=1600)
+    for file in (tmp_path / "two", tmp_path / "three"):
+        file.write_bytes(one * (2 if file.name == "two" else 3))
+        for read in (load_audio, lambda file: list(stream_audio(file))):
+            with pytest.raises(AudioError, match=f"{file.name}: goes on after its end, as with another recording"):
+                read(file)
+
+
+@pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
+def test_a_truncated_ogg_is_told(tmp_path: Path, subtype: str) -> None:
+    whole = wav(tone(9, 48000), 48000, subtype, "OGG")
+    for part in (0.25, 0.5, 0.75, 0.999):
+        (tmp_path / "a.ogg").write_bytes(whole[: int(part * len(whole))])
+        with pytest.raises(AudioError, match=r"truncated in the middle of an Ogg page|cannot be decoded"):
+            load_audio(tmp_path / "a.ogg")
+
+
+def test_tags_after_an_mp3_are_no_recording(tmp_path: Path) -> None:
+    sound = wav(tone(4), kind="MP3", subtype="MPEG_LAYER_III")
+    picture = b"Cover Art (Front)\0" + bytes(50000)
+    header = b"APETAGEX" + (2000).to_bytes(4, "little") + (len(picture) + 32).to_bytes(4, "little") + bytes(16)
+    ape = header + picture + header
+    for tags in (b"", ape, b"TAG" + bytes(125), ape + b"TAG" + bytes(125)):
+        (tmp_path / "a.mp3").write_bytes(sound + tags)
+        assert len(load_audio(tmp_path / "a.mp3")) == pytest.approx(4 * 16000, abs=1600)
+
+
+def test_a_format_that_is_not_read_is_told_with_a_remedy(tmp_path: Path) -> None:
+    (tmp_path / "a.m4a").write_bytes(b"\0\0\0\x20ftypM4A " + bytes(5000))
+    with pytest.raises(AudioError, match=r"cannot be decoded as audio: .*`ffmpeg -i FILE FILE.wav` may convert it"):
+        load_audio(tmp_path / "a.m4a")
 
 
 def test_what_is_no_file(tmp_path: Path) -> None:

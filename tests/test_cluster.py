@@ -152,7 +152,7 @@ def test_local_cluster_by_command(here: Path, tmp_path: Path, command) -> None:
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(loops.Trainer, "epoch", once)
-        train.train(config, here, quiet=True)
+        train.train(config, runs=here, quiet=True)
     (state,) = here.glob("*/*/*/*/*/state.safetensors")  # its worker goes on from there
     told = command("sweep.py", *BASE, "--seed", 1, "--ray", "local")
     assert "0 were done, 1 trained, 0 failed" in told.stdout and not state.exists()

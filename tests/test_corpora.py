@@ -221,6 +221,8 @@ def test_a_csvs_name_makes_a_plain_run_folder(tmp_path):
         ("path,emotion\n", "has no utterance"),
         ("path,emotion\na.wav,x\nb.wav\n", "line 3: every row needs"),
         ("path,emotion\na.wav,x,y\n", "line 2: every row needs"),
+        (f"path,emotion\na.wav,{'x' * 101}\n", "line 2: an emotion has at most 100"),
+        ("path,emotion\na.wav,x\nclips\\b.wav,y\n", r"line 3: there is no clips\\b.wav: folders are parted by /"),
         ("path,emotion\n\n\na.wav,\n", "line 4: every row needs"),
         ("path,emotion\na.wav, \n", "line 2: every row needs"),
         ("path,emotion\na.wav,x\na.wav,y\n", "lists a.wav twice"),
@@ -233,6 +235,12 @@ def test_a_csv_that_is_none_is_told_in_words(text, fault, tmp_path):
     with pytest.raises(UserError, match=fault) as error:
         data.corpus(make_csv(tmp_path, text))
     assert "mine.csv" in str(error.value)
+
+
+def test_labels_that_look_alike_are_one_class_and_plain(tmp_path):
+    text = "path,emotion\na.wav,very\u00a0sad\nb.wav, very  sad\nc.wav,an\u200bgry\nd.wav,angry\ufeff\n"
+    corpus = data.corpus(make_csv(tmp_path, text))
+    assert corpus.classes == ("angry", "very sad") and corpus.labels.tolist() == [1, 1, 0, 0]
 
 
 def test_a_csv_in_another_encoding_or_place_is_told_in_words(tmp_path):

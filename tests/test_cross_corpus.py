@@ -144,6 +144,15 @@ def test_two_csvs_with_speakers_called_alike_are_warned_of(tmp_path, capsys):
     assert "both have speakers called Ann; if these are the same people" in capsys.readouterr().err
 
 
+def test_classes_that_the_other_corpus_spells_otherwise_are_told(tmp_path, capsys):
+    (tmp_path / "a.csv").write_text("path,emotion\na.wav,neutral\nb.wav,sad\nc.wav,angry\nd.wav,angry\n")
+    (tmp_path / "b.csv").write_text("path,emotion\ne.wav,neutral\nf.wav,sad\ng.wav,anger\n")
+    corpus = data.corpus(str(tmp_path / "a.csv"), test_dataset=str(tmp_path / "b.csv"))
+    told = capsys.readouterr().err
+    assert corpus.classes == ("neutral", "sad")
+    assert "a.csv: its 2 utterances of angry are left out" in told and "b.csv: its 1 utterances of anger are" in told
+
+
 def test_a_class_that_one_side_has_only_too_short_is_told_in_words(two, tmp_path):
     for i, seconds in enumerate((1.0, 0.2)):
         write_wave(tmp_path / f"c{i}.wav", seconds, 30_000 + i)

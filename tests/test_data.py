@@ -290,6 +290,19 @@ def test_a_release_that_is_not_complete_is_told(here, monkeypatch, capsys):
     assert "IEMOCAP release licence" in d.corpus.licence
 
 
+def test_a_recording_that_is_there_twice_is_told(five, tmp_path, capsys):
+    folder = Path(five.dataset).parent
+    shutil.copy(folder / "3.wav", tmp_path / "copy.wav")
+    rows = Path(five.dataset).read_text().rstrip().replace("wav,", "wav,").split("\n")
+    lines = [rows[0], *(f"{folder}/{row}" for row in rows[1:]), f"{tmp_path}/copy.wav,{rows[3].split(',', 1)[1]}"]
+    (tmp_path / "twice.csv").write_text("\n".join(lines) + "\n")
+    data.load(replace(five, dataset=str(tmp_path / "twice.csv")))
+    told = capsys.readouterr().err
+    assert "twice.csv: 1 recordings are there more than once" in told and "copy.wav" in told and "3.wav" in told
+    data.load(five)
+    assert "more than once" not in capsys.readouterr().err
+
+
 def test_a_csv_called_iemocap_is_no_release(five, tmp_path, capsys):
     shutil.copy(five.dataset, tmp_path / "IEMOCAP.csv")
     text = (tmp_path / "IEMOCAP.csv").read_text()

@@ -102,6 +102,14 @@ def test_short_ones_are_left_out_as_in_training_and_kept_on_request(
     )
 
 
+def test_a_corpus_that_does_not_say_who_speaks_has_no_interval(corpus: Path, command: Command, tmp_path: Path) -> None:
+    (tmp_path / "who.csv").write_text(re.sub(r",s[01]$", ",", corpus.read_text(), flags=re.MULTILINE))
+    shape = {"segment_length": 0.5, "train_overlap": 0.25, "test_overlap": 0.25}
+    checkpoint = make_checkpoint(tmp_path / "c", "CNN_GAP", **shape)
+    out = command("evaluate.py", tmp_path / "who.csv", "--checkpoint", checkpoint, "--gpu", -1, "--padding").stdout
+    assert re.search(r"no intervals: 16 of 40 utterances have no speaker", out) and "95 %" not in out
+
+
 def test_other_classes_are_left_out_and_broken_recordings_reported(
     corpus: Path, command: Command, tmp_path: Path
 ) -> None:

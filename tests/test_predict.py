@@ -442,6 +442,33 @@ def test_pictures_of_recordings_with_odd_names(small: Path, tmp_path: Path, comm
     assert len(list((tmp_path / "pictures").iterdir())) == 3
 
 
+def test_of_a_folder_links_are_followed_and_what_is_left_out_is_told(
+    small: Path, recordings: Path, tmp_path: Path, command: Command
+) -> None:
+    folder = tmp_path / "mix"
+    folder.mkdir()
+    babble(folder / "a.wav", 1.0)
+    for name in ("b.m4a", "c.MP4", "notes.txt"):
+        (folder / name).write_bytes(b"x")
+    (folder / "day1").symlink_to(recordings)
+    (folder / "round").symlink_to(folder)
+    done = command("predict.py", folder, "--checkpoint", small, "--json", "--gpu", -1)
+    names = [one["file"] for one in json.loads(done.stdout)["utterances"]]
+    assert names == [str(folder / name) for name in ("a.wav", "day1/z.wav", "day1/b/a.flac", "day1/b/short.wav")]
+    assert "mix: 2 files are left out, as .m4a, .mp4 cannot be read; `ffmpeg" in done.stderr
+
+
+def test_a_recogniser_goes_on_after_one_was_left(recognise: inference.Recogniser, recordings: Path) -> None:
+    file = recordings / "z.wav"
+    threads = torch.get_num_threads()
+    for one in recognise.each([(file, str(n)) for n in range(4)], jobs=1):
+        assert isinstance(one, inference.Prediction) and one.file == "0"
+        break
+    assert [one.file for one in recognise.each([(file, "again")])] == ["again"]  # type: ignore[union-attr]
+    assert list(recognise.each([])) == [] and recognise(file).seconds == 2
+    assert torch.get_num_threads() == threads
+
+
 def test_ctrl_c_does_not_wait_for_a_long_recording(small: Path, tmp_path: Path) -> None:
     soundfile.write(tmp_path / "long.flac", np.zeros(3600 * 16000 * 4, np.int16), 16000)
     words = [sys.executable, "predict.py", str(tmp_path / "long.flac"), "--checkpoint", str(small), "--gpu", "-1"]
@@ -506,10 +533,11 @@ def test_three_hours_on_the_command_line(tmp_path: Path) -> None:
 def test_silence_is_told(small: Path, tmp_path: Path, command: Command) -> None:
     soundfile.write(tmp_path / "silent.wav", np.zeros(40000), 16000)
     soundfile.write(tmp_path / "short.wav", np.zeros(160), 16000)
+    soundfile.write(tmp_path / "telephone.wav", np.zeros(40000), 16000, subtype="ALAW")
     result = json.loads(command("predict.py", tmp_path, "--checkpoint", small, "--json", "--gpu", -1).stdout)
     notes = {Path(one["file"]).name: one["note"] for one in result["utterances"]}
-    assert notes["silent.wav"] == "silent: there is nothing to recognise"
-    assert notes["short.wav"].startswith("silent: there is nothing to recognise; shorter than")
+    assert notes["silent.wav"] == notes["telephone.wav"] == "silent, or nearly: there is nothing to recognise"
+    assert notes["short.wav"].startswith("silent, or nearly: there is nothing to recognise; shorter than")
 
 
 def test_a_folder_above_one_checkpoint_will_do(tmp_path: Path) -> None:

@@ -33,7 +33,8 @@ def test_losses_and_scores_are_the_published_codes(golden, emodb_iemocap, shared
     assert (
         len(loops.make_part(d.train, split_of(config).train, d.corpus.labels, "cpu").rows) == expected["train_segments"]
     )
-    folder = train.train(config, tmp_path, quiet=True)
+    folder = train.train(config, runs=tmp_path, quiet=True)
+    assert folder.is_relative_to(tmp_path)  # trained here and now
     records = [json.loads(line) for line in (folder / "epochs.jsonl").read_text().splitlines()]
     losses = [record["train_loss"] for record in records]
     assert losses[:2] == pytest.approx(expected["train_loss"][:2], rel=1e-3)

@@ -116,7 +116,11 @@ def test_one_that_memory_does_not_hold_fails_and_the_others_are_kept(here: Path,
 
 
 def test_flags_that_contradict_each_other(here: Path, command) -> None:
-    for more, words in ((("--jobs", 2), "leave one out"), (("--vary", "threads=1,2"), "share its threads")):
+    for more, words in (
+        (("--jobs", 2), "leave one out"),
+        (("--vary", "threads=1,2"), "share a process"),
+        (("--vary", "deterministic=true,false"), "share a process"),
+    ):
         told = command("sweep.py", *FLAGS, "--at_once", 2, *more, status=2)
         assert words in told.stderr
 
