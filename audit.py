@@ -76,7 +76,7 @@ def problems(folder: Path) -> list[str]:
     """Everything that is wrong with a run folder, a sentence each; empty for a sound one."""
     if not finished(folder):
         return ["unfinished: it has no file `done`; give its command again, or delete the folder"]
-    found = ["unfinished: it is being repeated"] if (folder / "state.safetensors").exists() else []
+    found = ["unfinished: it is being repeated for its weights"] if (folder / "state.safetensors").exists() else []
     try:
         run = read_run(folder)
         found += [*_place(run), *_settings(run)]

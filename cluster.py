@@ -26,7 +26,7 @@ import train
 from cli import UserError, warn
 from files import atomic, lock, sweep_temporaries, write_text
 from recipes import Config, Options
-from workers import Outcome, again, attempt, given_up
+from workers import LOOK_AGAIN, Outcome, again, attempt, given_up
 
 FILES = ("config.json", "split.json", "epochs.jsonl", "predictions.npz", "checkpoint/README.md",
          "checkpoint/model.safetensors", "checkpoint/config.json")  # fmt: skip
@@ -162,6 +162,7 @@ class _Sender:
 def _keep(folder: Path, files: dict[str, bytes]) -> None:
     """Write a run folder from the files a worker sent, under its lock."""
     sweep_temporaries(folder)
+    sweep_temporaries(folder / "checkpoint")
     (folder / "done").unlink(missing_ok=True)
     for name in FILES:  # no others: a worker does not decide what is written where
         if name in files:
@@ -194,19 +195,28 @@ def _run(configs: Sequence[Config], wait: bool, share: Share, options: Options) 
     sender = _Sender(share, save_model, options.get("skip_bad", False))
     queue = deque(_Job(config) for config in configs)
     under_way: dict[Any, _Job] = {}
-    waits = time.monotonic()
+    waiting: list[_Job] = []  # for other processes, which hold them
+    waits = looked = time.monotonic()
     try:
-        while queue or under_way:
+        while queue or under_way or waiting:
+            if waiting and time.monotonic() - looked > LOOK_AGAIN:
+                queue.extend(waiting)
+                waiting, looked = [], time.monotonic()
+            elif not queue and not under_way:
+                time.sleep(LOOK_AGAIN / 10)
             while queue and len(under_way) <= _room(share):  # one more than fits, so that no worker waits for its next
                 job = queue.popleft()
                 started: list[Any] = []
-                outcome = attempt(job.config, partial(_start, job, wait, runs, sender, started))
+                outcome = attempt(job.config, partial(_start, job, runs, sender, started))
                 if started:
                     under_way[started[0]] = job
+                    continue
+                job.held.close()
+                if outcome.status == "held" and wait:
+                    waiting.append(job)
                 else:
-                    job.held.close()
                     yield given_up(outcome, job.tried)
-            ready, _ = ray.wait(list(under_way), timeout=5) if under_way else ([], [])
+            ready, _ = ray.wait(list(under_way), timeout=LOOK_AGAIN) if under_way else ([], [])
             for reference in ready:
                 waits = time.monotonic()
                 job = under_way.pop(reference)
@@ -225,13 +235,13 @@ def _run(configs: Sequence[Config], wait: bool, share: Share, options: Options) 
             job.held.close()
 
 
-def _start(job: _Job, wait: bool, runs: Path, sender: _Sender, started: list[Any]) -> Path | None:
+def _start(job: _Job, runs: Path, sender: _Sender, started: list[Any]) -> Path | None:
     """Lock a run's folder and send it, adding its reference to `started`, unless it is done or somebody else's."""
     d = sender.load(job.config)
     folder = records.folder_of(job.config, d.corpus.dataset, d.digest, runs)
     if records.finished(folder, sender.save_model):
         return folder
-    if not job.held.enter_context(lock(folder / "lock", wait)):
+    if not job.held.enter_context(lock(folder / "lock", wait=False)):
         return None
     if records.finished(folder, sender.save_model):  # meanwhile
         (folder / "lock").unlink()

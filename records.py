@@ -254,11 +254,13 @@ def finished(folder: Path, save_model: str | None = None) -> bool:
 
 def tidy(folder: Path) -> None:
     """Remove what a process killed at the very end has left in a finished run's folder."""
-    if (folder / "lock").exists() or (folder / "state.safetensors").exists():
+    state = folder / "state.safetensors"
+    if (folder / "lock").exists() or state.exists():
         with suppress(OSError), lock(folder / "lock", wait=False) as mine:
             if mine:
                 sweep_temporaries(folder)
-                (folder / "state.safetensors").unlink(missing_ok=True)
+                if state.exists() and state.stat().st_mtime <= (folder / "done").stat().st_mtime:
+                    state.unlink()  # a later one is of a repetition that will go on
                 (folder / "lock").unlink(missing_ok=True)
 
 

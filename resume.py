@@ -26,6 +26,7 @@ class History:
     best: dict[str, Tensor] = field(default_factory=dict)  # the weights of `best_epoch`
     best_epoch: int | None = None  # from 0: the one that the rule of --save_model picks so far
     val_labels: NDArray[np.int64] | None = None  # (U,)
+    code: list[dict[str, Any]] = field(default_factory=list)  # commit and versions of what trained it, the latest last
 
     @property
     def val(self) -> tuple[list[NDArray[np.float32]], NDArray[np.int64]] | None:
@@ -62,7 +63,7 @@ def save_state(
     if next(model.parameters()).is_cuda:
         tensors["rng.cuda"] = torch.cuda.get_rng_state()
     text = {"records": json.dumps(history.records), "numpy": json.dumps([int(rest[0]), int(rest[1]), float(rest[2])]),
-            "best_epoch": json.dumps(history.best_epoch)}  # fmt: skip
+            "best_epoch": json.dumps(history.best_epoch), "code": json.dumps(history.code)}  # fmt: skip
     tensors = {k: v.detach().cpu().clone().contiguous() for k, v in tensors.items()}
     with atomic(file) as temporary:
         temporary.write_bytes(save(tensors, {**text, "check": _check(tensors, text)}))
@@ -81,6 +82,7 @@ def load_state(
         if text.pop("check") != _check(tensors, text):
             raise ValueError("it is not as it was written")
         recorded, numpy_rest, best_epoch = (json.loads(text[key]) for key in ("records", "numpy", "best_epoch"))
+        code = json.loads(text.get("code", "[]"))
 
         def part(prefix: str) -> dict[str, Tensor]:
             return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
@@ -99,6 +101,7 @@ def load_state(
         torch.set_rng_state(tensors["rng.torch"])
         if next(model.parameters()).is_cuda and "rng.cuda" in tensors:
             torch.cuda.set_rng_state(tensors["rng.cuda"])
-        return History(recorded, {k: list(v.numpy()) for k, v in part("logits.").items()}, part("best."), best_epoch)
+        logits = {k: list(v.numpy()) for k, v in part("logits.").items()}
+        return History(recorded, logits, part("best."), best_epoch, code=code)
     except (SafetensorError, AttributeError, LookupError, ValueError, TypeError, RuntimeError, OSError) as error:
         raise BrokenState(f"{file} cannot be used ({type(error).__name__}: {error})") from None

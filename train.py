@@ -198,13 +198,18 @@ def _epochs(config: Config, d: data.Data, parts: data.Parts, folder: Path, save_
     scored = {name: loops.make_part(d.test, rows, d.corpus.labels, config.device)
               for name, rows in (("val", parts.val), ("test", parts.test)) if rows is not None}  # fmt: skip
 
+    state = folder / "state.safetensors"
+    fresh = History([], {name: [] for name in scored})
+    history = load_state(state, model, optimizer, generator) or fresh
+    code = {"commit": run["commit"], "versions": run["versions"]}
+    history.code = [*(each for each in history.code if each != code), code]
+    if len(history.code) > 1:
+        run["earlier"] = history.code[:-1]
+        warn(f"{folder} goes on with another commit or other versions than it began with: config.json says which")
     repeated = records.finished(folder)  # for its weights: its records stay until new ones are complete
     if not repeated:
         write_json(folder / "config.json", run)
         write_json(folder / "split.json", record)
-    state = folder / "state.safetensors"
-    fresh = History([], {name: [] for name in scored})
-    history = load_state(state, model, optimizer, generator) or fresh
     history.val_labels = None if parts.val is None else d.corpus.labels[parts.val]
     picks = save_model in ("paper", "validation") and history.records  # `last` picks one that is still to come
     if picks and history.best_epoch != history.pick(str(save_model)):

@@ -6,6 +6,7 @@ Each of these, and their counterpart in cluster.py, takes configurations and giv
 import contextlib
 import signal
 import threading
+import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +18,8 @@ from tqdm import tqdm
 
 from cli import UserError, refusal, warn
 from recipes import Config, Options
+
+LOOK_AGAIN = 2.0  # seconds, where a run that another process holds is waited for beside others
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,8 @@ def one_by_one(configs: Sequence[Config], wait: bool, tries: int, options: Optio
 
 def in_turns(configs: Sequence[Config], wait: bool, at_once: int, tries: int, options: Options) -> Iterator[Outcome]:
     """Train up to `at_once` runs in this process, in turns: fewer from the moment that a GPU's memory does not hold
-    them. The run that found no room goes on later from its last epoch."""
+    them. The run that found no room goes on later from its last epoch. A run that another process holds is looked at
+    again and again, if it is to be waited for, and the others go on meanwhile."""
     import torch
 
     import train
@@ -96,11 +100,18 @@ def in_turns(configs: Sequence[Config], wait: bool, at_once: int, tries: int, op
 
     queue = deque((config, 1) for config in configs)
     running: list[tuple[Turn[Path | None], Config, int]] = []
+    held: list[tuple[Config, int]] = []
+    looked = time.monotonic()
     try:
-        while queue or running:
+        while queue or running or held:
+            if held and time.monotonic() - looked > LOOK_AGAIN:
+                queue.extend(held)
+                held, looked = [], time.monotonic()
+            elif not queue and not running:
+                time.sleep(LOOK_AGAIN / 10)
             while queue and len(running) < at_once:
                 config, tried = queue.popleft()
-                turn = Turn(train.steps(config, wait=wait, **options), config.device)
+                turn = Turn(train.steps(config, wait=False, **options), config.device)
                 running.append((turn, config, tried))
             for each in list(running):
                 turn, config, tried = each
@@ -123,7 +134,9 @@ def in_turns(configs: Sequence[Config], wait: bool, at_once: int, tries: int, op
                 del turn, each
                 if torch.cuda.is_available():
                     torch.cuda.empty_cache()
-                if outcome and again(outcome, tried, tries):
+                if outcome and outcome.status == "held" and wait:
+                    held.append((config, tried))
+                elif outcome and again(outcome, tried, tries):
                     queue.append((config, tried + 1))
                 elif outcome:
                     yield given_up(outcome, tried)

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 import cli  # noqa: F401 - before torch: it decides how threads wait
@@ -85,6 +86,10 @@ def here(small_release: Path, shared_cache: Path, tmp_path: Path, monkeypatch: p
         monkeypatch.setenv(name if name == "IEMOCAP" else f"GLAM_{name}", str(folder))
     data.forget()
     return tmp_path / "runs"
+
+
+hypothesis.settings.register_profile("ours", deadline=None)  # other work may hold the processor for a second
+hypothesis.settings.load_profile("ours")
 
 
 class Command:

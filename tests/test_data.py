@@ -387,6 +387,15 @@ def test_upsampling_fills_every_class_up_from_the_training_utterances():
     assert more.tolist() == data.upsample(chosen, labels, 1).tolist() != data.upsample(chosen, labels, 2).tolist()
 
 
+def test_settings_of_a_corpus_and_its_features_reach_them(here):
+    found = {happy: data.corpus("all", happy) for happy in ("exc", "hap", "hap+exc")}
+    counts = {happy: Counter(u.emotion for u in c.utterances) for happy, c in found.items()}
+    assert counts["hap+exc"]["hap"] > 0 < counts["hap+exc"]["exc"]
+    assert (counts["exc"]["hap"], counts["hap"]["exc"]) == (0, 0)
+    assert data.load(recipes.config_for("GLAM", dataset="all", n_mfcc=13)).shape[0] == 13
+    assert data.load(recipes.config_for("GLAM", dataset="all", feature="fbank")).shape != (26, 57)
+
+
 def test_loss_weights_are_one_less_a_classes_share():
     labels = torch.tensor([0, 0, 0, 1])
     part = loops.Part(torch.zeros(4, 1, 1), torch.arange(4), np.arange(4), labels, np.arange(4))

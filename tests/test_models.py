@@ -279,6 +279,22 @@ def test_aacnn_attends_within_each_row_and_rectifies_nothing_after():
 
 
 @torch.no_grad()
+def test_the_ablation_by_area_attention_attends_over_all_positions_row_by_row():
+    net, x = build("AAResMultiConv3", (12, 21)).eval(), batch(1, (12, 21))
+    maps = net.trunk(x)[0] if hasattr(net, "trunk") else None
+    assert maps is not None
+    positions = maps.permute(1, 2, 0).flatten(0, 1)  # (rows * frames, 128)
+    torch.testing.assert_close(net.hidden(x)[0], naive_area_attention(positions).relu().flatten())
+
+
+def test_a_runs_settings_reach_its_network():
+    four = models.of_run("MACNN", (26, 57), 5, 4, 64)
+    two = models.of_run("MACNN", (26, 57), 5, 2, 8)
+    assert len(list(two.attention_query)) == 2 != len(list(four.attention_query))
+    assert two.attention_query[0].out_channels == 8 and two.fc.out_features == 5
+
+
+@torch.no_grad()
 def test_aacnn_norms_as_tensorflow_does():
     net, x = build("AACNN"), batch(4)
     norms = [each for each in net.modules() if isinstance(each, nn.BatchNorm2d)]

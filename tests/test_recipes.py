@@ -62,6 +62,23 @@ def test_aacnns_rate_falls_with_every_step_as_tensorflows_does():
     assert trainer.rate(0, 0) == 1e-4
     assert trainer.rate(0, 2) == 1e-4 / (1 + 1e-6 * 2)
     assert trainer.rate(5, 1) == 1e-4 / (1 + 1e-6 * 16)  # steps count on from epoch to epoch
+    rates = (("GLAM", 3, 1e-3 * 0.95**3), ("MACNN", 9, 1e-3), ("MACNN", 10, 1e-4), ("APCNN", 25, 5e-4))
+    for model, epoch, rate in rates:
+        trainer = loops.Trainer(torch.nn.Linear(1, 1), None, part, recipes.config_for(model))
+        assert trainer.rate(epoch, 0) == trainer.rate(epoch, 1) == pytest.approx(rate), (model, epoch)
+
+
+def test_the_step_uses_the_rate_of_its_epoch():
+    part = loops.Part(torch.randn(6, 3, 4), torch.arange(6), np.arange(6), torch.tensor([0, 1] * 3), np.arange(6))
+    used = []
+    for config in (recipes.config_for("GLAM", threads=1), recipes.config_for("MACNN", threads=1)):
+        model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 2))
+        optimizer = loops.make_optimizer(config, model)
+        trainer = loops.Trainer(model, optimizer, part, config)
+        for epoch in (0, 12):
+            loops.drain(trainer.epoch(epoch, np.random.RandomState(1)))
+            used.append(float(optimizer.param_groups[0]["lr"]))
+    assert used == pytest.approx([1e-3, 1e-3 * 0.95**12, 1e-3, 1e-4])
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,8 @@ def test_records_are_small_and_of_full_length():
         if "checkpoint" not in config.parts:
             run = json.loads(config.read_text(encoding="utf-8"))
             assert set(run["changed"]) <= {"classes", "alpha"} and not run["synthetic"], config
-            assert run["commit"] and "dirty" not in run["commit"], config
+            codes = [run["commit"], *(each["commit"] for each in run.get("earlier", []))]
+            assert all(commit and "dirty" not in commit for commit in codes), config
             assert run["n_bad"] == 0 and run["corpus"] == "EMO-DB", config
 
 

@@ -114,7 +114,9 @@ def test_finished_run_is_not_repeated_and_left_overs_go(here: Path, stop) -> Non
     config = config_of("CNN_GAP", epochs=1)
     folder = trained(config, here)
     before = content(folder), (folder / "done").stat().st_ctime_ns
-    (folder / "state.safetensors").write_bytes(b"left by a process killed at the very end")
+    state = folder / "state.safetensors"
+    state.write_bytes(b"left by a process killed at the very end")
+    os.utime(state, ns=((folder / "done").stat().st_mtime_ns - 1000,) * 2)  # it is older than what was written last
     (folder / ".predictions.npz.123.tmp").write_bytes(b"the same")
     stop(0)
     assert trained(config, here) == folder
@@ -202,6 +204,27 @@ def test_command_killed_in_an_epoch(seed: int, here: Path, tmp_path: Path) -> No
         {"model": "CNN_GAP", "dataset": "all", "gpu": -1, "threads": 1, "epochs": 5, "seed": seed}
     )
     assert content(state.parent) == content(trained(config, tmp_path / "whole", "last"))
+
+
+def test_what_began_a_run_is_recorded_beside_what_ended_it(here: Path, stop, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(train, "commit", lambda: "one")
+    config, _ = state_after_an_epoch(here, stop)
+    monkeypatch.setattr(train, "commit", lambda: "other")
+    run = json.loads((trained(config, here) / "config.json").read_text())
+    assert run["commit"] == "other" and [code["commit"] for code in run["earlier"]] == ["one"]
+    assert "goes on with another commit" in capsys.readouterr().err
+
+
+def test_a_look_at_a_run_that_is_repeated_leaves_what_there_is(here: Path, stop) -> None:
+    config = config_of("CNN_GAP")
+    folder = trained(config, here)
+    stop(1)
+    with pytest.raises(Killed):
+        trained(config, here, "paper")
+    stop(None)
+    assert trained(config, here) == folder and (folder / "state.safetensors").exists()
+    trained(config, here, "paper")
+    assert not (folder / "state.safetensors").exists()
 
 
 def test_a_finished_run_repeated_for_its_weights_keeps_its_records_until_the_end(here: Path, stop) -> None:

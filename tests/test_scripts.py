@@ -25,8 +25,11 @@ def test_a_script_asks_for_its_model_and_data(here, command, name):
     out = command("bash", f"scripts/{name}", -1, 1, 0.3, "--dry_run").stdout
     assert out.splitlines()[0].split()[:6] == ["missing", model, dataset, "8:2", "seed", "2602656884"]
     assert "alpha=0.3" in out
-    out = command("bash", f"scripts/{name}", -1, 1, "--dataset", "demo", "--dry_run").stdout
-    assert out.splitlines()[0].split()[:3] == ["missing", model, "demo"]  # whoever gives the flag is right
+
+
+def test_whoever_gives_a_scripts_own_flag_is_right(here, command):
+    out = command("bash", "scripts/AACNN_script", -1, 1, "--dataset", "demo", "--dry_run").stdout
+    assert out.splitlines()[0].split()[:3] == ["missing", "AACNN", "demo"]
 
 
 def test_a_script_trains_from_the_root_from_scripts_and_moved_to_the_root(here, command, tmp_path):

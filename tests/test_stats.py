@@ -66,14 +66,11 @@ def test_one_speaker_resamples_seeds() -> None:
 
 
 def test_a_speaker_counts_with_all_utterances() -> None:
-    # A has 30 right, B 10 wrong: AA 100, AB 30/40 = 75, BB 0; the mean of the three with weights 1/4, 1/2, 1/4 is 62.5
-    confusion = counts((30, 0), (0, 10))[None]
-    generator = np.random.default_rng(2021)
-    drawn = generator.multinomial(2, [0.5, 0.5], 2000)
-    values = 100 * 30 * drawn[:, 0] / (30 * drawn[:, 0] + 10 * drawn[:, 1])
-    assert set(values) == {0, 75, 100} and values.mean() == pytest.approx(62.5, abs=2)
-    interval = stats.interval(confusion)
-    assert interval is not None and interval.low[0] == 0 and interval.high[0] == 100
+    # five speakers with 10 right each, one with 50 wrong: of six draws he is k with probability .335, .402, .201, .054,
+    # .008, .0006; 0.24 % of the draws (Student's t with 5 degrees of freedom) are below k = 4: 20 of 220 right
+    interval = stats.interval(counts(*[(10, 0)] * 5, (0, 50))[None])
+    assert interval is not None and interval.high[0] == 100
+    assert interval.low[0] == pytest.approx(100 * 20 / 220), "if each speaker counted the same, 33"
 
 
 def test_nothing_varies_nothing_to_cover() -> None:

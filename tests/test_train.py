@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import data
 import files
+import graphs
 import loops
 import metrics
 import models
@@ -62,9 +63,11 @@ def test_epoch_order_is_the_data_loaders(n):
         assert torch.equal(torch.rand(1), after)
 
 
-def test_an_epoch_is_a_plain_loop_with_published_draws(here):
+@pytest.mark.parametrize("class_weights", [False, True])
+def test_an_epoch_is_a_plain_loop_with_published_draws(here, class_weights):
     """An epoch against the textbook loop: DataLoader, np.random mixup, one loss after the other."""
     config = recipes.config_for("GLAM", dataset="impro", seed=5, batch_size=16)
+    weights = torch.tensor([0.1, 0.9, 0.5, 0.7]) if class_weights else None
     d = data.load(config)
     parts = split_of(config)
     part = loops.make_part(d.train, parts.train[:8], d.corpus.labels, "cpu")
@@ -76,7 +79,7 @@ def test_an_epoch_is_a_plain_loop_with_published_draws(here):
 
     model, optimizer = fresh()
     _, generator = data.published_draw(len(d.corpus.utterances), config.seed)
-    got = loops.drain(loops.Trainer(model, optimizer, part, config).epoch(0, generator))
+    got = loops.drain(loops.Trainer(model, optimizer, part, config, weights).epoch(0, generator))
 
     plain, optimizer = fresh()
     np.random.seed(config.seed)
@@ -90,8 +93,8 @@ def test_an_epoch_is_a_plain_loop_with_published_draws(here):
         share = np.random.beta(0.5, 0.5)
         partner = torch.randperm(len(ys))
         out = plain(share * xs + (1 - share) * xs[partner])
-        loss = share * torch.nn.functional.cross_entropy(out, ys)
-        loss = loss + (1 - share) * torch.nn.functional.cross_entropy(out, ys[partner])
+        loss = share * torch.nn.functional.cross_entropy(out, ys, weights)
+        loss = loss + (1 - share) * torch.nn.functional.cross_entropy(out, ys[partner], weights)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -128,9 +131,41 @@ def test_the_summary_draws_nothing_and_changes_nothing(capsys):
     assert "686,820" in capsys.readouterr().out
 
 
-def test_class_weights_are_one_minus_the_share():
-    part = loops.Part(torch.zeros(4, 1, 1), torch.arange(4), np.arange(4), torch.tensor([0, 0, 0, 2]), np.arange(4))
-    assert torch.allclose(loops.loss_weights(part, 4), torch.tensor([0.25, 1.0, 0.75, 1.0]))
+def test_class_weights_are_asked_for_and_given_to_the_trainer(here, monkeypatch):
+    given = []
+    real = graphs.make_trainer
+    monkeypatch.setattr(graphs, "make_trainer", lambda *words: given.append(words[-1]) or real(*words))
+    for class_weights in (False, True):
+        train.train(recipes.config_for("CNN_GAP", epochs=1, class_weights=class_weights), quiet=True)
+    labels = data.load(recipes.config_for("CNN_GAP")).corpus.labels
+    assert given[0] is None and given[1].shape == (len(set(labels)),) and len(given[1].unique()) > 1
+
+
+def test_threads_and_bfloat16_are_those_asked_for():
+    before = torch.get_num_threads()
+    try:
+        for threads in (2, 1):
+            loops.arithmetic(recipes.config_for("GLAM", threads=threads))
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    for amp, kind in ((False, torch.float32), (True, torch.bfloat16)):
+        with loops.autocast(recipes.config_for("GLAM", amp=amp)):
+            assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == kind
+
+
+def test_a_run_that_diverges_says_so(here, command):
+    words = ("--gpu", -1, "--model", "CNN_GAP", "--optimizer", "sgd", "--learning_rate", "1e30", "--epochs", 3)
+    done = command("train.py", *words, "--quiet", status=2)
+    assert "training diverged; try a smaller --learning_rate" in done.stderr and not list(here.rglob("done"))
+
+
+@pytest.mark.parametrize(("name", "rows"), [("AACNN", 128), ("APCNN", 400)])
+def test_models_train_on_their_own_features_with_their_own_augmentation(here, name, rows):
+    """AACNN: mel spectrograms, and warped copies; APCNN: spectrograms."""
+    config = recipes.config_for(name, dataset="all", epochs=1, batch_size=16, threads=1)
+    run = json.loads((train.train(config, quiet=True) / "config.json").read_text())
+    assert run["shape"][0] == rows and run["changed"] == {"epochs": 1, "batch_size": 16}
 
 
 def test_one_run_from_the_command_line(here, command):

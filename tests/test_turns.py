@@ -14,12 +14,16 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+import data
 import graphs
 import loops
 import models
 import recipes
+import records
 import sweep
 import turns
+import workers
+from files import lock
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -113,6 +117,17 @@ def test_one_that_memory_does_not_hold_fails_and_the_others_are_kept(here: Path,
     told = capsys.readouterr()
     assert "2 trained, 1 failed" in told.out and "--batch_size" in told.out
     assert len(finished(here)) == 2
+
+
+def test_a_run_that_is_waited_for_does_not_stop_the_others(here: Path, monkeypatch) -> None:
+    monkeypatch.setattr(workers, "LOOK_AGAIN", 0.05)
+    configs = [recipes.config_for("CNN_GAP", dataset="all", epochs=2, threads=1, seed=seed) for seed in (1, 2)]
+    folder = records.folder_of(configs[0], *data.identity(configs[0]), here)
+    with lock(folder / "lock"):
+        outcomes = workers.in_turns(configs, True, 2, 3, {"quiet": True})
+        assert next(outcomes).config == configs[1]  # the other is held, and this process holds it
+        assert not (folder / "done").exists()
+    assert [(one.config, one.status) for one in outcomes] == [(configs[0], "done")]
 
 
 def test_flags_that_contradict_each_other(here: Path, command) -> None:
