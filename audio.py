@@ -35,6 +35,10 @@ class AudioError(UserError):
     """A recording that cannot be used. The text names the file and what is wrong with it."""
 
 
+def _missing(file: str | Path) -> str:
+    return f"{file}: does not exist" + (r" (folders are parted by /, not by \, here)" if "\\" in str(file) else "")
+
+
 def read_file(file: str | Path) -> bytes:
     """The bytes of a recording. Raises AudioError for one that is missing, no file or unreadable."""
     try:
@@ -42,7 +46,7 @@ def read_file(file: str | Path) -> bytes:
             raise AudioError(f"{file}: is not a file")
         return Path(file).read_bytes()
     except FileNotFoundError:
-        raise AudioError(f"{file}: does not exist") from None
+        raise AudioError(_missing(file)) from None
     except (OSError, ValueError) as error:
         raise AudioError(f"{file}: cannot be read ({error})") from None
 
@@ -258,7 +262,7 @@ def stream_audio(file: str | Path) -> Iterator[Wave]:
                 raw = _Raw(lambda count, at: os.pread(f.fileno(), count, at), contents)
             yield from _waves(raw)
     except FileNotFoundError:
-        raise AudioError(f"{file}: does not exist") from None
+        raise AudioError(_missing(file)) from None
     except OSError as error:
         raise AudioError(f"{file}: cannot be read ({error})") from None
     except ValueError as error:

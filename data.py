@@ -148,8 +148,6 @@ def csv_source(file: Path) -> Source:
                             f"is {row['emotion'][:50]!r}")  # fmt: skip
         text = {column: (row.get(column) or "").strip() for column in ("speaker", "session", "dialog", "kind")}
         name = (row.get("name") or row["path"]).strip()
-        if "\\" in row["path"] and os.sep == "/" and not (file.parent / row["path"].strip()).exists():
-            raise UserError(f"{file}, line {number}: there is no {row['path']}: folders are parted by / here")
         utterances.append(
             Utterance(name, str((file.parent / row["path"].strip()).absolute()), **text, emotion=row["emotion"])
         )

@@ -146,6 +146,8 @@ def test_a_format_that_is_not_read_is_told_with_a_remedy(tmp_path: Path) -> None
 def test_what_is_no_file(tmp_path: Path) -> None:
     with pytest.raises(AudioError, match=r"missing\.wav: does not exist"):
         load_audio(tmp_path / "missing.wav")
+    with pytest.raises(AudioError, match=r"b\.wav: does not exist \(folders are parted by /"):
+        load_audio(tmp_path / "clips\\b.wav")
     with pytest.raises(AudioError, match="is not a file"):
         load_audio(tmp_path)
     with pytest.raises(AudioError, match="cannot be read"):
