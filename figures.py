@@ -360,7 +360,7 @@ def reliability(groups: Sequence[Group]) -> Drawn:
     text = "Accuracy against confidence, in 15 bins, of all runs' test utterances; grey: the share of them in a bin. "
     text += "ECE: expected calibration error, mean over runs ± one sample standard deviation. "
     if panels[0][2]:
-        text += "Temperature: fitted on each run's validation utterances; 1 where these do not say one. "
+        text += "Temperature: fitted on each run's validation utterances; 1 where all are recognised. "
     return Drawn(calibration.reliability(panels, title=title), text + say_runs(groups))
 
 

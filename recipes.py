@@ -269,12 +269,15 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     model.add_argument("--head", type=int, metavar="N", help="heads of the head attention (default: 4)")
     model.add_argument("--attn_hidden", type=int, metavar="N", help="channels of an attention head (default: 64)")
 
-    add = group("training", "Each default is the published recipe of the model (recipes.py).").add_argument
+    add = group(
+        "training", "Defaults are the published recipe of the model (README.md, recipes.py); GLAM's are shown."
+    ).add_argument
     add("--epochs", "-e", type=int, metavar="N", help="(GLAM: 50)")
     add("--batch_size", "-b", type=int, metavar="N", help="(GLAM: 32)")
-    add("--optimizer", choices=OPTIMIZERS, help="(GLAM: adam)")
+    add("--optimizer", choices=OPTIMIZERS, help="sgd has Nesterov momentum 0.9 (GLAM: adam)")
     add("--learning_rate", "-l", type=float, metavar="R", help="(GLAM: 0.001)")
-    add("--lr_schedule", choices=SCHEDULES, help="(GLAM: exp)")
+    add("--lr_schedule", choices=SCHEDULES, help="exp: x 0.95 an epoch; step, or warmstep: x 0.1 every 10; cosine: to 0 "
+        "over 10 and stays there; none (GLAM: exp)")  # fmt: skip
     add("--lr_min", type=float, metavar="R", help="the schedule stops below this rate (default: 1e-6)")
     add("--lr_decay", type=float, metavar="D", help="divide the rate of step s by 1 + D*s (AACNN: 1e-6)")
     add("--weight_decay", type=float, metavar="W", help="(GLAM: 1e-6)")
