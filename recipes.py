@@ -276,8 +276,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add("--batch_size", "-b", type=int, metavar="N", help="(GLAM: 32)")
     add("--optimizer", choices=OPTIMIZERS, help="sgd has Nesterov momentum 0.9 (GLAM: adam)")
     add("--learning_rate", "-l", type=float, metavar="R", help="(GLAM: 0.001)")
-    add("--lr_schedule", choices=SCHEDULES, help="exp: x 0.95 an epoch; step, or warmstep: x 0.1 every 10; cosine: to 0 "
-        "over 10 and stays there; none (GLAM: exp)")  # fmt: skip
+    add("--lr_schedule", choices=SCHEDULES, help="exp: x 0.95 an epoch; step, or warmstep: x 0.1 every 10; cosine: to "
+        "0 over 10 and stays there; none (GLAM: exp)")  # fmt: skip
     add("--lr_min", type=float, metavar="R", help="the schedule stops below this rate (default: 1e-6)")
     add("--lr_decay", type=float, metavar="D", help="divide the rate of step s by 1 + D*s (AACNN: 1e-6)")
     add("--weight_decay", type=float, metavar="W", help="(GLAM: 1e-6)")
