@@ -95,10 +95,14 @@ def check_streams(data: bytes | mmap) -> None:
 
 
 def tags_at_end(data: bytes | mmap) -> int:
-    """Bytes of the tags after the sound of an MP3: ID3v1, and before it APE."""
+    """Bytes after the sound of an MP3: zeros, ID3v1, and before it Lyrics3 and APE."""
     end = len(data)
+    while end and not any(data[max(0, end - 4096) : end]):
+        end = max(0, end - 4096)
     if data[end - 128 : end - 125] == b"TAG":
         end -= 128
+    if data[end - 9 : end] == b"LYRICS200" and data[end - 15 : end - 9].isdigit():
+        end -= int(data[end - 15 : end - 9]) + 15
     if data[end - 32 : end - 24] == b"APETAGEX":
         end -= int.from_bytes(data[end - 20 : end - 16], "little") + 32  # its size leaves its header out
     return len(data) - max(0, end)
