@@ -518,7 +518,7 @@ def load(config: Config, skip_bad: bool = False) -> Data:
 
     overlap, halved = features.usable_test_overlap(config.segment_length, config.test_overlap)
     if halved:
-        warn(f"--test_overlap {config.test_overlap} is not shorter than the segment: {overlap} s is used")
+        warn_once(f"--test_overlap {config.test_overlap} is not shorter than the segment: {overlap} s is used")
     shaping = {name: getattr(config, name) for name in OF_DATA}
     return _load(Config(**shaping, test_overlap=overlap), skip_bad)
 

@@ -256,7 +256,7 @@ def tidy(folder: Path) -> None:
     """Remove what a process killed at the very end has left in a finished run's folder."""
     state = folder / "state.safetensors"
     if (folder / "lock").exists() or state.exists():
-        with suppress(OSError), lock(folder / "lock", wait=False) as mine:
+        with suppress(OSError, UserError), lock(folder / "lock", wait=False) as mine:
             if mine:
                 sweep_temporaries(folder)
                 if state.exists() and state.stat().st_mtime <= (folder / "done").stat().st_mtime:
