@@ -26,7 +26,7 @@ import train
 from cli import UserError, warn
 from files import atomic, lock, sweep_temporaries, write_text
 from recipes import Config, Options
-from workers import LOOK_AGAIN, Outcome, again, attempt, given_up
+from workers import LOOK_AGAIN, Outcome, Waiting, again, attempt, given_up
 
 FILES = ("config.json", "split.json", "epochs.jsonl", "predictions.npz", "checkpoint/README.md",
          "checkpoint/model.safetensors", "checkpoint/config.json")  # fmt: skip
@@ -195,15 +195,11 @@ def _run(configs: Sequence[Config], wait: bool, share: Share, options: Options) 
     sender = _Sender(share, save_model, options.get("skip_bad", False))
     queue = deque(_Job(config) for config in configs)
     under_way: dict[Any, _Job] = {}
-    waiting: list[_Job] = []  # for other processes, which hold them
-    waits = looked = time.monotonic()
+    waiting: Waiting[_Job] = Waiting()
+    waits = time.monotonic()
     try:
-        while queue or under_way or waiting:
-            if waiting and time.monotonic() - looked > LOOK_AGAIN:
-                queue.extend(waiting)
-                waiting, looked = [], time.monotonic()
-            elif not queue and not under_way:
-                time.sleep(LOOK_AGAIN / 10)
+        while queue or under_way or waiting.held:
+            waiting.look(queue, bool(under_way))
             while queue and len(under_way) <= _room(share):  # one more than fits, so that no worker waits for its next
                 job = queue.popleft()
                 started: list[Any] = []
@@ -213,7 +209,7 @@ def _run(configs: Sequence[Config], wait: bool, share: Share, options: Options) 
                     continue
                 job.held.close()
                 if outcome.status == "held" and wait:
-                    waiting.append(job)
+                    waiting.held.append(job)
                 else:
                     yield given_up(outcome, job.tried)
             ready, _ = ray.wait(list(under_way), timeout=LOOK_AGAIN) if under_way else ([], [])

@@ -253,9 +253,8 @@ def fbank(x: Tensor) -> Tensor:
     return _filter_energies(x, 26, SAMPLE_RATE / 2, torch.float32)
 
 
-FEATURES: dict[
-    str, Callable[[Tensor], Tensor]
-] = {  # segments (S, N) -> (S, F, T); as published, the last two (S, T, F)
+# segments (S, N) -> (S, F, T); as published, the last two (S, T, F)
+FEATURES: dict[str, Callable[[Tensor], Tensor]] = {
     "mfcc": mfcc,
     "melspectrogram": melspectrogram,
     "spectrogram": spectrogram,

@@ -13,13 +13,31 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing import connection, get_context, parent_process
 from pathlib import Path
+from typing import Generic, TypeVar
 
 from tqdm import tqdm
 
 from cli import UserError, refusal, warn
 from recipes import Config, Options
 
+_T = TypeVar("_T")
 LOOK_AGAIN = 2.0  # seconds, where a run that another process holds is waited for beside others
+
+
+class Waiting(Generic[_T]):
+    """What other processes hold, for now: put back into a queue every LOOK_AGAIN seconds."""
+
+    def __init__(self) -> None:
+        self.held: list[_T] = []
+        self.looked = time.monotonic()
+
+    def look(self, queue: deque[_T], busy: bool) -> None:
+        """Put them back if it is time to look again; rest where there is nothing else to do."""
+        if self.held and time.monotonic() - self.looked > LOOK_AGAIN:
+            queue.extend(self.held)
+            self.held, self.looked = [], time.monotonic()
+        elif not queue and not busy:
+            time.sleep(LOOK_AGAIN / 10)
 
 
 @dataclass(frozen=True)
@@ -100,15 +118,10 @@ def in_turns(configs: Sequence[Config], wait: bool, at_once: int, tries: int, op
 
     queue = deque((config, 1) for config in configs)
     running: list[tuple[Turn[Path | None], Config, int]] = []
-    held: list[tuple[Config, int]] = []
-    looked = time.monotonic()
+    waiting: Waiting[tuple[Config, int]] = Waiting()
     try:
-        while queue or running or held:
-            if held and time.monotonic() - looked > LOOK_AGAIN:
-                queue.extend(held)
-                held, looked = [], time.monotonic()
-            elif not queue and not running:
-                time.sleep(LOOK_AGAIN / 10)
+        while queue or running or waiting.held:
+            waiting.look(queue, bool(running))
             while queue and len(running) < at_once:
                 config, tried = queue.popleft()
                 turn = Turn(train.steps(config, wait=False, **options), config.device)
@@ -135,7 +148,7 @@ def in_turns(configs: Sequence[Config], wait: bool, at_once: int, tries: int, op
                 if torch.cuda.is_available():
                     torch.cuda.empty_cache()
                 if outcome and outcome.status == "held" and wait:
-                    held.append((config, tried))
+                    waiting.held.append((config, tried))
                 elif outcome and again(outcome, tried, tries):
                     queue.append((config, tried + 1))
                 elif outcome:
