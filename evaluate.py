@@ -127,6 +127,8 @@ def report(scored: Scored, recognise: "Recogniser") -> str:
         bounds = zip(metrics.SCORE_NAMES.values(), interval.low, interval.high, strict=True)
         told = "   ".join(f"{name} [{low:.2f}, {high:.2f}]" for name, low, high in bounds)
         lines.append(f"{told}   (95 % intervals over {len(speakers)} speakers)")
+    else:
+        lines.append("no intervals: a class has so few speakers that most draws of speakers lack it")
     error = metrics.ece(logits, labels, temperature=recognise.temperature)
     lines.append(f"expected calibration error of the probabilities: {error:.1f} %")
     return "\n".join(lines)

@@ -111,7 +111,8 @@ def confusion(groups: Sequence[Group]) -> Drawn:
         counts = np.sum([r.confusion for r in group.rounds], axis=0)
         new = i % columns == 0 or group.classes != groups[i - 1].classes
         image = _matrix(axis, counts, group.classes, first=new)
-        n = f"n = {len(group.rounds)}, {group.utterances} utterances"
+        seeds = "1 seed" if len(group.rounds) == 1 else f"{len(group.rounds)} seeds"
+        n = f"{seeds} of {group.utterances} utterances"
         axis.set_title(f"{chr(97 + i)}) {label(group, groups)}\n{n}", loc="left")
     for axis in axes[len(groups) :]:
         axis.set_axis_off()
@@ -313,7 +314,7 @@ def train_command(model: str, like: Run, settings: dict[str, Any]) -> str:
 def _where(like: Run) -> list[str]:
     """The flags of train.py that make a run on the same kind of machine, and put it where this one is."""
     root = like.folder.parents[4]
-    return [*records.machine_flags(like), *(["--runs", str(root)] if root != path.RUNS.absolute() else [])]
+    return [*records.flags(records.machine(like)), *(["--runs", str(root)] if root != path.RUNS.absolute() else [])]
 
 
 def runs_to_show(chosen: Sequence[Run], models: Sequence[str] | None, settings: dict[str, Any]) -> list[Run]:

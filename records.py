@@ -361,10 +361,10 @@ def flags(changed: dict[str, Any]) -> list[str]:
     return found
 
 
-def machine_flags(run: Run) -> list[str]:
-    """The flags of train.py that make a run on the same kind of machine."""
+def machine(run: Run) -> dict[str, Any]:
+    """The settings of the machine that a run was made on: its device, and what is not as usual."""
     own, usual = run.config["settings"], Config()
-    return flags({k: own[k] for k in MACHINE if k == "device" or own.get(k) != getattr(usual, k)})
+    return {k: own[k] for k in MACHINE if k == "device" or own.get(k) != getattr(usual, k)}
 
 
 def sets(changed: dict[str, Any]) -> list[str]:

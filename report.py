@@ -269,8 +269,7 @@ def train_command(
     words += ["--datasets", ",".join(datasets)] if datasets else []
     words += ["--splits", ",".join(splits)] if splits else []
     words += ["--runs", str(root)] if root else []
-    words += records.machine_flags(like) if like else []
-    return shlex.join([*words, *records.flags(settings)])
+    return shlex.join([*words, *records.flags({**(records.machine(like) if like else {}), **settings})])
 
 
 def say_repeats(count: int) -> str:
@@ -309,7 +308,9 @@ def notes_of(rows: Sequence[Row], command: str) -> list[str]:
         if row.rounds and row.rounds.incomplete:
             about.setdefault(f"not counted, {row.rounds.left_open}", []).append(where)
         if row.rounds and row.interval is None:
-            about.setdefault("no interval from one seed and one speaker", []).append(where)
+            few = row.speakers == 1 and len(row.rounds.rounds) == 1
+            why = "from one seed and one speaker" if few else "as most draws of speakers lack a class"
+            about.setdefault(f"no interval {why}", []).append(where)
         elif row.interval and row.interval.over != "speakers and seeds":
             about.setdefault(f"the interval resamples {row.interval.over}", []).append(where)
     groups = [row.rounds for row in rows if row.rounds]
@@ -335,8 +336,8 @@ def caption_of(rows: Sequence[Row], settings: dict[str, Any], command: str) -> l
         text.append(SYNTHETIC)
     text.append(
         f"Interval: bootstrap, {stats.RESAMPLES} resamples of speakers (each with all test utterances) and of seeds, "
-        "drawn jointly, without those that lack a class; of speakers or seeds alone the percentiles are expanded for "
-        "their small number. The picked epochs stay, so it holds nothing of a rule's optimism."
+        "drawn jointly, without those that lack a class; percentiles expanded for the small number of speakers (seeds, "
+        "where there is one speaker). The picked epochs stay, so it holds nothing of a rule's optimism."
     )
     if any(row.paper for row in rows):
         text.append(

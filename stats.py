@@ -38,16 +38,16 @@ def interval(confusions: NDArray, resamples: int = RESAMPLES, seed: int = 2021) 
     seed, and counting S x P independent observations would make the interval too narrow. The epoch stays the one that
     was picked: an interval knows nothing of a rule's optimism. With one speaker seeds alone are drawn, with one seed
     speakers alone; with one of each there is no interval. Draws that lack a class which the seed was tested on are left
-    out: their UA would be a mean over other classes.
+    out: their UA would be a mean over other classes. Where that leaves fewer than half of them there is no interval.
     """
     seeds, speakers = confusions.shape[:2]
     if seeds == 1 and speakers == 1:
         return None
     generator = np.random.default_rng(seed)
     speaker_draws, seed_draws = (_draws(n, resamples, generator) for n in (speakers, seeds))
-    low, high = _middle(_drawn_means(confusions, speaker_draws, seed_draws), seeds, speakers)
+    bounds = _middle(_drawn_means(confusions, speaker_draws, seed_draws), speakers if speakers > 1 else seeds)
     over = "seeds (one speaker)" if speakers == 1 else "speakers (one seed)" if seeds == 1 else "speakers and seeds"
-    return Interval(low, high, over)
+    return None if bounds is None else Interval(bounds[0], bounds[1], over)
 
 
 def interval_of_change(
@@ -58,15 +58,16 @@ def interval_of_change(
     As `interval`, with the same speakers drawn for both, and the same seeds where the runs of both are of one list of
     seeds: what is hard in both cancels.
     """
-    seeds, speakers = sorted((before.shape[0], after.shape[0])), before.shape[1]
-    if seeds[1] == speakers == 1:
+    seeds, speakers = min(before.shape[0], after.shape[0]), before.shape[1]
+    if seeds == speakers == 1:
         return None
     generator = np.random.default_rng(seed)
     speaker_draws, seed_draws = (_draws(n, resamples, generator) for n in (speakers, before.shape[0]))
     other_draws = seed_draws if same_seeds else _draws(after.shape[0], resamples, generator)
     first = _drawn_means(before, speaker_draws, seed_draws)
-    low, high = _middle(_drawn_means(after, speaker_draws, other_draws) - first, seeds[speakers == 1], speakers)
-    return Interval(low, high, "shared speakers")
+    change = _drawn_means(after, speaker_draws, other_draws) - first
+    bounds = _middle(change, speakers if speakers > 1 else seeds)
+    return None if bounds is None else Interval(bounds[0], bounds[1], "shared speakers")
 
 
 def _draws(n: int, resamples: int, generator: np.random.Generator) -> NDArray[np.int64]:
@@ -84,20 +85,21 @@ def _drawn_means(confusions: NDArray, speaker_draws: NDArray, seed_draws: NDArra
         return np.einsum("bs,bsk->bk", weights, np.nan_to_num(scores)) / weights.sum(1)[:, None]
 
 
-def _middle(means: NDArray[np.float64], seeds: int, speakers: int) -> NDArray[np.float64]:
-    """The bounds `(2, 4)` between which the resamples `(B, 4)` are, but for 5 % of them.
+def _middle(means: NDArray[np.float64], n: int) -> NDArray[np.float64] | None:
+    """The bounds `(2, 4)` between which the resamples `(B, 4)` of n speakers (or of n seeds) are, but for some.
 
-    Fewer where speakers alone were drawn, or seeds alone: percentiles of n draws of n are too narrow, as a normal
-    interval from a deviation with n for n - 1 and without Student's t would be, and are widened by as much (Hesterberg,
-    "What Teachers Should Know About the Bootstrap", The American Statistician 69, 2015: expanded percentiles). Draws of
-    both are not too narrow (Owen 2007).
+    For fewer than 5 %: percentiles of n draws of n are too narrow, as a normal interval from a deviation with n for
+    n - 1 and without Student's t would be, and are widened by as much (Hesterberg, "What Teachers Should Know About the
+    Bootstrap", The American Statistician 69, 2015: expanded percentiles). Seeds that differ little do not make up for
+    few speakers, so theirs is the number wherever there are several. None if fewer than half of the resamples count.
     """
     from scipy.stats import norm, t
 
-    outside = LEVEL / 2
-    if (n := max(seeds, speakers)) > 1 == min(seeds, speakers):
-        outside = norm.cdf(t.ppf(outside, n - 1) * np.sqrt(n / (n - 1)))
-    return np.nanquantile(means, [outside, 1 - outside], axis=0)
+    counted = means[~np.isnan(means).any(1)]
+    if len(counted) < len(means) / 2:
+        return None
+    outside = norm.cdf(t.ppf(LEVEL / 2, n - 1) * np.sqrt(n / (n - 1)))
+    return np.quantile(counted, [outside, 1 - outside], axis=0)
 
 
 def smallest_p(n: int) -> float:

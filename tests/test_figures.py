@@ -89,7 +89,7 @@ def test_confusion_shows_row_per_cent_and_counts_under_the_right_names(runs: lis
     assert cells[2].tolist() == ["33.3\n(2)", "0.0\n(0)", "66.7\n(4)", "0.0\n(0)"]
     assert [label.get_text() for label in axis.get_yticklabels()] == CLASSES
     assert [label.get_text() for label in axis.get_xticklabels()] == CLASSES
-    assert "a) GLAM\nn = 3, 8 utterances" in texts(drawn)
+    assert "a) GLAM\n3 seeds of 8 utterances" in texts(drawn)
 
 
 def test_numbers_stand_out_from_their_cells() -> None:

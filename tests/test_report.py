@@ -30,6 +30,7 @@ from files import read_json, write_json
 
 RIGHT, HALF = [[0, 1, 2, 3]], [[0, 1, 0, 0]]  # of labels 0 1 2 3: WA = UA = 100, and 50
 LABELS = [0, 1, 2, 3]
+BOTH: dict[str, Any] = {"labels": LABELS * 2, "speakers": [*"AAAABBBB"]}  # each speaker has every class
 
 
 def only(root: Path) -> records.Run:
@@ -366,16 +367,25 @@ def test_missing_cells_say_so_and_how_to_train_them(name: str) -> None:
     assert set(document.numbers["status"]) == {"missing"}
 
 
+def test_flags_of_the_machine_stand_once_in_what_trains_missing_rows(tmp_path: Path) -> None:
+    make_run(tmp_path, HALF, LABELS, settings={"threads": 3})
+    for settings in ({}, {"threads": 3}):
+        document, _ = report.named_table("comparison", report.runs(tmp_path), ["impro"], settings)
+        command = next(note for note in document.sections[0].notes if "trains what is missing" in note)
+        words = command.split("`")[1].partition(" --datasets impro ")[2].split()
+        assert sorted(words) == ["--device", "--threads", "3", "cpu"]
+
+
 def test_ours_published_difference(tmp_path: Path) -> None:
-    make_run(tmp_path, HALF, LABELS, seed=1)
-    make_run(tmp_path, RIGHT, LABELS, seed=2)
+    make_run(tmp_path, [HALF[0] * 2], **BOTH, seed=1)
+    make_run(tmp_path, [RIGHT[0] * 2], **BOTH, seed=2)
     document, _ = report.named_table("comparison", report.runs(tmp_path))
     frame = document.sections[0].frame
     at = frame.index[(frame["Dataset"] == "impro") & (frame["Model"] == "GLAM")][0]
     assert frame["Source"][at : at + 3].tolist() == ["ours", "published", "ours − published"]
     assert frame["WA"][at].startswith("75.00 ± 35.36 [") and frame["n"][at] == "2"
     assert frame["WA"][at + 1] == "81.18 ± 1.47" and frame["WA"][at + 2] == "−6.18"
-    assert (frame["Utterances"][at], frame["Speakers"][at]) == ("4", "2")
+    assert (frame["Utterances"][at], frame["Speakers"][at]) == ("8", "2")
     assert frame["Splits"][at] == only_digest(tmp_path)[:8]  # both seeds list the same names here
     assert cell(frame[frame["Dataset"] == "impro"], "Source", Model="MHCNN (MACNN)") == "missing"
     text = " ".join(document.caption)
@@ -452,13 +462,15 @@ def test_a_table_of_one_thread_count(tmp_path: Path) -> None:
 
 
 def test_intervals_say_what_they_resample(tmp_path: Path) -> None:
-    make_run(tmp_path, HALF, LABELS, model="GLAM")
+    make_run(tmp_path, [HALF[0] * 2], **BOTH, model="GLAM")
     make_run(tmp_path, HALF, LABELS, model="MACNN", speakers=["A"] * 4)
+    make_run(tmp_path, [[0, 0, 0]], [0, 1, 2], speakers=[*"ABC"], model="APCNN")
     document, _ = report.named_table("comparison", report.runs(tmp_path), ["impro"])
     notes = "\n".join(document.sections[0].notes)
     assert "GLAM on impro, 8:2: the interval resamples speakers (one seed)" in notes
     assert "MHCNN (MACNN) on impro, 8:2: no interval from one seed and one speaker" in notes
-    # speaker A (labels 0 2) is right once, B (1 3) once: every draw of two has WA 50
+    assert "APCNN on impro, 8:2: no interval as most draws of speakers lack a class" in notes
+    # A and B are right twice of four times: every draw of two has WA 50
     assert cell(document.sections[0].frame, "WA", Model="GLAM") == "50.00 [50.00, 50.00]"
 
 
@@ -510,14 +522,14 @@ def test_ablations_are_tested_against_glam_alone(tmp_path: Path) -> None:
 
 def test_protocols_say_what_choosing_on_the_test_set_is_worth(tmp_path: Path) -> None:
     for seed in (1, 2):
-        make_run(tmp_path, [RIGHT[0], HALF[0]], LABELS, seed=seed)
+        make_run(tmp_path, [RIGHT[0] * 2, HALF[0] * 2], **BOTH, seed=seed)
     fold_runs(tmp_path)
     document, _ = report.named_table("protocols", report.runs(tmp_path))
     frame = document.sections[0].frame
     assert cell(frame[frame["Model"] == "GLAM"], "WA", Split="8:2", Rule="paper").startswith("100.00 ± 0.00")
     assert cell(frame[frame["Model"] == "GLAM"], "WA", Split="8:2", Rule="last").startswith("50.00 ± 0.00")
     changes = frame[frame["Source"] == "change from 8:2, paper"]["WA"].tolist()
-    # last: 50 - 100; 8:1:1: picked on two utterances, tested on two; session: 66.67 pooled
+    # last: 50 - 100; 8:1:1: picked on four utterances, tested on four; session: 66.67 pooled
     assert changes[0] == "−50.00 [−50.00, −50.00]" and len(changes) == 3
     assert changes[2].startswith("−33.33 [−")
     assert any(note.startswith("GLAM on impro") for note in document.sections[0].notes)
