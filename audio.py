@@ -95,17 +95,28 @@ def check_streams(data: bytes | mmap) -> None:
 
 
 def tags_at_end(data: bytes | mmap) -> int:
-    """Bytes after the sound of an MP3: zeros, ID3v1, and before it Lyrics3 and APE."""
-    end = len(data)
-    while end and not any(data[max(0, end - 4096) : end]):
-        end = max(0, end - 4096)
-    if data[end - 128 : end - 125] == b"TAG":
-        end -= 128
-    if data[end - 9 : end] == b"LYRICS200" and data[end - 15 : end - 9].isdigit():
-        end -= int(data[end - 15 : end - 9]) + 15
-    if data[end - 32 : end - 24] == b"APETAGEX":
-        end -= int.from_bytes(data[end - 20 : end - 16], "little") + 32  # its size leaves its header out
+    """Bytes after the sound of an MP3: zeros and tags (ID3v1, ID3v2 with a footer, Lyrics3, APE), in any order."""
+    end = before = len(data)
+    while end > 0:
+        if not any(data[max(0, end - 4096) : end]):
+            end -= 4096
+        elif data[end - 128 : end - 125] == b"TAG":
+            end -= 128
+        elif data[end - 9 : end] == b"LYRICS200" and data[end - 15 : end - 9].isdigit():
+            end -= int(data[end - 15 : end - 9]) + 15
+        elif data[end - 32 : end - 24] == b"APETAGEX":
+            end -= int.from_bytes(data[end - 20 : end - 16], "little") + 32  # its size leaves its header out
+        elif data[end - 10 : end - 7] == b"3DI":
+            end -= _id3_size(data[end - 4 : end]) + 20
+        if end == before:
+            break
+        before = end
     return len(data) - max(0, end)
+
+
+def _id3_size(four: bytes) -> int:
+    """The number in four bytes of which ID3v2 uses seven bits each."""
+    return sum((byte & 127) << shift for byte, shift in zip(four, (21, 14, 7, 0), strict=False))
 
 
 class _Raw:
@@ -167,8 +178,8 @@ def check_end(form: str, count: int, declared: int, left: int, mp3_counts: bool)
 def counts_frames(data: bytes | mmap) -> bool:
     """Whether an MP3's first frame holds the number of frames (Xing's header, LAME's, or Fraunhofer's)."""
     start = 0
-    if data[:3] == b"ID3":  # a tag before it; seven bits of its size in a byte
-        start = 10 + sum((byte & 127) << shift for byte, shift in zip(data[6:10], (21, 14, 7, 0), strict=False))
+    if data[:3] == b"ID3":  # a tag before it
+        start = 10 + _id3_size(data[6:10])
     return any(mark in data[start : start + 4096] for mark in (b"Xing", b"Info", b"VBRI"))
 
 

@@ -76,7 +76,9 @@ def problems(folder: Path) -> list[str]:
     """Everything that is wrong with a run folder, a sentence each; empty for a sound one."""
     if not finished(folder):
         return ["unfinished: it has no file `done`; give its command again, or delete the folder"]
-    found = ["unfinished: it is being repeated for its weights"] if (folder / "state.safetensors").exists() else []
+    found = []
+    if (folder / "state.safetensors").exists():
+        found.append("unfinished: it was begun again for its weights; give its command, with --save_model, again")
     try:
         run = read_run(folder)
         found += [*_place(run), *_settings(run)]

@@ -6,7 +6,6 @@ import itertools
 import os
 import pkgutil
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -25,7 +24,7 @@ from cache import content_digests
 from cli import UserError, warn, warn_once
 from corpora import Utterance, dataset_folder, is_csv, need_utf8
 from files import digest_of, lock
-from recipes import Config
+from recipes import Config, plain_label
 
 IEMOCAP_CLASSES = {"neu": "neutral", "sad": "sad", "ang": "angry"}  # and one or two codes for happy
 OF_DATA = ("dataset", "test_dataset", "happy", "classes", "feature", "n_mfcc", "segment_length", "train_overlap",
@@ -110,12 +109,6 @@ DATASETS: dict[str, Callable[[str], Source]] = {  # name -> happy (IEMOCAP's --h
         if hasattr(path, module.name.upper())
     },
 }
-
-
-def plain_label(text: str) -> str:
-    """A label as it is read: spreadsheets and web pages put spaces into it that do not break, or that are not seen."""
-    seen = "".join(c for c in unicodedata.normalize("NFKC", text) if unicodedata.category(c) != "Cf")
-    return " ".join(seen.split())
 
 
 def csv_source(file: Path) -> Source:

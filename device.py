@@ -19,6 +19,8 @@ def choose_device(gpu: int | None = None, device: str | None = None) -> str:
     """
     import torch
 
+    if device not in (None, "cpu", "cuda"):
+        raise UserError(f"--device {device}: choose cpu or cuda")
     if gpu is not None and device is not None and (gpu < 0) != (device == "cpu"):
         raise UserError(f"--device {device} and --gpu {gpu} contradict each other: leave one out")
     if device == "cpu" or (gpu is not None and gpu < 0):

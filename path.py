@@ -7,7 +7,8 @@ ROOT = Path(__file__).resolve().parent
 
 
 def _folder(variable: str, default: str) -> Path:
-    return (ROOT / Path(os.environ.get(variable, default)).expanduser()).absolute()
+    folder = os.path.expanduser(os.environ.get(variable, default))  # noqa: PTH111 - Path raises where ~ has no user
+    return (ROOT / folder).absolute()
 
 
 IEMOCAP = _folder("IEMOCAP", "IEMOCAP_full_release")  # holds Session1 .. Session5

@@ -100,9 +100,12 @@ def _in_folder(folder: Path) -> Iterator[Input]:
     """The recordings in a folder and those below it, linked ones too; says which sound it leaves out."""
     been, others = {os.path.realpath(folder)}, []
     for parent, folders, files in os.walk(folder, followlinks=True):
-        inside = {f: os.path.realpath(Path(parent, f)) for f in sorted(folders) if not f.startswith(".")}
-        folders[:] = [f for f, real in inside.items() if real not in been]  # a link may lead back
-        been |= set(inside.values())
+        inside = sorted((f for f in folders if not f.startswith(".")), key=lambda f: (Path(parent, f).is_symlink(), f))
+        folders.clear()
+        for name in inside:  # links last: one may lead back, or to a folder beside it
+            if (real := os.path.realpath(Path(parent, name))) not in been:
+                been.add(real)
+                folders.append(name)
         for name in sorted(files):
             file = Path(parent, name)
             if file.suffix.lower() in SUFFIXES and not name.startswith("."):

@@ -179,7 +179,7 @@ def setting(text: str, flag: str = "--set") -> tuple[str, Any]:
     try:
         if kind is bool:
             return key, {"true": True, "false": False}[value.lower()]
-        return key, list(comma_list(value)) if kind is tuple else kind(value)
+        return key, list(classes(value)) if kind is tuple else kind(value)
     except (KeyError, ValueError):
         said = {bool: "true or false", int: "a whole number", float: "a number"}[kind]
         raise UserError(f"{flag} {text}: {key} is {said}") from None
@@ -207,6 +207,19 @@ def learning_rate(config: Config, epoch: int) -> float:
 def comma_list(text: str) -> tuple[str, ...]:
     """`a,b,c` -> ("a", "b", "c")"""
     return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def plain_label(text: str) -> str:
+    """A class's name as it is read: spreadsheets and web pages put spaces into it that do not break or show."""
+    import unicodedata
+
+    seen = "".join(c for c in unicodedata.normalize("NFKC", text) if unicodedata.category(c) != "Cf")
+    return " ".join(seen.split())
+
+
+def classes(text: str) -> tuple[str, ...]:
+    """Class names separated by commas, as a corpus's labels are read."""
+    return tuple(label for part in text.split(",") if (label := plain_label(part)))
 
 
 class Options(TypedDict, total=False):
@@ -240,7 +253,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add("--test", dest="test_dataset", metavar="NAME",
         help="train on all of --dataset, test on all of this one, by the classes both have (split cross)")  # fmt: skip
     add("--happy", choices=HAPPY, help="IEMOCAP's labels that make up the class happy (default: exc, as published)")
-    add("--classes", type=comma_list, metavar="A,B,..", help="train on these classes only (default: all of the corpus)")
+    add("--classes", type=classes, metavar="A,B,..", help="train on these classes only (default: all of the corpus)")
     add("--split", metavar="NAME", help="8:2 (default, as published), 8:1:1, session, speaker, dialog, cross (--test)")
     add("--seed", type=int, metavar="N", help="of the split, the weights, the batches and mixup (default: 987654)")
     add("--fold", type=int, metavar="K", help="of a split that has folds, from 0 (default: all in turn)")

@@ -323,7 +323,7 @@ def check(asked: dict[str, Any]) -> None:
 
 
 def jobs_of(asked: dict[str, Any], given: dict[str, Any]) -> list[Job]:
-    """Every run that is asked for, with its state; under --next, those of the next seeds that lack one."""
+    """Every run that is asked for, with its state; under --next, those of all seeds."""
     import seeds
 
     flags = combinations(asked, given)
@@ -333,12 +333,13 @@ def jobs_of(asked: dict[str, Any], given: dict[str, Any]) -> list[Job]:
     if (asked["gpus_per_job"] or 0) > 0:
         configs = {replace(config, device="cuda"): None for config in configs}  # the workers', not ours
     runs, save_model = given.get("runs", path.RUNS), given.get("save_model")
-    jobs = [job_of(config, runs, save_model) for config in configs]
-    if asked["next"]:
-        lacking = {job.config.seed for job in jobs if job.state != "done"}
-        some = [seed for seed in all_seeds if seed in lacking][: asked["next"]]
-        jobs = [job for job in jobs if job.config.seed in some]
-    return jobs
+    return [job_of(config, runs, save_model) for config in configs]
+
+
+def of_next_seeds(jobs: list[Job], n: int) -> list[Job]:
+    """The runs of the first n seeds that lack one."""
+    lacking = [*dict.fromkeys(job.config.seed for job in jobs if job.state != "done")]
+    return [job for job in jobs if job.config.seed in lacking[:n]]
 
 
 def main() -> int:
@@ -349,7 +350,8 @@ def main() -> int:
     check(asked)
     if asked["ray"] and given.get("tensorboard"):
         raise UserError("--tensorboard writes on this machine as runs go on; leave it out on a Ray cluster")
-    jobs = jobs_of(asked, given)
+    every = jobs_of(asked, given)
+    jobs = of_next_seeds(every, asked["next"]) if asked["next"] else every
     todo = [job for job in jobs if job.state != "done"]
     if asked["dry_run"]:
         print("\n".join(f"{job.state:<8}{describe(job.config)}" for job in jobs))
@@ -363,8 +365,8 @@ def main() -> int:
     if not asked["dry_run"]:
         print(f"{len(jobs) - len(todo)} were done, {len(todo) - len(failures)} trained, {len(failures)} failed")
     print("".join(f"failed: {failure}\n" for failure in failures), end="", flush=True)
-    if asked["print"] is not None and jobs:
-        print_table(asked, given, jobs[0].config)
+    if asked["print"] is not None and every:
+        print_table(asked, given, every[0].config)
     return 1 if failures else 0
 
 

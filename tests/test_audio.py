@@ -132,7 +132,12 @@ def test_tags_after_an_mp3_are_no_recording(tmp_path: Path) -> None:
     picture = b"Cover Art (Front)\0" + bytes(50000)
     header = b"APETAGEX" + (2000).to_bytes(4, "little") + (len(picture) + 32).to_bytes(4, "little") + bytes(16)
     ape = header + picture + header
-    for tags in (b"", ape, b"TAG" + bytes(125), ape + b"TAG" + bytes(125)):
+    old, words = b"TAG" + bytes(125), b"LYRICSBEGIN" + b"IND0000200" + b"x" * 5000
+    lyrics = words + f"{len(words):06}LYRICS200".encode()
+    size = bytes([0, 0, 3000 >> 7, 3000 & 127])
+    id3 = b"ID3\4\0\x10" + size + b"x" * 3000 + b"3DI\4\0\x10" + size
+    some = (b"", ape, old, ape + old, lyrics + old, id3, id3 + old, ape + lyrics + old, lyrics + ape + id3)
+    for tags in (*some, bytes(9999) + ape + bytes(8192)):
         (tmp_path / "a.mp3").write_bytes(sound + tags)
         assert len(load_audio(tmp_path / "a.mp3")) == pytest.approx(4 * 16000, abs=1600)
 

@@ -14,6 +14,7 @@ import soundfile
 
 import data
 import path
+import recipes
 from cli import UserError
 from corpora import cremad, emodb, ravdess
 from tests.conftest import ROOT
@@ -240,6 +241,8 @@ def test_labels_that_look_alike_are_one_class_and_plain(tmp_path):
     text = "path,emotion\na.wav,very\u00a0sad\nb.wav, very  sad\nc.wav,an\u200bgry\nd.wav,angry\ufeff\n"
     corpus = data.corpus(make_csv(tmp_path, text))
     assert corpus.classes == ("angry", "very sad") and corpus.labels.tolist() == [1, 1, 0, 0]
+    assert recipes.classes("very\u00a0 sad,,\u200bangry") == ("very sad", "angry")
+    assert recipes.setting("classes=very\u00a0sad,angry") == ("classes", ["very sad", "angry"])
 
 
 def test_a_csv_in_another_encoding_or_place_is_told_in_words(tmp_path):

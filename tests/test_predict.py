@@ -452,9 +452,13 @@ def test_of_a_folder_links_are_followed_and_what_is_left_out_is_told(
         (folder / name).write_bytes(b"x")
     (folder / "day1").symlink_to(recordings)
     (folder / "round").symlink_to(folder)
+    (folder / "again").mkdir()
+    babble(folder / "again" / "b.wav", 1.0)
+    (folder / "Again").symlink_to(folder / "again")
     done = command("predict.py", folder, "--checkpoint", small, "--json", "--gpu", -1)
     names = [one["file"] for one in json.loads(done.stdout)["utterances"]]
-    assert names == [str(folder / name) for name in ("a.wav", "day1/z.wav", "day1/b/a.flac", "day1/b/short.wav")]
+    heard = ("a.wav", "again/b.wav", "day1/z.wav", "day1/b/a.flac", "day1/b/short.wav")
+    assert names == [str(folder / name) for name in heard]
     assert "mix: 2 files are left out, as .m4a, .mp4 cannot be read; `ffmpeg" in done.stderr
 
 

@@ -28,7 +28,8 @@ def jobs(*words: object) -> list[sweep.Job]:
     given = vars(parser.parse_args([*BASE, *map(str, words)]))
     asked = {k: given.pop(k) for k in vars(parser.parse_args([]))}
     sweep.check(asked)
-    return sweep.jobs_of(asked, given)
+    every = sweep.jobs_of(asked, given)
+    return sweep.of_next_seeds(every, asked["next"]) if asked["next"] else every
 
 
 def run(*words: object) -> int:
@@ -79,6 +80,11 @@ def test_the_table_printed_is_of_the_runs_trained(here: Path, monkeypatch, capsy
     assert run(*words, "--dry_run") == 0
     told = capsys.readouterr().out
     assert told.startswith("done    CNN_GAP all") and "1 done\n" in told and "trained" not in told and row in told
+    words[-1:-1] = ["--next", "1"]  # of seeds.txt, when nothing of it is left to train
+    first = seeds.read_seeds()[0]
+    monkeypatch.setattr(seeds, "read_seeds", lambda: [first])
+    assert run(*words) == 0
+    assert row in capsys.readouterr().out
     files = [here / "table.csv", here / "table.tex"]
     assert run(*words, ",".join(map(str, files))) == 0
     assert files[0].read_text().startswith("table,kind,dataset") and "booktabs" in files[1].read_text()
@@ -103,6 +109,7 @@ def test_rows_that_a_corpus_cannot_have_are_left_out(here: Path, tmp_path: Path,
     [
         (["--vary", "alpha"], "write SETTING=VALUE"),
         (["--vary", "runs=a,b"], "--vary runs=a: settings are"),
+        (["--vary", "device=gpu"], "--device gpu: choose cpu or cuda"),
         (["--vary", "padding=1"], "--vary padding=1: padding is true or false"),
         (["--vary", "seed=1,2"], "and --seeds take several"),
         (["--seeds", "0"], "at least 1"),
