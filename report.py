@@ -24,9 +24,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 import cli
 import path
 import recipes
@@ -163,7 +160,7 @@ def overview(found: list[Run], rule: str, begun: int, command: str) -> render.Do
 # -------------------------------------------------------------------------------------------- a table by name
 
 
-def lines(row: Row, first: Row | None) -> list[dict[str, str]]:
+def lines(row: Row, changes: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
     """A row as it is read: ours, folds averaged, the published, the difference, the change from the first protocol."""
     cell, group, paper = row.cell, row.rounds, row.paper
     head = {"Dataset": cell.dataset, "Model": cell.name, "Split": cell.split, "Rule": cell.rule}
@@ -172,11 +169,17 @@ def lines(row: Row, first: Row | None) -> list[dict[str, str]]:
         found.append({"Source": "published", **{SCORE_NAMES[score]: spread(*value) for score, value in paper.items()}})
     if group and paper:
         differences = group.scores().mean(0) - [paper[score][0] for score in SCORES]
-        found.append({"Source": "ours − published", **_differences(differences)})
-    if group and first and first.rounds and first is not row:
-        said = f"change from {first.cell.split}, {first.cell.rule}"
-        found.append({"Source": said, **_differences(*tables.change(first.rounds, group))})
+        texts = dict(zip(SCORE_NAMES.values(), map(signed, differences), strict=True))
+        found.append({"Source": "ours − published", **texts})
+    where = (cell.dataset, cell.model, cell.split, cell.rule)
+    if own := [c for c in changes if (c["dataset"], c["model"], c["split"], c["rule"]) == where]:
+        texts = {SCORE_NAMES[c["score"]]: signed(c["mean"]) + _bounds(c) for c in own}
+        found.append({"Source": f"change from {own[0]['other']}", **texts})
     return [{**head, **found[0]}, *found[1:]]
+
+
+def _bounds(change: dict[str, Any]) -> str:
+    return f" [{signed(change['low'])}, {signed(change['high'])}]" if "low" in change else ""
 
 
 def _ours(row: Row, group: Group) -> list[dict[str, str]]:
@@ -192,19 +195,6 @@ def _ours(row: Row, group: Group) -> list[dict[str, str]]:
         found.append({"Source": f"ours{folds}{' SYNTHETIC' if group.synthetic else ''}", **scores, **about})
         about = {}
     return found
-
-
-def _differences(values: NDArray[np.float64], interval: stats.Interval | None = None) -> dict[str, str]:
-    texts = [signed(value) for value in values]
-    if interval:
-        bounds = zip(interval.low, interval.high, strict=True)
-        texts = [f"{text} [{signed(low)}, {signed(high)}]" for text, (low, high) in zip(texts, bounds, strict=True)]
-    return dict(zip(SCORE_NAMES.values(), texts, strict=True))
-
-
-def first_of_model(row: Row, rows: Iterable[Row]) -> Row:
-    """The first protocol of the same dataset and model."""
-    return next(r for r in rows if (r.cell.dataset, r.cell.model) == (row.cell.dataset, row.cell.model))
 
 
 def comparison_section(tests: Sequence[dict[str, Any]]) -> render.Section:
@@ -398,7 +388,8 @@ def named_table(
 def _document(name: str, spec: Table, rows: list[Row], notes: list[str], caption: list[str]) -> render.Document:
     from pandas import DataFrame
 
-    texts = [line for row in rows for line in lines(row, first_of_model(row, rows) if spec.protocols else None)]
+    changes = tables.changes(name, rows) if spec.protocols else []
+    texts = [line for row in rows for line in lines(row, changes)]
     columns = ["Dataset", "Model", "Split", "Rule", "Source", *SCORE_NAMES.values(), "n", "Utterances"]
     columns += ["Speakers", "Splits"]
     frame = DataFrame([{column: text.get(column, "") for column in columns} for text in texts])
@@ -410,7 +401,7 @@ def _document(name: str, spec: Table, rows: list[Row], notes: list[str], caption
     tests = tables.comparisons(name, rows, spec.against) if spec.compare else []
     sections += [comparison_section(tests)] if tests else []
     synthetic = any(row.rounds.synthetic for row in rows if row.rounds)
-    numbers = DataFrame([*tables.numbers(name, rows), *tests])
+    numbers = DataFrame([*tables.numbers(name, rows), *changes, *tests])
     return render.Document(spec.title, caption, sections, numbers, synthetic=synthetic)
 
 

@@ -263,6 +263,11 @@ def measure(group: Group, how: str, interval: stats.Interval | None = None) -> l
     return found
 
 
+def _about(name: str, kind: str, cell: Cell) -> dict[str, Any]:
+    about = {"table": name, "kind": kind, "dataset": cell.dataset, "label": cell.label, "model": cell.model}
+    return about | {"split": cell.split, "rule": cell.rule, "changed": plain(cell.changed)}
+
+
 def change(before: Group, after: Group) -> tuple[NDArray[np.float64], stats.Interval | None]:
     """How the four scores change from one protocol to another `(4,)`, with the interval over speakers and seeds."""
     speakers = sorted({*before.speakers, *after.speakers})
@@ -271,14 +276,30 @@ def change(before: Group, after: Group) -> tuple[NDArray[np.float64], stats.Inte
     return after.scores().mean(0) - before.scores().mean(0), stats.interval_of_change(first, then, same_seeds)
 
 
+def changes(name: str, rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """One record a score of how a row's scores differ from those of the first row of its dataset and model, `other`."""
+    found = []
+    for row in rows:
+        cell = row.cell
+        first = next(r for r in rows if (r.cell.dataset, r.cell.model) == (cell.dataset, cell.model))
+        if row is first or not first.rounds or not row.rounds:
+            continue
+        values, interval = change(first.rounds, row.rounds)
+        about = {**_about(name, "change", cell), "other": f"{first.cell.split}, {first.cell.rule}"}
+        for i, score in enumerate(SCORES):
+            record = {**about, "score": score, "mean": values[i], "synthetic": row.rounds.synthetic}
+            if interval:
+                record |= {"low": interval.low[i], "high": interval.high[i], "resampled": interval.over}
+            found.append(record)
+    return found
+
+
 def numbers(name: str, rows: Iterable[Row]) -> list[dict[str, Any]]:
     """The CSV's records of a table: one for each row, way to put folds together, and score."""
     found = []
     for row in rows:
         cell, group = row.cell, row.rounds
-        about: dict[str, Any] = {"table": name, "kind": "score", "dataset": cell.dataset, "label": cell.label}
-        about |= {"model": cell.model, "split": cell.split, "rule": cell.rule, "changed": plain(cell.changed)}
-        about |= {"status": row.status or "ok"}
+        about = {**_about(name, "score", cell), "status": row.status or "ok"}
         if group is None:
             paper = row.paper
             for score in SCORES:

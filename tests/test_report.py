@@ -532,6 +532,9 @@ def test_protocols_say_what_choosing_on_the_test_set_is_worth(tmp_path: Path) ->
     # last: 50 - 100; 8:1:1: picked on four utterances, tested on four; session: 66.67 pooled
     assert changes[0] == "−50.00 [−50.00, −50.00]" and len(changes) == 3
     assert changes[2].startswith("−33.33 [−")
+    numbers = document.numbers[(document.numbers["kind"] == "change") & (document.numbers["score"] == "WA")]
+    assert numbers["mean"].tolist() == pytest.approx([-50, 0, -100 / 3])
+    assert numbers["low"].tolist()[0] == -50 and set(numbers["other"]) == {"8:2, paper"}
     assert any(note.startswith("GLAM on impro") for note in document.sections[0].notes)
 
 

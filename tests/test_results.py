@@ -8,8 +8,12 @@ import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
+import figures
+import metrics
+import records
 import tables
 from tests.conftest import ROOT
 
@@ -120,9 +124,59 @@ def test_figures_of_emodb_in_the_readme_are_the_records(emodb):
     assert "results/emodb/confusion-emodb-8-2-paper.png" in section
 
 
+def test_what_the_readme_says_of_emodb_is_in_the_records():
+    """The sentences on protocols, put together from the records."""
+    changes = {
+        (row["split"], row["rule"], row["score"]): [-float(row[key]) for key in ("mean", "high", "low")]
+        for row in rows((EMODB / "protocols.csv").read_text(encoding="utf-8"))
+        if row["kind"] == "change" and row["model"] == "GLAM"
+    }
+    runs = [run for run in records.runs(EMODB / "runs") if run.model == "GLAM" and run.split == "speaker"]
+    pooled = [records.Group(runs, rule).scores().mean(0)[:2] for rule in ("paper", "last")]
+    each = pooled[0] - pooled[1]
+    counts = np.sum(
+        [
+            [metrics.confusion_matrix(at.argmax(1), run.part("test").labels, 4) for at in run.part("test").logits]
+            for run in runs
+        ],
+        0,
+    )
+    best = max((metrics.scores_of(epoch)[:2] for epoch in counts), key=lambda both: both.mean()) - pooled[1]
+    (wa, *bounds), (ua, *others) = (changes["speaker", "validation", score] for score in ("WA", "UA"))
+    p = {
+        row["p_holm"]
+        for row in rows((EMODB / "speaker_independent.csv").read_text(encoding="utf-8"))
+        if (row["kind"], row["model"], row["other"]) == ("comparison", "MACNN", "GLAM")
+    }
+    last = [changes["8:2", "last", score][0] for score in ("WA", "UA")]
+    section = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    assert f"{wa:.0f} and {ua:.0f} points below the published protocol" in section
+    assert "(95 % intervals {:.1f} to {:.1f} and {:.1f} to {:.1f})".format(*bounds, *others) in section
+    assert "is worth {:.0f} to {:.0f} points over the last one on `8:2`".format(*last) in section
+    assert (
+        "{:.0f} to {:.0f} if it is chosen for each speaker, {:.0f} if one is for all".format(*each, *best[:1])
+        in section
+    )
+    assert f"(p = {float(p.pop()):.3f}, corrected)" in section and not p
+
+
+@pytest.mark.parametrize("folder", [FOLDER, EMODB, FOLDER.parent / "synthetic"], ids=lambda folder: folder.name)
+def test_tables_and_figures_that_a_reading_names_are_there(folder):
+    page = (folder / "README.md").read_text(encoding="utf-8")
+    drawn = set(re.findall(rf"`((?:{'|'.join(figures.FIGURES)})-[\w.-]+)`", page))
+    named = set(re.findall(rf"`({'|'.join(tables.TABLES)}|ablation_speaker)`", page))
+    for file in (*(f"{name}.pdf" for name in drawn), *(f"{name}.{e}" for name in named for e in ("md", "csv"))):
+        assert (folder / file).is_file(), file
+    assert folder != EMODB or (len(drawn) >= 2 and len(named) >= 6)
+
+
 def test_figures_quoted_in_the_readme_are_the_records():
     table = rows(report("--table", "protocols", "--format", "csv"))
-    found = {(r["split"], r["rule"], r["score"]): r for r in table if r.get("mean") and r["folds"] != "averaged"}
+    found = {
+        (r["split"], r["rule"], r["score"]): r
+        for r in table
+        if r["kind"] == "score" and r["mean"] and r["folds"] != "averaged"
+    }
     section = (ROOT / "README.md").read_text(encoding="utf-8").split("## Results on real speech")[1].split("\n## ")[0]
     quoted = re.findall(r"\| `(\S+)`, `(\w+)`.*? \| ([\d.]+).*? \| ([\d.]+)", section)
     assert len(quoted) == 4
