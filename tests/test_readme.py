@@ -11,6 +11,9 @@ import numpy as np
 import pytest
 import soundfile
 
+import data
+from cli import UserError
+from corpora import Utterance
 from tests.conftest import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -106,6 +109,28 @@ def test_the_model_of_the_readme_in_under_thirty_lines(checkout, small_release):
     tests = run("-m", "pytest", "tests/test_models.py", "-k", "Mine", "-p", "no:cacheprovider")
     assert re.search(r"[1-9]\d* passed", tests)
     (checkout / "models" / "mine.py").unlink()
+
+
+def test_the_split_of_the_readme(monkeypatch):
+    """The example under "Add a split", in data.py, leaves out each sentence once."""
+    (example,) = re.findall(r"```python\n(# data.py\n.*?)```", README, re.DOTALL)
+    monkeypatch.setattr(data, "SPLITS", {**data.SPLITS})
+    monkeypatch.setattr(data, "_text", None, raising=False)
+    exec(compile(example, "README.md", "exec"), vars(data))
+    utterances = [Utterance(f"u{i}", f"u{i}.wav", "A", "", f"text{i % 4}", "", "n") for i in range(20)]
+    split = data.SPLITS["text"]
+    assert split.folds is not None and split.folds(utterances) == 4
+    tested = []
+    for fold in range(4):
+        parts = split(utterances, seed=1, fold=fold)
+        assert parts.val is not None
+        texts = [{utterances[i].dialog for i in part} for part in (parts.train, parts.val, parts.test)]
+        assert [len(part) for part in texts] == [2, 1, 1] and len(set.union(*texts)) == 4
+        tested += parts.test.tolist()
+    assert sorted(tested) == list(range(20))
+    data.split("leaky")(lambda utterances, seed, fold: data.Parts(np.arange(15), None, np.arange(14, 20)))
+    with pytest.raises(UserError, match="--split leaky: its function puts an utterance into two parts"):
+        data.SPLITS["leaky"](utterances, seed=1)
 
 
 def test_the_readme_has_the_original_pages_commands():

@@ -104,7 +104,7 @@ def test_figures_of_emodb_in_the_readme_are_the_records(emodb):
     """`91.50 ± 0.99 (3)`: mean, standard deviation where there is one, and how many seeds."""
     found = {key: f"{score} ({n})" for key, (score, n, _) in emodb.items()}
     section = (ROOT / "README.md").read_text(encoding="utf-8").split("## Results on real speech")[1].split("\n## ")[0]
-    quoted = re.findall(r"^\| `(\w+)` \| (.*?) \| (.*?) \| (.*?) \| (.*?) \|$", section, re.MULTILINE)
+    quoted = re.findall(r"^\| `(\w+)` \|(.*)\|$", section, re.MULTILINE)
     assert [name for name, *_ in quoted] == [
         "APCNN",
         "MACNN",
@@ -115,10 +115,12 @@ def test_figures_of_emodb_in_the_readme_are_the_records(emodb):
         "AAResMultiConv3",
         "gMLPResConv3",
     ]
-    columns = [(*way, score) for way in (("8:2", "paper"), ("8:1:1", "validation")) for score in ("WA", "UA")]
-    for model, *values in quoted:
-        for (split, rule, score), value in zip(columns, values, strict=True):
-            assert found[split, rule, model, score] == value, (model, split, score)
+    ways = (("8:2", "paper"), ("8:1:1", "validation"), ("speaker", "validation"))
+    columns = [(*way, score) for way in ways for score in ("WA", "UA")]
+    for model, line in quoted:
+        for (split, rule, score), value in zip(columns, line.split("|"), strict=True):
+            told = found.get((split, rule, model, score), "").removesuffix(" (1)")  # of one round there is no deviation
+            assert told == value.strip(), (model, split, score)
     apart = [found["speaker", "validation", "GLAM", score] for score in ("WA", "UA")]
     assert "GLAM has {} WA and {} UA".format(*(value.split()[0] for value in apart)) in section
     assert "results/emodb/confusion-emodb-8-2-paper.png" in section
@@ -136,7 +138,7 @@ def test_what_the_readme_says_of_emodb_is_in_the_records():
     each = pooled[0] - pooled[1]
     counts = np.sum(
         [
-            [metrics.confusion_matrix(at.argmax(1), run.part("test").labels, 4) for at in run.part("test").logits]
+            [metrics.confusion_matrix(run.part("test").labels, at.argmax(1), 4) for at in run.part("test").logits]
             for run in runs
         ],
         0,
@@ -154,7 +156,7 @@ def test_what_the_readme_says_of_emodb_is_in_the_records():
     assert "(95 % intervals {:.1f} to {:.1f} and {:.1f} to {:.1f})".format(*bounds, *others) in section
     assert "is worth {:.0f} to {:.0f} points over the last one on `8:2`".format(*last) in section
     assert (
-        "{:.0f} to {:.0f} if it is chosen for each speaker, {:.0f} if one is for all".format(*each, *best[:1])
+        "{:.0f} to {:.0f} if one is chosen for each speaker, {:.0f} if one is chosen for all".format(*each, *best[:1])
         in section
     )
     assert f"(p = {float(p.pop()):.3f}, corrected)" in section and not p
