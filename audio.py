@@ -81,7 +81,8 @@ def size_to_correct(data: bytes | mmap) -> tuple[int, bytes] | None:
 def check_streams(data: bytes | mmap) -> None:
     """Raise ValueError where a FLAC or Ogg file goes on with another recording after the first, or its last Ogg page is
     not whole: libsndfile gives what comes before, and says nothing."""
-    if data[:4] == b"fLaC" and any(data.find(start, 8) > 0 for start in FLAC_STARTS):
+    start = 10 + _id3_size(data[6:10]) if data[:3] == b"ID3" else 0  # a tag, which libsndfile skips
+    if data[start : start + 4] == b"fLaC" and any(data.find(mark, start + 8) > 0 for mark in FLAC_STARTS):
         raise ValueError(JOINED)
     at, begun = 0, False
     while data[at : at + 4] == b"OggS" and len(data) >= at + 27:
@@ -90,28 +91,48 @@ def check_streams(data: bytes | mmap) -> None:
             raise ValueError(JOINED)
         begun = begun or not first
         at += 27 + data[at + 26] + sum(lacing)
-    if at > len(data) or data[at : at + 4] == b"OggS":
-        raise ValueError("is truncated in the middle of an Ogg page")
+    if at > len(data) or (at and data[at:].strip(b"\0")):
+        raise ValueError("is truncated in the middle of an Ogg page, or has other data after its last one")
 
 
 def tags_at_end(data: bytes | mmap) -> int:
-    """Bytes after the sound of an MP3: zeros and tags (ID3v1, ID3v2 with a footer, Lyrics3, APE), in any order."""
-    end = before = len(data)
+    """Bytes after the sound of an MP3: zeros and tags, in any order."""
+    end, before = len(data), -1
+    while end != before:
+        before, sound = end, _before_zeros(data, end)
+        # zeros are the end of a tag (of APE's the last 8, of ID3v1's up to 125) or come after it
+        for stop in (end, *range(sound, min(sound + 128, end))):
+            if 0 < (size := _tag(data, stop)) <= stop:
+                sound = stop - size
+                break
+        end = sound
+    return len(data) - end
+
+
+def _before_zeros(data: bytes | mmap, end: int) -> int:
     while end > 0:
-        if not any(data[max(0, end - 4096) : end]):
-            end -= 4096
-        elif data[end - 128 : end - 125] == b"TAG":
-            end -= 128
-        elif data[end - 9 : end] == b"LYRICS200" and data[end - 15 : end - 9].isdigit():
-            end -= int(data[end - 15 : end - 9]) + 15
-        elif data[end - 32 : end - 24] == b"APETAGEX":
-            end -= int.from_bytes(data[end - 20 : end - 16], "little") + 32  # its size leaves its header out
-        elif data[end - 10 : end - 7] == b"3DI":
-            end -= _id3_size(data[end - 4 : end]) + 20
-        if end == before:
-            break
-        before = end
-    return len(data) - max(0, end)
+        start = max(0, end - 4096)
+        if block := data[start:end].rstrip(b"\0"):
+            return start + len(block)
+        end = start
+    return 0
+
+
+def _tag(data: bytes | mmap, end: int) -> int:
+    """Bytes of the tag that ends at `end`, 0 for none: APE, ID3v1 (enhanced or not), Lyrics3, ID3v2 with a footer."""
+    if end < 128:
+        return 0
+    if data[end - 32 : end - 24] == b"APETAGEX":  # its size leaves out its header, and a flag says whether it has one
+        return int.from_bytes(data[end - 20 : end - 16], "little") + 32 * (data[end - 9] >> 7)
+    if data[end - 128 : end - 125] == b"TAG" and data[max(0, end - 131) : end - 128] != b"APE":
+        return 128 + 227 * (data[max(0, end - 355) : end - 351] == b"TAG+")
+    if data[end - 9 : end] == b"LYRICS200" and data[end - 15 : end - 9].isdigit():
+        return int(data[end - 15 : end - 9]) + 15
+    if data[end - 9 : end] == b"LYRICSEND" and (start := data.rfind(b"LYRICSBEGIN", max(0, end - 5120), end)) >= 0:
+        return end - start
+    if data[end - 10 : end - 7] == b"3DI":
+        return _id3_size(data[end - 4 : end]) + 20
+    return 0
 
 
 def _id3_size(four: bytes) -> int:

@@ -78,7 +78,8 @@ def problems(folder: Path) -> list[str]:
         return ["unfinished: it has no file `done`; give its command again, or delete the folder"]
     found = []
     if (folder / "state.safetensors").exists():
-        found.append("unfinished: it was begun again for its weights; give its command, with --save_model, again")
+        found.append("unfinished: it was begun again for its weights; give that command again, with its --save_model, "
+                     "or delete state.safetensors")  # fmt: skip
     try:
         run = read_run(folder)
         found += [*_place(run), *_settings(run)]

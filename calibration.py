@@ -25,8 +25,8 @@ def fit_temperature(logits: NDArray, labels: NDArray) -> float | None:
     """The temperature, from 0.05 to 20, that makes the labels `(U,)` likeliest given logits `(U, C)` divided by it.
 
     To be fitted on validation utterances: on those that are then reported it would flatter. The class predicted stays.
-    None where the likeliest is not between these bounds. Of utterances that are all recognised it is 0, the surer the
-    likelier, which says how few they are and nothing of how sure to be of others.
+    None where the likeliest is not between these bounds. If all utterances are recognised, it falls to 0: the
+    surer the likelier, which tells of a small sample and not of how sure to be of other recordings.
     """
     from scipy.optimize import minimize_scalar
 

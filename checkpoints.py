@@ -23,7 +23,7 @@ import features
 import models
 from cli import UserError
 from files import atomic, digest_file, read_json, write_json
-from recipes import RULES
+from recipes import LONGEST_LABEL, RULES
 
 if TYPE_CHECKING:
     from models.layers import Classifier
@@ -162,7 +162,7 @@ def check(config: Any, where: str) -> None:
     for name, (kind, least, most) in SETTINGS.items():
         right = name in settings and _is(settings[name], kind) and (kind is str or least <= settings[name] <= most)
         need(right, f"the setting {name!r} is {'wrong' if name in settings else 'missing'}")
-    names = [c for c in classes if isinstance(c, str) and 0 < len(c) <= 100 and c.isprintable()]
+    names = [c for c in classes if isinstance(c, str) and 0 < len(c) <= LONGEST_LABEL and c.isprintable()]
     need(
         2 <= len(classes) <= 1000 and len(set(names)) == len(classes),
         "'classes' are not two or more different printable names",

@@ -26,14 +26,14 @@ def require() -> None:
 class Curves:
     """Writes `tensorboard/` of a run folder anew: its settings, the epochs recorded so far, and then each `add`ed."""
 
-    def __init__(self, folder: Path, run: dict[str, Any], records: list[dict[str, Any]]) -> None:
+    def __init__(self, folder: Path, run: dict[str, Any], epochs: list[dict[str, Any]]) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
         shutil.rmtree(folder / FOLDER, ignore_errors=True)
         self.writer: Any = SummaryWriter(str(folder / FOLDER))
         self.run = run
         self.writer.add_text("run", "    " + json.dumps(run, indent=2, ensure_ascii=False).replace("\n", "\n    "))
-        for record in records:
+        for record in epochs:
             self.add(record)
 
     def add(self, record: dict[str, Any]) -> None:

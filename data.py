@@ -24,13 +24,12 @@ from cache import content_digests
 from cli import UserError, warn, warn_once
 from corpora import Utterance, dataset_folder, is_csv, need_utf8
 from files import digest_of, lock
-from recipes import Config, plain_label
+from recipes import LONGEST_LABEL, Config, plain_label
 
 IEMOCAP_CLASSES = {"neu": "neutral", "sad": "sad", "ang": "angry"}  # and one or two codes for happy
 OF_DATA = ("dataset", "test_dataset", "happy", "classes", "feature", "n_mfcc", "segment_length", "train_overlap",
            "padding", "device")  # settings: runs that share them share their data  # fmt: skip
 HEARD = 12  # hexadecimal digits of a recording's digest that a checkpoint keeps
-LONGEST_LABEL = 100  # characters; a checkpoint takes no longer ones
 IEMOCAP_LICENCE = "IEMOCAP release licence (USC SAIL): research use on request; recordings may not be passed on"
 
 
@@ -95,7 +94,13 @@ def _module(name: str, happy: str) -> Source:
         raise UserError(f"{file} lacks {', '.join(lacking)}: corpora/emodb.py shows what a corpus is")
     if not isinstance(module.CLASSES, dict):
         raise UserError(f"{file}: CLASSES must say which class each emotion code is, as in {{'N': 'neutral'}}")
-    return Source(module.NAME, module.LICENCE, module.utterances(Path(getattr(path, name.upper()))), module.CLASSES)
+    root, variable = Path(getattr(path, name.upper())), name.upper()
+    where = f"set {variable} in path.py, or the environment variable {variable}, to the folder of its recordings"
+    if not root.is_dir():
+        raise UserError(f"{module.NAME} was looked for in {root}, which is not a folder: {where}")
+    if not (utterances := module.utterances(root)):
+        raise UserError(f"{module.NAME}: {file} finds no utterance in {root}: {where}")
+    return Source(module.NAME, module.LICENCE, utterances, module.CLASSES)
 
 
 DATASETS: dict[str, Callable[[str], Source]] = {  # name -> happy (IEMOCAP's --happy) -> Source
@@ -125,10 +130,12 @@ def csv_source(file: Path) -> Source:
     except FileNotFoundError:
         raise UserError(f"{file} does not exist: a dataset is a name or a CSV file") from None
     except (OSError, UnicodeError, csv.Error) as error:
-        raise UserError(f"{file} cannot be read as CSV in UTF-8: {error}") from None
+        raise UserError(f"{file} cannot be read as CSV in UTF-8: {error}; save it as CSV UTF-8") from None
     if any(column not in columns for column in ("path", "emotion")):
         raise UserError(f"{file} begins with the columns {','.join(columns)[:200]!r}; it needs "
                         "path,emotion[,name,speaker,session,dialog,kind], so spelt and with commas")  # fmt: skip
+    if not rows:
+        raise UserError(f"{file} has a header and no rows: write a row for each recording")
     utterances = []
     for number, row in rows:
         row["emotion"] = plain_label(row["emotion"] or "")
@@ -139,7 +146,7 @@ def csv_source(file: Path) -> Source:
         if len(row["emotion"]) > LONGEST_LABEL or not row["emotion"].isprintable():
             raise UserError(f"{file}, line {number}: an emotion has at most {LONGEST_LABEL} printable characters; this "
                             f"is {row['emotion'][:50]!r}")  # fmt: skip
-        text = {column: (row.get(column) or "").strip() for column in ("speaker", "session", "dialog", "kind")}
+        text = {column: plain_label(row.get(column) or "") for column in ("speaker", "session", "dialog", "kind")}
         name = (row.get("name") or row["path"]).strip()
         utterances.append(
             Utterance(name, str((file.parent / row["path"].strip()).absolute()), **text, emotion=row["emotion"])
@@ -172,7 +179,10 @@ def corpus(dataset: str, happy: str = "exc", classes: Sequence[str] = (), test_d
         if module.is_file() and "\nCLASSES" in module.read_text(encoding="utf-8"):
             raise UserError(f"dataset {dataset}: corpora/{dataset}.py is there, and path.py lacks {dataset.upper()}, "
                             "the folder of its recordings")  # fmt: skip
-        raise UserError(f"dataset {dataset}: choose one of {', '.join(DATASETS)}, or a CSV file")
+        also = (
+            "; a folder of recordings needs a CSV file with each recording's emotion" if Path(dataset).is_dir() else ""
+        )
+        raise UserError(f"dataset {dataset}: choose one of {', '.join(DATASETS)}, or a CSV file{also}")
     available = tuple(dict.fromkeys(source.class_of.values()))
     if unknown := [c for c in classes if c not in available]:
         raise UserError(f"--classes {','.join(unknown)}: {dataset} has {', '.join(available)}")
@@ -299,6 +309,9 @@ class Split:
                 raise UserError(
                     f"--split {self.name}: {len(utterances)} utterances are too few; the {part} part is empty"
                 )
+        every = np.concatenate([rows for rows in (parts.train, parts.val, parts.test) if rows is not None])
+        if len(np.unique(every)) < len(every):
+            raise UserError(f"--split {self.name}: its function puts an utterance into two parts, or twice into one")
         return parts
 
 
@@ -549,8 +562,10 @@ def _load(config: Config, skip_bad: bool) -> Data:
     contents = tuple(first.digests[i] for i in keep)
     if twice := [digest for digest, count in Counter(contents).items() if count > 1]:
         one, other, *_ = (u.name for u, digest in zip(usable.utterances, contents, strict=True) if digest == twice[0])
-        warn_once(f"{config.dataset}: {len(twice)} recordings are there more than once under other names, as {one} and "
-                  f"{other}: what was trained on may be tested on")  # fmt: skip
+        where = f"{config.dataset}: " if not config.test_dataset else ""
+        danger = "what was trained on may be tested on" if not config.test_dataset else "they count twice"
+        are = "recording is" if len(twice) == 1 else "recordings are"
+        warn_once(f"{where}{len(twice)} {are} there more than once under other names, as {one} and {other}: {danger}")
     return Data(usable, train, test, digest, short, tuple(first.bad), contents)
 
 

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from data import Corpus
     from inference import Prediction, Recogniser
 
-FEWEST = 5  # speakers: of fewer, what is called a 95 % interval holds the mean of all speakers far less often
 Scored = list[tuple["Utterance", str, "Prediction"]]  # with the class that is right
 
 
@@ -46,7 +45,7 @@ def command_line() -> argparse.ArgumentParser:
     add("--csv", type=Path, metavar="FILE", help="write each utterance's class and probabilities")
     add("--jobs", type=int, metavar="N", help="recordings at a time (default: as many as there are cores, up to 8)")
     add("--gpu", type=int, metavar="N", help="CUDA device; -1: the CPU (default: 0 if there is one)")
-    add("--device", choices=("cpu", "cuda"), help="the same in words")
+    add("--device", choices=("cpu", "cuda"), help="by name, instead of --gpu")
     return parser
 
 
@@ -121,7 +120,7 @@ def report(scored: Scored, recognise: "Recogniser") -> str:
         lines.append(
             f"no intervals: {unknown} of {len(scored)} utterances have no speaker (a CSV file's column speaker)"
         )
-    elif len(speakers) < FEWEST:
+    elif len(speakers) < stats.FEWEST:
         lines.append(f"{len(speakers)} speaker{'s' * (len(speakers) != 1)}: too few for an interval over speakers")
     elif interval := stats.interval(counts):
         bounds = zip(metrics.SCORE_NAMES.values(), interval.low, interval.high, strict=True)
@@ -160,6 +159,8 @@ def main() -> int:
     keep = args.padding or checkpoint.padding
     scored = [one for one in predicted if keep or round(one[2].seconds * SAMPLE_RATE) >= checkpoint.size]
     length = f"{checkpoint.length:g} s"
+    if not predicted:
+        raise UserError(f"{args.corpus}: all {len(utterances)} recordings are broken")
     if not scored:
         raise UserError(f"{args.corpus} has no utterance of at least {length}; --padding keeps shorter ones")
     short, broken = len(predicted) - len(scored), len(utterances) - len(predicted)

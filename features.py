@@ -25,7 +25,9 @@ from corpora import Utterance
 from device import keep_freed_memory
 from files import digest_of
 
-FEATURE_VERSION = 1  # to be raised by whoever changes a number that a feature or load_audio gives: caches follow
+# To be raised by whoever changes a number that a feature or load_audio gives, or which recordings are refused: caches
+# follow.
+FEATURE_VERSION = 2
 
 # mfcc and melspectrogram
 MFCC_FFT = 2048  # 128 ms

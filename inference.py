@@ -54,7 +54,7 @@ class Outline:
 
     def loudest(self) -> float:
         """The greatest absolute value."""
-        return float(np.abs(self.bins).max(initial=0))
+        return float(max(np.abs(self.bins).max(initial=0), np.abs(self.rest).max(initial=0)))
 
 
 class Cut:

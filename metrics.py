@@ -10,7 +10,7 @@ SCORES = ("WA", "UA", "macroF1", "weightedF1")
 SCORE_NAMES = {"WA": "WA", "UA": "UA", "macroF1": "macro F1", "weightedF1": "weighted F1"}  # as they are read
 
 
-def confusion_matrix(predicted: NDArray, labels: NDArray, classes: int) -> NDArray:
+def confusion_matrix(labels: NDArray, predicted: NDArray, classes: int) -> NDArray:
     """Counts `(C, C)`: rows are true classes, columns predicted ones, both as integers `(U,)`."""
     return np.bincount(labels * classes + predicted, minlength=classes * classes).reshape(classes, classes)
 
@@ -53,7 +53,7 @@ def from_confusion(confusion: NDArray) -> dict[str, float]:
 
 def scores(logits: NDArray, labels: NDArray) -> dict[str, Any]:
     """The four scores in per cent, and `confusion`, from utterance logits `(U, C)` and labels `(U,)`."""
-    confusion = confusion_matrix(logits.argmax(1), labels, logits.shape[1])
+    confusion = confusion_matrix(labels, logits.argmax(1), logits.shape[1])
     return {**from_confusion(confusion), "confusion": confusion.tolist()}
 
 

@@ -80,7 +80,7 @@ def command_line() -> argparse.ArgumentParser:
     )
     add("--jobs", type=int, metavar="N", help="recordings at a time (default: as many as there are cores, up to 8)")
     add("--gpu", type=int, metavar="N", help="CUDA device; -1: the CPU (default: 0 if there is one)")
-    add("--device", choices=("cpu", "cuda"), help="the same in words")
+    add("--device", choices=("cpu", "cuda"), help="by name, instead of --gpu")
     return parser  # fmt: skip
 
 

@@ -26,6 +26,7 @@ RULES = {  # that pick the reported epoch, and how a caption says it
     "last": "the last epoch",
 }
 NAMED = ("model", "recipe", "dataset", "test_dataset", "split", "fold", "seed")  # of a Config: a table's own columns
+IEMOCAP_LIKE = ("impro", "script", "all", "demo")  # the datasets whose labels are IEMOCAP's
 MACHINE = ("threads", "device", "deterministic")  # of a Config: what makes no other row of a table
 
 
@@ -209,8 +210,11 @@ def comma_list(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
+LONGEST_LABEL = 100  # characters of a class's name
+
+
 def plain_label(text: str) -> str:
-    """A class's name as it is read: spreadsheets and web pages put spaces into it that do not break or show."""
+    """The name of a class or a speaker as it is read: without spaces that do not break or show, as web pages have."""
     import unicodedata
 
     seen = "".join(c for c in unicodedata.normalize("NFKC", text) if unicodedata.category(c) != "Cf")
@@ -301,14 +305,12 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     machine.add_argument(
         "--gpu", "-g", type=int, metavar="N", help="CUDA device; -1: the CPU (default: 0 if there is one)"
     )
-    machine.add_argument("--device", choices=("cpu", "cuda"), help="the same in words")
+    machine.add_argument("--device", choices=("cpu", "cuda"), help="by name, instead of --gpu")
     machine.add_argument(
         "--threads", type=int, metavar="N", help="CPU threads; results depend on it in the last digits (default: 2)"
     )
     machine.add_argument("--amp", **yes_no, help="bfloat16 where it is safe: faster, scores within noise")
-    machine.add_argument(
-        "--deterministic", **yes_no, help="bit-equal repeats on the same machine, at some speed on a GPU"
-    )
+    machine.add_argument("--deterministic", **yes_no, help="repeat bit for bit on the same machine; slower on a GPU")
 
     add = group("output").add_argument
     add("--runs", type=Path, metavar="DIR", help=f"where run folders go (default: {path.RUNS}, set in path.py)")
@@ -334,12 +336,18 @@ def parse_config(given: dict[str, Any]) -> Config:
     device = choose_device(given.pop("gpu", None), given.pop("device", None))
     cores = os.cpu_count() or 1
     if device == "cpu" and given.get("threads", 1) > cores:
-        warn_once(f"--threads {given['threads']}: this machine has {cores} cores, which that many threads fight over")
+        warn_once(f"--threads {given['threads']}: this machine has {cores} cores; more threads than cores are slower")
     model = models.canonical(given.pop("model", "GLAM"))
     for flag, keyword in (("head", "heads"), ("attn_hidden", "attn_hidden")):
         if flag in given and keyword not in models.keywords(model):
             raise UserError(f"--{flag}: the model {model} has no head attention")
     if "test_dataset" in given:
         given.setdefault("split", "cross")
+    corpora = {given.get("dataset", Config().dataset), given.get("test_dataset")}
+    if "happy" in given and not corpora & {*IEMOCAP_LIKE}:
+        raise UserError(f"--happy is for {', '.join(IEMOCAP_LIKE)}; other corpora define the class happy themselves")
     overrides = {f.name: given.pop(f.name) for f in fields(Config) if f.name in given}
-    return config_for(model, **{**overrides, "device": device})
+    config = config_for(model, **{**overrides, "device": device})
+    if "n_mfcc" in overrides and config.feature != "mfcc":
+        raise UserError(f"--n_mfcc: {model} is trained on {config.feature} here; leave it out, or add --feature mfcc")
+    return config

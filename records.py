@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import metrics
+import seeds
 from cli import UserError, warn
 from files import digest_of, lock, read_json, sweep_temporaries
 from recipes import MACHINE, RULES, Config
@@ -183,13 +184,6 @@ class Halved(Run):
         return self.whole.part("test").take(self._positions[name])
 
 
-def derive811(run: Run) -> Run:
-    """An 8:2 run read as 8:1:1, training being equal. Raises UserError for a run of another split."""
-    if run.split != "8:2":
-        raise UserError(f"{run.folder} is a run of the split {run.split}; only one of 8:2 can be read as 8:1:1")
-    return Halved(run)
-
-
 def trained_as(split: str) -> str:
     """The split whose runs one is made of: 8:1:1 is read from those of 8:2."""
     return "8:2" if split == "8:1:1" else split
@@ -203,7 +197,7 @@ def with_derived(runs: Sequence[Run]) -> list[Run]:
         return run.dataset, run.corpus_digest, run.model, plain(run.changed), run.seed
 
     own = {key(run) for run in runs if run.split == "8:1:1"}
-    return [*runs, *(derive811(run) for run in runs if run.split == "8:2" and key(run) not in own)]
+    return [*runs, *(Halved(run) for run in runs if run.split == "8:2" and key(run) not in own)]
 
 
 def read_record(file: Path) -> Any:
@@ -222,6 +216,9 @@ def read_run(folder: Path) -> Run:
     if wrong:
         text = f"{folder / 'config.json'} lacks a proper {', '.join(wrong)}; delete its folder and run again"
         raise BrokenRecord(folder, text)
+    if odd := [name for name in ("dataset", "split", "model") if "/" in config[name] or "\0" in config[name]]:
+        text = f"{folder / 'config.json'}: {odd[0]} {config[odd[0]]!r} is no name; delete its folder and run again"
+        raise BrokenRecord(folder, text)  # files are called after them
     return Run(folder, config)
 
 
@@ -256,6 +253,7 @@ def tidy(folder: Path) -> None:
     """Remove what a process killed at the very end has left in a finished run's folder."""
     state = folder / "state.safetensors"
     if (folder / "lock").exists() or state.exists():
+        # of another user's folder, and where a file system has no locks, it is left as it is
         with suppress(OSError, UserError), lock(folder / "lock", wait=False) as mine:
             if mine:
                 sweep_temporaries(folder)
@@ -377,7 +375,8 @@ def sets(changed: dict[str, Any]) -> list[str]:
 
 
 class Group:
-    """Runs that differ in seed and fold alone, under one rule. Each seed and fold counts once."""
+    """Runs that differ in seed and fold alone, under one rule. Each seed and fold counts once: of several devices or
+    thread counts, on the one with most of the runs."""
 
     def __init__(self, runs: Sequence[Run], rule: str):
         first = runs[0]
@@ -387,11 +386,14 @@ class Group:
         self.classes: list[str] = first.config["classes"]
         self.has_folds = first.config["folds"] is not None
         unique: dict[tuple[int, int | None], Run] = {}
-        for run in runs:
+        machines = [str([run.config["settings"].get(key) for key in MACHINE]) for run in runs]
+        most = Counter(machines)
+        for _, run in sorted(zip(machines, runs, strict=True), key=lambda each: (-most[each[0]], each[0])):
             unique.setdefault((run.seed, run.fold), run)
         self.repeats = len(runs) - len(unique)
-        seeds = sorted({seed for seed, _ in unique})
-        every = [Round([run for (s, _), run in unique.items() if s == seed], rule) for seed in seeds]
+        every = [
+            Round([run for (s, _), run in unique.items() if s == seed], rule) for seed in sorted({s for s, _ in unique})
+        ]
         self.rounds = [r for r in every if r.complete]
         self.incomplete = [r for r in every if not r.complete]
 
@@ -412,6 +414,12 @@ class Group:
     def confusions(self, speakers: list[str] | None = None) -> NDArray[np.int64]:
         """Counts by seed and speaker `(n, P, C, C)`: its own speakers, unless told."""
         return np.array([r.confusions(speakers or self.speakers) for r in self.rounds])
+
+    @property
+    def unpublished_seeds(self) -> list[int]:
+        """The seeds that are none of the 100 of the published tables."""
+        published = {*seeds.seeds()}
+        return [r.seed for r in self.rounds if r.seed not in published]
 
     @property
     def hows(self) -> tuple[str, ...]:

@@ -152,7 +152,7 @@ def overview(found: list[Run], rule: str, begun: int, command: str) -> render.Do
     if repeats:
         caption.append(say_repeats(repeats))
     if begun:
-        caption.append(f"{begun} unfinished run{'s are' if begun > 1 else ' is'} not counted.")
+        caption.append(f"{say_unfinished(begun)}.")
     caption.append(f"Made with `{command}`.")
     return render.Document("Runs", caption, [render.Section(frame)], numbers, synthetic=synthetic)
 
@@ -184,7 +184,7 @@ def _bounds(change: dict[str, Any]) -> str:
 
 def _ours(row: Row, group: Group) -> list[dict[str, str]]:
     about = {"n": str(len(group.rounds)), "Utterances": group.utterances}
-    about |= {"Speakers": str(row.speakers), "Splits": group.splits}
+    about |= {"Speakers": str(row.speakers) if all(group.speakers) else "–", "Splits": group.splits}
     found = []
     for how in group.hows:
         folds = {"pooled": ", folds pooled", "averaged": ", mean over folds"}[how] if group.has_folds else ""
@@ -262,10 +262,16 @@ def train_command(
     return shlex.join([*words, *records.flags({**(records.machine(like) if like else {}), **settings})])
 
 
+def say_unfinished(begun: int) -> str:
+    """How many runs are not counted, as they are not finished."""
+    return f"{begun} unfinished run{'s are' if begun > 1 else ' is'} not counted"
+
+
 def say_repeats(count: int) -> str:
     """The sentence on runs that are there twice."""
     runs = "1 run repeats" if count == 1 else f"{count} runs repeat"
-    return f"{runs} a seed on another device or thread count and {'is' if count == 1 else 'are'} not counted again."
+    are = "is" if count == 1 else "are"
+    return f"{runs} a seed on another device or thread count than most and {are} not counted again."
 
 
 def other_settings(rows: Sequence[Row], found: Iterable[Run]) -> list[str]:
@@ -279,6 +285,15 @@ def other_settings(rows: Sequence[Row], found: Iterable[Run]) -> list[str]:
     said = "; ".join(f"{settings or 'as published'} ({n})" for settings, n in counts.most_common(5))
     return [f"Of models whose rows are missing there are finished runs with other settings: {said}. "
             "`--set SETTING=VALUE` asks for them."]  # fmt: skip
+
+
+def _why_no_interval(group: Group) -> str:
+    if not all(group.speakers):
+        return "speakers are not known"
+    if len(group.speakers) > 1:
+        few = len(group.speakers) < stats.FEWEST
+        return f"there are fewer than {stats.FEWEST} speakers" if few else "most draws of speakers lack a class"
+    return f"there is one speaker, and there are fewer than {stats.FEWEST} seeds"
 
 
 def notes_of(rows: Sequence[Row], command: str) -> list[str]:
@@ -297,10 +312,11 @@ def notes_of(rows: Sequence[Row], command: str) -> list[str]:
         where = f"{row.cell.name} on {row.cell.dataset}, {row.cell.split}"
         if row.rounds and row.rounds.incomplete:
             about.setdefault(f"not counted, {row.rounds.left_open}", []).append(where)
+        if row.rounds and 0 < len(own := row.rounds.unpublished_seeds) < len(row.rounds.rounds):
+            said = f"counted beside seeds of the published 100: {', '.join(map(str, own[:3]))}{', ..' * (len(own) > 3)}"
+            about.setdefault(said, []).append(where)
         if row.rounds and row.interval is None:
-            few = row.speakers == 1 and len(row.rounds.rounds) == 1
-            why = "from one seed and one speaker" if few else "as most draws of speakers lack a class"
-            about.setdefault(f"no interval {why}", []).append(where)
+            about.setdefault(f"no interval, as {_why_no_interval(row.rounds)}", []).append(where)
         elif row.interval and row.interval.over != "speakers and seeds":
             about.setdefault(f"the interval resamples {row.interval.over}", []).append(where)
     groups = [row.rounds for row in rows if row.rounds]
@@ -326,8 +342,8 @@ def caption_of(rows: Sequence[Row], settings: dict[str, Any], command: str) -> l
         text.append(SYNTHETIC)
     text.append(
         f"Interval: bootstrap, {stats.RESAMPLES} resamples of speakers (each with all test utterances) and of seeds, "
-        "drawn jointly, without those that lack a class; percentiles expanded for the small number of speakers (seeds, "
-        "where there is one speaker). The picked epochs stay, so it holds nothing of a rule's optimism."
+        "drawn jointly, in each without the seeds that lack a class; percentiles expanded for the small number of "
+        "speakers (seeds, where one speaks). The picked epochs stay, so it holds nothing of a rule's optimism."
     )
     if any(row.paper for row in rows):
         text.append(
@@ -376,7 +392,8 @@ def named_table(
     fitting = [run for run in found if any(tables.runs_of(cell, [run]) for cell in cells)]
     one_corpus = records.choose_corpus(fitting, corpus)
     rows = records.leaving_out_broken(lambda usable: tables.find(cells, usable), one_corpus)
-    seeds = max((len(row.rounds.rounds) for row in rows if row.rounds), default=10)
+    lacking = {row.cell.split for row in rows if row.status}
+    seeds = max((len(row.rounds.rounds) for row in rows if row.rounds and row.cell.split in lacking), default=1)
     more = train_command(name, datasets, settings, splits, seeds, root, one_corpus[0] if one_corpus else None)
     notes = [
         *notes_of(rows, more),
@@ -562,7 +579,10 @@ def main(words: Sequence[str] | None = None) -> int:
     words = sys.argv[1:] if words is None else words
     args = command_line().parse_args(words)
     args.set = dict(args.set or [])
-    args.format = args.format or render.ENDINGS.get(args.output.suffix if args.output else "", "md")
+    ending = args.output.suffix if args.output and not args.figure else ".md"
+    if not args.format and ending not in render.ENDINGS:
+        raise UserError(f"--output {args.output}: end it in {', '.join(render.ENDINGS)}, or say which with --format")
+    args.format = args.format or render.ENDINGS[ending]
     root, command = (args.runs or path.RUNS).absolute(), shlex.join(["python", "report.py", *words])
     if args.most < 1:
         raise UserError(f"--most {args.most}: must be at least 1")
@@ -575,7 +595,7 @@ def main(words: Sequence[str] | None = None) -> int:
     found, begun = runs(root), records.unfinished(root)
     if args.table:
         if begun:
-            warn(f"{begun} unfinished run{'s are' if begun > 1 else ' is'} not counted")
+            warn(say_unfinished(begun))
         print_table(args, found, command)
         return 0
     if not found:

@@ -42,7 +42,7 @@ class BrokenState(Exception):
     """A state file that cannot be used."""
 
 
-def _check(tensors: dict[str, Tensor], text: dict[str, str]) -> str:
+def _digest(tensors: dict[str, Tensor], text: dict[str, str]) -> str:
     """Digest of everything in a state file: one that is not as it was written is not used."""
     rows = [[k, str(v.dtype), list(v.shape), hashlib.blake2b(v.numpy().tobytes(), digest_size=16).hexdigest()]
             for k, v in sorted(tensors.items())]  # fmt: skip
@@ -66,7 +66,7 @@ def save_state(
             "best_epoch": json.dumps(history.best_epoch), "code": json.dumps(history.code)}  # fmt: skip
     tensors = {k: v.detach().cpu().clone().contiguous() for k, v in tensors.items()}
     with atomic(file) as temporary:
-        temporary.write_bytes(save(tensors, {**text, "check": _check(tensors, text)}))
+        temporary.write_bytes(save(tensors, {**text, "check": _digest(tensors, text)}))
 
 
 def load_state(
@@ -79,7 +79,7 @@ def load_state(
         tensors = load_file(file)
         with safe_open(file, "pt") as f:
             text = f.metadata()
-        if text.pop("check") != _check(tensors, text):
+        if text.pop("check") != _digest(tensors, text):
             raise ValueError("it is not as it was written")
         recorded, numpy_rest, best_epoch = (json.loads(text[key]) for key in ("records", "numpy", "best_epoch"))
         code = json.loads(text.get("code", "[]"))

@@ -13,6 +13,7 @@ import metrics
 
 LEVEL = 0.05
 RESAMPLES = 2000
+FEWEST = 5  # speakers (seeds of one speaker): what draws of fewer call 95 % holds the truth 50 (two) to 88 times in 100
 
 
 def mean_sd(values: NDArray[np.float64]) -> tuple[float, float | None]:
@@ -22,7 +23,7 @@ def mean_sd(values: NDArray[np.float64]) -> tuple[float, float | None]:
 
 @dataclass(frozen=True)
 class Interval:
-    """The 95 % interval of each of the four scores' means, and over what it was resampled."""
+    """The 95 % interval of each of the four scores' means `(4,)`, in per cent, and over what it was resampled."""
 
     low: NDArray[np.float64]
     high: NDArray[np.float64]
@@ -37,15 +38,16 @@ def interval(confusions: NDArray, resamples: int = RESAMPLES, seed: int = 2021) 
     the mean. Speakers and seeds are crossed (Owen, "The pigeonhole bootstrap", 2007): a hard speaker is hard in every
     seed, and counting S x P independent observations would make the interval too narrow. The epoch stays the one that
     was picked: an interval knows nothing of a rule's optimism. With one speaker seeds alone are drawn, with one seed
-    speakers alone; with one of each there is no interval. Draws that lack a class which the seed was tested on are left
-    out: their UA would be a mean over other classes. Where that leaves fewer than half of them there is no interval.
+    speakers alone; with fewer than FEWEST there is no interval. In a draw that lacks a class which a seed was tested
+    on, that seed is left out: its UA would be a mean over other classes. Where fewer than half of the draws have a seed
+    left, there is no interval.
     """
     seeds, speakers = confusions.shape[:2]
-    if seeds == 1 and speakers == 1:
+    if _drawn(seeds, speakers) < FEWEST:
         return None
     generator = np.random.default_rng(seed)
     speaker_draws, seed_draws = (_draws(n, resamples, generator) for n in (speakers, seeds))
-    bounds = _middle(_drawn_means(confusions, speaker_draws, seed_draws), speakers if speakers > 1 else seeds)
+    bounds = _middle(_drawn_means(confusions, speaker_draws, seed_draws), _drawn(seeds, speakers))
     over = "seeds (one speaker)" if speakers == 1 else "speakers (one seed)" if seeds == 1 else "speakers and seeds"
     return None if bounds is None else Interval(bounds[0], bounds[1], over)
 
@@ -59,15 +61,20 @@ def interval_of_change(
     seeds: what is hard in both cancels.
     """
     seeds, speakers = min(before.shape[0], after.shape[0]), before.shape[1]
-    if seeds == speakers == 1:
+    if _drawn(seeds, speakers) < FEWEST:
         return None
     generator = np.random.default_rng(seed)
     speaker_draws, seed_draws = (_draws(n, resamples, generator) for n in (speakers, before.shape[0]))
     other_draws = seed_draws if same_seeds else _draws(after.shape[0], resamples, generator)
     first = _drawn_means(before, speaker_draws, seed_draws)
     change = _drawn_means(after, speaker_draws, other_draws) - first
-    bounds = _middle(change, speakers if speakers > 1 else seeds)
+    bounds = _middle(change, _drawn(seeds, speakers))
     return None if bounds is None else Interval(bounds[0], bounds[1], "shared speakers")
+
+
+def _drawn(seeds: int, speakers: int) -> int:
+    """How many are drawn: seeds that differ little do not make up for few speakers, whose number it is if several."""
+    return speakers if speakers > 1 else seeds
 
 
 def _draws(n: int, resamples: int, generator: np.random.Generator) -> NDArray[np.int64]:
@@ -86,12 +93,11 @@ def _drawn_means(confusions: NDArray, speaker_draws: NDArray, seed_draws: NDArra
 
 
 def _middle(means: NDArray[np.float64], n: int) -> NDArray[np.float64] | None:
-    """The bounds `(2, 4)` between which the resamples `(B, 4)` of n speakers (or of n seeds) are, but for some.
+    """The bounds `(2, 4)` of the 95 % interval from resamples `(B, 4)` of n speakers, or of n seeds.
 
-    For fewer than 5 %: percentiles of n draws of n are too narrow, as a normal interval from a deviation with n for
-    n - 1 and without Student's t would be, and are widened by as much (Hesterberg, "What Teachers Should Know About the
-    Bootstrap", The American Statistician 69, 2015: expanded percentiles). Seeds that differ little do not make up for
-    few speakers, so theirs is the number wherever there are several. None if fewer than half of the resamples count.
+    Plain percentiles are too narrow for a small n, as is a normal interval that divides by n and ignores Student's t:
+    the tails are cut at less than 2.5 %, so that they are wider by as much (Hesterberg, "What Teachers Should Know
+    About the Bootstrap", The American Statistician 69, 2015: expanded percentiles). None if fewer than half count.
     """
     from scipy.stats import norm, t
 

@@ -81,7 +81,8 @@ def variants(vary: list[str]) -> list[dict[str, Any]]:
         name, _, values = text.partition("=")
         if not values:
             raise UserError(f"--vary {text}: write SETTING=VALUE,VALUE,..")
-        if name in recipes.NAMED:
+        name = {"test": "test_dataset"}.get(name, name)
+        if name in recipes.NAMED and name != "test_dataset":
             raise UserError(f"--vary {text}: --models, --datasets, --splits and --seeds take several; folds are all "
                             "trained unless --fold names one")  # fmt: skip
         lists.append([_as_given(dict([recipes.setting(f"{name}={v}", "--vary")])) for v in recipes.comma_list(values)])
@@ -190,8 +191,8 @@ def describe(config: recipes.Config) -> str:
 def epochs(folder: Path) -> list[dict[str, Any]]:
     """The records of a run's epochs so far; none where they cannot be read."""
     try:
-        records = [json.loads(line) for line in (folder / "epochs.jsonl").read_text(encoding="utf-8").splitlines()]
-        return [record for record in records if float(record["seconds"]) >= 0]
+        found = [json.loads(line) for line in (folder / "epochs.jsonl").read_text(encoding="utf-8").splitlines()]
+        return [record for record in found if float(record["seconds"]) >= 0]
     except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return []
 
@@ -231,11 +232,11 @@ def time_left(todo: list[Job], at_once: int) -> str:
 
 
 def _line(job: Job) -> str:
-    records = epochs(job.folder)
-    if not records:
+    found = epochs(job.folder)
+    if not found:
         return f"done: {describe(job.config)}"
-    scores = "  ".join(f"{name} {records[-1]['test'][name]:.1f}" for name in ("WA", "UA"))
-    return f"done: {describe(job.config)}: {scores} (last epoch), {sum(r['seconds'] for r in records):.0f} s"
+    scores = "  ".join(f"{name} {found[-1]['test'][name]:.1f}" for name in ("WA", "UA"))
+    return f"done: {describe(job.config)}: {scores} (last epoch), {sum(r['seconds'] for r in found):.0f} s"
 
 
 def run_all(todo: list[Job], execute: Execute, bar: bool) -> list[str]:
@@ -327,7 +328,14 @@ def jobs_of(asked: dict[str, Any], given: dict[str, Any]) -> list[Job]:
     import seeds
 
     flags = combinations(asked, given)
+    for name in ("seeds", "next"):
+        if (asked[name] or 1) > 1 and "seed" in given:
+            raise UserError(f"--seed {given['seed']} and --{name} {asked[name]} contradict each other: leave one out")
     all_seeds = [given.pop("seed")] if "seed" in given else seeds.read_seeds()
+    if (most := max(asked["seeds"] or 0, asked["next"] or 0)) > len(all_seeds):
+        raise UserError(
+            f"{most} seeds are asked for, and {seeds.FILE.name} has {len(all_seeds)}: add some, a line each"
+        )
     wanted = all_seeds if asked["next"] else all_seeds[: asked["seeds"] or 1]
     configs = dict.fromkeys(expand(given, flags, wanted, bool(asked["table"])))  # a setting that is listed twice is one
     if (asked["gpus_per_job"] or 0) > 0:

@@ -242,7 +242,8 @@ def find(cells: Iterable[Cell], found: Sequence[Run]) -> list[Row]:
         own = runs_of(cell, found)
         row = Row(cell, Group(own, cell.rule) if own else None, elsewhere=cell.dataset in foreign)
         if row.rounds:
-            row.interval, row.speakers = stats.interval(row.rounds.confusions()), len(row.rounds.speakers)
+            row.speakers = len(row.rounds.speakers)
+            row.interval = stats.interval(row.rounds.confusions()) if all(row.rounds.speakers) else None
         rows.append(row)
     return rows
 
@@ -273,7 +274,8 @@ def change(before: Group, after: Group) -> tuple[NDArray[np.float64], stats.Inte
     speakers = sorted({*before.speakers, *after.speakers})
     first, then = (group.confusions(speakers) for group in (before, after))
     same_seeds = [r.seed for r in before.rounds] == [r.seed for r in after.rounds]
-    return after.scores().mean(0) - before.scores().mean(0), stats.interval_of_change(first, then, same_seeds)
+    interval = stats.interval_of_change(first, then, same_seeds) if all(speakers) else None
+    return after.scores().mean(0) - before.scores().mean(0), interval
 
 
 def changes(name: str, rows: Sequence[Row]) -> list[dict[str, Any]]:

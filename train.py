@@ -202,7 +202,8 @@ def _epochs(config: Config, d: data.Data, parts: data.Parts, folder: Path, save_
     fresh = History([], {name: [] for name in scored})
     history = load_state(state, model, optimizer, generator) or fresh
     code = {"commit": run["commit"], "versions": run["versions"]}
-    history.code = [*(each for each in history.code if each != code), code]
+    if not history.code or history.code[-1] != code:
+        history.code = [*history.code, code]
     if len(history.code) > 1:
         run["earlier"] = history.code[:-1]
         warn(f"{folder} goes on with another commit or other versions than it began with: config.json says which")

@@ -66,8 +66,6 @@ def recordings(root: Path, pattern: str, name: str, example: str, variable: str)
     """
     where = f"set {variable} in path.py, or the environment variable {variable}, to the folder that holds {example}"
     need_utf8(root)
-    if not root.is_dir():
-        raise UserError(f"{name} was looked for in {root}, which is not a folder: {where}")
     files = sorted((f for f in root.rglob("*.[wW][aA][vV]") if not f.name.startswith(".")), key=lambda f: (f.name, f))
     found = [(file.absolute(), match) for file in files if (match := re.fullmatch(pattern, file.stem))]
     if not found:

@@ -38,6 +38,9 @@ def refused(command, *words, says, **kwargs):
         (("--classes", "neutral,bored"), ("bored", "neutral, sad, angry, happy")),
         (("--classes", "neutral"), "two or more"),
         (("--head", "2"), ("--head", "CNN_GAP")),
+        (("--happy", "hap", "--dataset", "emodb"), ("--happy is for impro, script, all, demo", "define the class")),
+        (("--n_mfcc", "13", "--feature", "spectrogram"), "--n_mfcc: CNN_GAP is trained on spectrogram"),
+        (("--dataset", "tests"), ("dataset tests: choose one of impro", "a folder of recordings needs a CSV")),
         (("--learning_rate", "0"), "--learning_rate"),
         (("--seed", "-1"), "--seed"),
         (("--device", "cuda"), ("--device cuda", "--gpu -1")),
@@ -86,13 +89,13 @@ def test_too_short_for_a_segment(here, command, tmp_path):
         ("path,emotion\na.wav,sad\na.wav,sad\n", "twice"),
         ("path,emotion\na.wav,\n", "line 2"),
         ("path,emotion\na.wav,sad,3\n", "line 2"),
-        ("path,emotion\n", "no utterance"),
+        ("path,emotion\n", "has a header and no rows"),
         ("", "path"),
     ],
 )
 def test_a_csv_that_is_no_corpus(here, command, tmp_path, text, says):
     (tmp_path / "own.csv").write_text(text)
-    refused(command, "--dataset", tmp_path / "own.csv", says=("own.csv", says) if says != "no utterance" else says)
+    refused(command, "--dataset", tmp_path / "own.csv", says=("own.csv", says))
 
 
 def break_waves(folder):
@@ -185,4 +188,4 @@ def test_a_split_that_cannot_be_leaves_no_run_behind(here, command, tmp_path):
 
 def test_more_threads_than_cores_are_told(here, command):
     error = command(*QUICK, "--threads", 4 * (os.cpu_count() or 1), "--dataset", "nowhere", status=2).stderr
-    assert "cores, which that many threads fight over" in error
+    assert "cores; more threads than cores are slower" in error

@@ -219,7 +219,7 @@ def test_a_csvs_name_makes_a_plain_run_folder(tmp_path):
         ("path,label\na.wav,x\n", "begins with the columns 'path,label'; it needs path,emotion"),
         ("path;emotion\na.wav;x\n", "begins with the columns 'path;emotion'; it needs .* with commas"),
         ("Path,Emotion\na.wav,x\n", "begins with the columns 'Path,Emotion'; it needs .* so spelt"),
-        ("path,emotion\n", "has no utterance"),
+        ("path,emotion\n", "has a header and no rows"),
         ("path,emotion\na.wav,x\nb.wav\n", "line 3: every row needs"),
         ("path,emotion\na.wav,x,y\n", "line 2: every row needs"),
         (f"path,emotion\na.wav,{'x' * 101}\n", "line 2: an emotion has at most 100"),
@@ -347,6 +347,16 @@ def test_a_corpus_module_that_is_not_whole(tmp_path, monkeypatch):
     vars(module).update(LICENCE="none", utterances=lambda root: [])
     monkeypatch.setitem(sys.modules, "corpora.mine", module)
     with pytest.raises(UserError, match=r"corpora/mine.py: CLASSES must say which class each emotion code is"):
+        data.corpus("mine")
+    module.CLASSES = {"n": "neutral", "a": "angry"}
+    with pytest.raises(
+        UserError, match=rf"Mine: corpora/mine.py finds no utterance in {tmp_path}: set MINE in path.py"
+    ):
+        data.corpus("mine")
+    monkeypatch.setattr(path, "MINE", tmp_path / "nowhere")
+    with pytest.raises(
+        UserError, match=r"Mine was looked for in .*nowhere, which is not a folder: set MINE in path.py"
+    ):
         data.corpus("mine")
 
 

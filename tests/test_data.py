@@ -298,7 +298,7 @@ def test_a_recording_that_is_there_twice_is_told(five, tmp_path, capsys):
     (tmp_path / "twice.csv").write_text("\n".join(lines) + "\n")
     data.load(replace(five, dataset=str(tmp_path / "twice.csv")))
     told = capsys.readouterr().err
-    assert "twice.csv: 1 recordings are there more than once" in told and "copy.wav" in told and "3.wav" in told
+    assert "twice.csv: 1 recording is there more than once" in told and "copy.wav" in told and "3.wav" in told
     data.load(five)
     assert "more than once" not in capsys.readouterr().err
 

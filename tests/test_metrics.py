@@ -34,7 +34,7 @@ def test_scores_are_scikit_learns(case):
 def test_per_class_is_scikit_learns():
     rng = np.random.default_rng(0)
     labels, predicted = rng.integers(0, 4, 200), rng.integers(0, 4, 200)
-    got = metrics.per_class(metrics.confusion_matrix(predicted, labels, 4))
+    got = metrics.per_class(metrics.confusion_matrix(labels, predicted, 4))
     precision, recall, f1, support = precision_recall_fscore_support(labels, predicted)
     for name, expected in (("precision", precision), ("recall", recall), ("f1", f1), ("support", support)):
         np.testing.assert_allclose(got[name], expected)

@@ -281,8 +281,7 @@ def test_aacnn_attends_within_each_row_and_rectifies_nothing_after():
 @torch.no_grad()
 def test_the_ablation_by_area_attention_attends_over_all_positions_row_by_row():
     net, x = build("AAResMultiConv3", (12, 21)).eval(), batch(1, (12, 21))
-    maps = net.trunk(x)[0] if hasattr(net, "trunk") else None
-    assert maps is not None
+    maps = net.trunk(x)[0]  # type: ignore[operator]
     positions = maps.permute(1, 2, 0).flatten(0, 1)  # (rows * frames, 128)
     torch.testing.assert_close(net.hidden(x)[0], naive_area_attention(positions).relu().flatten())
 

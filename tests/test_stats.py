@@ -1,5 +1,7 @@
 """Intervals and tests against answers worked out by hand (the working stands beside each)."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,6 +11,14 @@ import metrics
 import stats
 
 CLASSES = 3
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _few_speakers_will_do() -> Iterator[None]:
+    """Answers are worked out by hand for two or three speakers; one test has the number that is asked for."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stats, "FEWEST", 2)
+        yield
 
 
 def counts(*speakers: tuple[int, int]) -> np.ndarray:
@@ -81,6 +91,16 @@ def test_nothing_varies_nothing_to_cover() -> None:
 
 def test_no_interval_from_one_seed_and_one_speaker() -> None:
     assert stats.interval(counts((3, 1))[None]) is None
+
+
+def test_no_interval_of_few_speakers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stats, "FEWEST", 5)
+    one = counts((3, 1), (1, 2), (2, 2), (4, 0), (1, 1))
+    for confusions in (one[None], one.repeat(9, 0).reshape(5, 9, 2, 2).swapaxes(0, 1), one[:, None]):
+        assert stats.interval(confusions) is not None
+    for confusions in (one[:4][None], one[:4, None], np.stack([one[:4]] * 9)):
+        assert stats.interval(confusions) is None
+        assert stats.interval_of_change(confusions, confusions, same_seeds=True) is None
 
 
 def test_speakers_that_a_seed_does_not_test() -> None:
