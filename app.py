@@ -62,15 +62,13 @@ def find_checkpoints(root: Path) -> dict[str, dict[str, Any]]:
     Raises UserError where there is none.
     """
     import checkpoints
-    from files import read_json
 
     found: dict[str, dict[str, Any]] = {}
     for file in sorted(root.rglob(checkpoints.CONFIG)):
         if not file.with_name(checkpoints.WEIGHTS).exists():
             continue  # a run folder's own
         try:
-            config = read_json(file)
-            checkpoints.check(config, str(file))
+            config = checkpoints.read_config(file)
         except UserError as error:
             warn(str(error))
             continue
@@ -147,7 +145,8 @@ def answer(one: "Prediction") -> str:
     """The result in Markdown."""
     note = f" {html.escape(one.note).capitalize()}." if one.note else ""
     segments = f"{len(one.starts)} segment" + "s" * (len(one.starts) != 1)
-    return f"## {one.label}\n{one.probabilities.max():.0%} likely, by {segments} in {one.seconds:.1f} s.{note}"
+    head = f"## {html.escape(one.label)}"
+    return f"{head}\n{one.probabilities.max():.0%} likely, by {segments} in {one.seconds:.1f} s.{note}"
 
 
 # ------------------------------------------------------------------------------------------------------- page

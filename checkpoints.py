@@ -137,15 +137,22 @@ def load(folder: str | Path, online: bool = False) -> Checkpoint:
     where = str(folder)
     if not (online and not Path(folder).is_dir()):
         where = str(find(Path(folder)))
-        if (Path(where) / CONFIG).stat().st_size > LARGEST_CONFIG:
-            raise UserError(f"{where}/{CONFIG} is not a checkpoint's: it is larger than 16 MiB")
-        check(read_json(Path(where) / CONFIG), f"{where}/{CONFIG}")
+        read_config(Path(where) / CONFIG)
     try:
         return Checkpoint.from_pretrained(where, map_location="cpu")
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
         raise UserError(f"--checkpoint {where} cannot be had from the Hugging Face hub: {error}") from None
     except (SafetensorError, OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
         raise UserError(f"{where} cannot be read as a checkpoint ({type(error).__name__}: {error})") from None
+
+
+def read_config(file: Path) -> dict[str, Any]:
+    """A checkpoint's config.json. Raises UserError naming the file for one that is none."""
+    if file.stat().st_size > LARGEST_CONFIG:
+        raise UserError(f"{file} is not a checkpoint's: it is larger than 16 MiB")
+    config = read_json(file)
+    check(config, str(file))
+    return config
 
 
 def check(config: Any, where: str) -> None:

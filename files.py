@@ -5,6 +5,7 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -107,3 +108,37 @@ def digest_of(value: Any, size: int = 16) -> str:
     """Blake2b of a value's canonical JSON, in hexadecimal: equal values, equal digests, on every machine."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     return hashlib.blake2b(text.encode(), digest_size=size).hexdigest()
+
+
+@contextmanager
+def new_folder(out: Path, marker: str = "") -> Iterator[Path]:
+    """Yield an empty temporary folder beside `out` that becomes `out` on success and vanishes on failure.
+
+    A folder that holds a file called `marker` is our own earlier work and is replaced; any other that is not empty is
+    refused with UserError.
+    """
+    out = out.resolve()
+    ours = bool(marker) and (out / marker).is_file()
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out} is a file; name a new folder to write to")
+    if out.is_dir() and not ours and any(out.iterdir()):
+        raise UserError(f"{out} is not empty; name a new folder to write to")
+    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    old = temporary.with_suffix(".old")
+    shutil.rmtree(temporary, ignore_errors=True)  # of a process killed long ago that had our number
+    try:
+        temporary.mkdir(parents=True)
+    except (FileExistsError, FileNotFoundError, NotADirectoryError) as error:
+        raise UserError(f"{out} cannot be made ({error.strerror}: {error.filename}); name another folder") from None
+    try:
+        yield temporary
+        if ours:
+            out.rename(old)
+        temporary.rename(out)
+    except OSError as error:
+        if error.filename is None or error.errno in (errno.ENOSPC, errno.EDQUOT):  # it names what was read, or nothing
+            error.filename = str(out)
+        raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)

@@ -9,17 +9,16 @@ scripted ones. Scores obtained on it are EMO-DB's, never IEMOCAP's.
     IEMOCAP=EMODB_as_IEMOCAP python handleIEMOCAP.py
 """
 
-import errno
 import os
 import re
 import shutil
 import wave
 from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from cli import UserError, parser, run_main
+from corpora import emodb
+from files import new_folder
 
 FEMALE = ["08", "09", "13", "14", "16"]
 MALE = ["03", "10", "11", "12", "15"]
@@ -28,44 +27,8 @@ EMOTIONS = {"N": "neu", "T": "sad", "W": "ang", "F": "exc", "L": "fru", "A": "fe
 VAD = {"neu": (3.0, 2.5, 2.5), "sad": (2.0, 1.5, 2.0), "ang": (2.0, 4.0, 4.0), "exc": (4.5, 4.0, 3.5),
        "fru": (2.5, 2.5, 3.0), "fea": (2.0, 3.5, 2.0), "dis": (2.0, 3.0, 3.0)}  # fmt: skip
 HEADER = "% [START_TIME - END_TIME] TURN_NAME EMOTION [V, A, D]"
-# SSTTTEv: speaker, text, emotion, version
-NAME = re.compile(rf"(?P<speaker>{'|'.join(FEMALE + MALE)})(?P<text>[ab]\d\d)(?P<emotion>[{''.join(EMOTIONS)}])[a-z]")
 
 Turn = tuple[str, Path, str]  # gender, recording, emotion
-
-
-@contextmanager
-def new_folder(out: Path, marker: str = "") -> Iterator[Path]:
-    """Yield an empty temporary folder beside `out` that becomes `out` on success and vanishes on failure.
-
-    A folder that holds a file called `marker` is our own earlier work and is replaced; any other that is not empty is
-    refused with UserError.
-    """
-    out = out.resolve()
-    ours = bool(marker) and (out / marker).is_file()
-    if out.exists() and not out.is_dir():
-        raise UserError(f"{out} is a file; name a new folder to write to")
-    if out.is_dir() and not ours and any(out.iterdir()):
-        raise UserError(f"{out} is not empty; name a new folder to write to")
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    old = temporary.with_suffix(".old")
-    shutil.rmtree(temporary, ignore_errors=True)  # of a process killed long ago that had our number
-    try:
-        temporary.mkdir(parents=True)
-    except (FileExistsError, FileNotFoundError, NotADirectoryError) as error:
-        raise UserError(f"{out} cannot be made ({error.strerror}: {error.filename}); name another folder") from None
-    try:
-        yield temporary
-        if ours:
-            out.rename(old)
-        temporary.rename(out)
-    except OSError as error:
-        if error.filename is None or error.errno in (errno.ENOSPC, errno.EDQUOT):  # it names what was read, or nothing
-            error.filename = str(out)
-        raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
 
 
 def label_line(start: float, end: float, name: str, emotion: str, vad: tuple[float, float, float]) -> str:
@@ -82,15 +45,15 @@ def recordings(folder: Path) -> dict[tuple[int, str], list[Turn]]:
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder}; name EMO-DB's folder of wave files")
     for path in sorted(folder.glob("[!.]*.wav")):
-        match = NAME.fullmatch(path.stem)
+        match = re.fullmatch(emodb.PATTERN, path.stem)
         if not match:
             raise UserError(f"{path} is not named as EMO-DB names its recordings (03a01Fa.wav); move it elsewhere")
-        speaker, text, emotion = match["speaker"], match["text"], EMOTIONS[match["emotion"]]
+        speaker, text, code = match.groups()
         gender, session = ("F", FEMALE.index(speaker)) if speaker in FEMALE else ("M", MALE.index(speaker))
         number = int(text[1:])
         script = f"script{(number - 1) % 3 + 1:02d}_{(number - 1) // 3 + 1}"
         name = f"impro{number:02d}" if text[0] == "a" else script
-        dialogs[session + 1, f"Ses{session + 1:02d}{gender}_{name}"].append((gender, path, emotion))
+        dialogs[session + 1, f"Ses{session + 1:02d}{gender}_{name}"].append((gender, path, EMOTIONS[code]))
     if not dialogs:
         raise UserError(f"no EMO-DB recordings (03a01Fa.wav ..) in {folder}; name the folder that holds the wave files")
     return dict(sorted(dialogs.items()))

@@ -28,7 +28,8 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from cli import UserError, parser, run_main
-from corpora.emodb_as_iemocap import label_line, new_folder
+from corpora.emodb_as_iemocap import label_line
+from files import new_folder
 from handleIEMOCAP import EMOTIONS, FULL, KINDS, LABELS, SYNTHETIC, WAVES
 
 Array = NDArray[np.float64]

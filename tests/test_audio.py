@@ -118,6 +118,27 @@ def test_recordings_joined_to_one_file_are_not_heard_in_part(tmp_path: Path, kin
                 read(file)
 
 
+def test_a_tag_before_a_flac_hides_no_second_one(tmp_path: Path) -> None:
+    one = wav(tone(4), kind="FLAC", subtype="PCM_16")
+    tagged = b"ID3\4\0\0" + bytes([0, 0, 1, 0]) + b"fLaC" + bytes(124) + one
+    (tmp_path / "one").write_bytes(tagged)
+    assert len(load_audio(tmp_path / "one")) == 4 * 16000
+    (tmp_path / "two").write_bytes(tagged + one)
+    with pytest.raises(AudioError, match="goes on after its end"):
+        load_audio(tmp_path / "two")
+
+
+def test_an_ogg_is_followed_by_zeros_alone(tmp_path: Path) -> None:
+    one = wav(tone(4, 48000), 48000, "OPUS", "OGG")
+    for end, right in ((b"", True), (bytes(5000), True), (bytes(10) + one, False), (one[:2], False), (b"x", False)):
+        (tmp_path / "a.ogg").write_bytes(one + end)
+        if right:
+            assert len(load_audio(tmp_path / "a.ogg")) == pytest.approx(4 * 16000, abs=1600)
+        else:
+            with pytest.raises(AudioError, match="or has other data after its last one"):
+                load_audio(tmp_path / "a.ogg")
+
+
 @pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
 def test_a_truncated_ogg_is_told(tmp_path: Path, subtype: str) -> None:
     whole = wav(tone(9, 48000), 48000, subtype, "OGG")

@@ -126,6 +126,9 @@ def test_other_classes_are_left_out_and_broken_recordings_reported(
     assert "none.wav: does not exist" in done.stderr
     # an answer that is none of the corpus's classes is wrong: the confusion has all four
     assert re.search(r"neutral +sad +angry +happy\n", done.stdout)
+    (tmp_path / "gone.csv").write_text("path,emotion\nnone.wav,sad\nnothing.wav,angry\n")
+    words = (tmp_path / "gone.csv", "--checkpoint", checkpoint, "--gpu", -1, "--padding")
+    assert "gone.csv: all 2 recordings are broken" in command("evaluate.py", *words, status=2).stderr
 
 
 def test_what_says_nothing_is_refused(here: Path, corpus: Path, command: Command, tmp_path: Path) -> None:

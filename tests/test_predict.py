@@ -244,6 +244,7 @@ def test_the_outline_holds_every_sample_in_little(blocks: list[int]) -> None:
     assert len(wave) - len(whole) < outline.stretch
     stretches = whole.reshape(-1, outline.stretch)
     np.testing.assert_array_equal(outline.bins, np.stack((stretches.min(1), stretches.max(1)), 1))
+    assert outline.loudest() == np.abs(wave).max(initial=0)
 
 
 def test_hours_take_no_more_memory_than_minutes(tmp_path: Path) -> None:

@@ -180,6 +180,17 @@ def test_runs_only_what_is_missing(here: Path, capsys) -> None:
     assert before.items() <= {name: (f / "done").stat().st_ctime_ns for name, f in finished(here).items()}.items()
 
 
+def test_vary_takes_test_corpora(here: Path, tmp_path: Path, small_release: Path) -> None:
+    waves = sorted(small_release.rglob("Ses0*.wav"))[:20]
+    for name, some in (("a", waves[:10]), ("b", waves[10:])):
+        rows = [f"{wave},{('sad', 'angry')[i % 2]},{name}{i % 3}" for i, wave in enumerate(some)]
+        (tmp_path / f"{name}.csv").write_text("\n".join(["path,emotion,speaker", *rows]) + "\n")
+    words = ["--datasets", tmp_path / "a.csv", "--padding", "--vary"]
+    for flag in ("test", "test_dataset"):
+        (job,) = jobs(*words, f"{flag}={tmp_path / 'b.csv'}")
+        assert (job.config.split, job.config.test_dataset) == ("cross", str(tmp_path / "b.csv"))
+
+
 def test_next_takes_the_seeds_that_lack_something(here: Path) -> None:
     first, second, third = seeds.read_seeds()[:3]
     one = ["--models", "CNN_GAP", "--epochs", 1]
