@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import calibration
+import metrics
 import path
 import recipes
 import records
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+Scored = tuple[NDArray, NDArray]  # logits (U, C) and labels (U,) of one run's utterances
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 LINES = ("-", "--", "-.", (0, (6, 1, 1, 1, 1, 1)), (0, (3, 1)), (0, (8, 2)), ":")
@@ -344,11 +346,47 @@ def runs_to_show(chosen: Sequence[Run], models: Sequence[str] | None, settings: 
 # --------------------------------------------------------------------------------------------- reliability
 
 
+def say_error(runs: Sequence[Scored], temperatures: Sequence[float] | None = None) -> str:
+    """The expected calibration error of some runs: its mean and, of several, the sample standard deviation."""
+    errors = [metrics.ece(*run, temperature=t) for run, t in zip(runs, temperatures or [1.0] * len(runs), strict=True)]
+    spread = f" ± {np.std(errors, ddof=1):.1f}" if len(errors) > 1 else ""
+    return f"ECE {np.mean(errors):.1f}{spread} %"
+
+
+def reliability_panel(axis: "Axes", runs: Sequence[Scored], temperatures: Sequence[float] | None = None) -> None:
+    """Accuracy against confidence of the utterances of all `runs`, bin by bin, and in grey how many each bin holds.
+
+    `temperatures`: one a run, fitted on its validation utterances; drawn as a second line.
+    """
+    labels = np.concatenate([run[1] for run in runs])
+    shown: list[tuple[str, list[float], dict[str, Any]]] = [
+        ("as trained", [1.0] * len(runs), {"color": COLOURS[0], "marker": "o", "linestyle": "-"})
+    ]
+    if temperatures is not None:
+        shown.append(("with temperature", list(temperatures), {"color": COLOURS[1], "marker": "s", "linestyle": "--"}))
+    axis.plot([0, 1], [0, 1], color="#777777", linewidth=0.8, linestyle=":", label="perfect")
+    for number, (name, ts, style) in enumerate(shown):
+        probabilities = np.concatenate([metrics.softmax(run[0], t) for run, t in zip(runs, ts, strict=True)])
+        counts, confidence, accuracy = metrics.confidence_bins(probabilities, labels)
+        if number == 0:
+            middle, share = (np.arange(len(counts)) + 0.5) / len(counts), counts / counts.sum()
+            axis.bar(middle, share, width=0.9 / len(counts), color="#dddddd", label="share of utterances", zorder=0)
+        full = counts > 0
+        style |= {"label": f"{name}: {say_error(runs, ts)}", "linewidth": 1.4, "markersize": 4.5}
+        axis.plot(confidence[full], accuracy[full], clip_on=False, **style)
+    axis.set_xlim(0, 1)
+    axis.set_ylim(0, 1)
+    axis.set_aspect("equal")
+    axis.set_xlabel("confidence")
+    axis.set_ylabel("accuracy")
+    axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), fontsize=7.5, frameon=False)
+
+
 def reliability(groups: Sequence[Group]) -> Drawn:
     """Reliability diagrams side by side (Guo et al., 2017); of splits with a validation part also after each run's
     temperature, fitted on it."""
-    panels = []
-    for i, group in enumerate(groups):
+    figure = _figure(3.7 * len(groups) + 0.3, 4.1, "Reliability of probabilities", groups[0].synthetic)
+    for i, (axis, group) in enumerate(zip(figure.subplots(1, len(groups), squeeze=False)[0], groups, strict=True)):
         tested, temperatures = [], []
         for run in group.runs:
             epoch, test = run.pick(group.rule), run.part("test")
@@ -356,13 +394,13 @@ def reliability(groups: Sequence[Group]) -> Drawn:
             if run.has_validation:
                 val = run.part("val")
                 temperatures.append(calibration.fit_temperature(val.logits[epoch], val.labels) or 1.0)
-        panels.append((f"{chr(97 + i)}) {label(group, groups)}, n = {len(group.rounds)}", tested, temperatures or None))
-    title = "Reliability of probabilities" + (" — SYNTHETIC data" if groups[0].synthetic else "")
+        reliability_panel(axis, tested, temperatures or None)
+        axis.set_title(f"{chr(97 + i)}) {label(group, groups)}, n = {len(group.rounds)}", loc="left")
     text = "Accuracy against confidence, in 15 bins, of all runs' test utterances; grey: the share of them in a bin. "
     text += "ECE: expected calibration error, mean over runs ± one sample standard deviation. "
-    if panels[0][2]:
+    if groups[0].first.has_validation:
         text += "Temperature: fitted on each run's validation utterances; 1 where all are recognised. "
-    return Drawn(calibration.reliability(panels, title=title), text + say_runs(groups))
+    return Drawn(figure, text + say_runs(groups))
 
 
 # ----------------------------------------------------------------------------------------- from runs to files
