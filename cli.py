@@ -25,6 +25,22 @@ def parser(**kwargs: Any) -> argparse.ArgumentParser:
     return argparse.ArgumentParser(allow_abbrev=False, **kwargs)
 
 
+def add_checkpoint(parser: argparse.ArgumentParser) -> None:
+    """The flags that name a checkpoint."""
+    add = parser.add_argument
+    add("--checkpoint", required=True, metavar="FOLDER",
+        help="a checkpoint, a run folder that has one, or a folder above it")  # fmt: skip
+    add("--online", action="store_true", help="FOLDER may be owner/name on the Hugging Face hub, to be downloaded")
+
+
+def add_machine(parser: argparse.ArgumentParser) -> None:
+    """The flags that say what recognises: how many recordings at a time, on which device."""
+    add = parser.add_argument
+    add("--jobs", type=int, metavar="N", help="recordings at a time (default: as many as there are cores, up to 8)")
+    add("--gpu", type=int, metavar="N", help="CUDA device; -1: the CPU (default: 0 if there is one)")
+    add("--device", choices=("cpu", "cuda"), help="by name, instead of --gpu")
+
+
 def warn(text: str) -> None:
     """Print a warning to standard error, where it does not disturb tables on standard output."""
     print(f"warning: {text}", file=sys.stderr, flush=True)

@@ -37,15 +37,11 @@ def command_line() -> argparse.ArgumentParser:
     parser = cli.parser(description=__doc__)
     add = parser.add_argument
     add("corpus", metavar="NAME|FILE.csv", help="impro, script, all, demo, another corpus by name, or a CSV file")
-    add("--checkpoint", required=True, metavar="FOLDER", help="a checkpoint, a run folder that has one, or a folder "
-        "above it")  # fmt: skip
-    add("--online", action="store_true", help="FOLDER may be owner/name on the Hugging Face hub, to be downloaded")
+    cli.add_checkpoint(parser)
     add("--happy", choices=recipes.HAPPY, default="exc", help="IEMOCAP's labels of the class happy (default: exc)")
     add("--padding", action="store_true", help="keep recordings shorter than a segment: repeated until one is full")
     add("--csv", type=Path, metavar="FILE", help="write each utterance's class and probabilities")
-    add("--jobs", type=int, metavar="N", help="recordings at a time (default: as many as there are cores, up to 8)")
-    add("--gpu", type=int, metavar="N", help="CUDA device; -1: the CPU (default: 0 if there is one)")
-    add("--device", choices=("cpu", "cuda"), help="by name, instead of --gpu")
+    cli.add_machine(parser)
     return parser
 
 

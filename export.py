@@ -39,13 +39,7 @@ def command_line() -> argparse.ArgumentParser:
     """The parser of this command."""
     parser = cli.parser(description=__doc__)
     add = parser.add_argument
-    add(
-        "--checkpoint",
-        required=True,
-        metavar="FOLDER",
-        help="a checkpoint, a run folder that has one, or a folder above it",
-    )
-    add("--online", action="store_true", help="FOLDER may be owner/name on the Hugging Face hub, to be downloaded")
+    cli.add_checkpoint(parser)
     add("--output", type=Path, required=True, metavar="FILE", help="the .onnx file to write")
     add("--waveform", action="store_true", help="samples in instead of features")
     add("--opset", type=int, default=OPSET, metavar="N", help=f"ONNX operator set, 18 to 23 (default: {OPSET})")

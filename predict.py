@@ -5,7 +5,7 @@
     python predict.py call.flac --checkpoint CHECKPOINT --timeline --plot call.png
     arecord -d 5 -f S16_LE -r 16000 | python predict.py - --checkpoint CHECKPOINT
 
-Any rate, length and format that libsndfile reads. Channels are averaged: of a call with a side in each, make two files.
+Any rate, length and format that libsndfile reads. Channels are averaged: split a call with one party in each into two files first.
 A recording is cut into segments as in training; its probabilities are the softmax of the mean of its segments' logits,
 divided by the checkpoint's temperature where it has one (--no-calibrate leaves it out: the softmax of predictions.npz).
 A recording shorter than a segment is repeated until one is full, and said so. Broken ones are reported and left out;
@@ -56,13 +56,7 @@ def command_line() -> argparse.ArgumentParser:
         metavar="FILE|FOLDER|-",
         help="recordings; of a folder all in it, sorted by name; - reads one from standard input",
     )
-    add(
-        "--checkpoint",
-        required=True,
-        metavar="FOLDER",
-        help="a checkpoint, a run folder that has one, or a folder above it",
-    )
-    add("--online", action="store_true", help="FOLDER may be owner/name on the Hugging Face hub, to be downloaded")
+    cli.add_checkpoint(parser)
     add("--timeline", action="store_true", help="also the probabilities of each segment, from start to end in seconds")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="one JSON object instead of a table")
@@ -78,10 +72,8 @@ def command_line() -> argparse.ArgumentParser:
         action=argparse.BooleanOptionalAction,
         help="divide logits by the checkpoint's temperature (default: if it has one)",
     )
-    add("--jobs", type=int, metavar="N", help="recordings at a time (default: as many as there are cores, up to 8)")
-    add("--gpu", type=int, metavar="N", help="CUDA device; -1: the CPU (default: 0 if there is one)")
-    add("--device", choices=("cpu", "cuda"), help="by name, instead of --gpu")
-    return parser  # fmt: skip
+    cli.add_machine(parser)
+    return parser
 
 
 # ---------------------------------------------------------------------------------------------------- inputs
