@@ -5,9 +5,10 @@
     python predict.py call.flac --checkpoint CHECKPOINT --timeline --plot call.png
     arecord -d 5 -f S16_LE -r 16000 | python predict.py - --checkpoint CHECKPOINT
 
-Any rate, length and format that libsndfile reads. Channels are averaged: split a call with one party in each into two files first.
-A recording is cut into segments as in training; its probabilities are the softmax of the mean of its segments' logits,
-divided by the checkpoint's temperature where it has one (--no-calibrate leaves it out: the softmax of predictions.npz).
+Any rate, length and format that libsndfile reads. Channels are averaged: split a call with one party in each into two
+files first. A recording is cut into segments as in training; its probabilities are the softmax of the mean of its
+segments' logits, divided by the checkpoint's temperature where it has one (--no-calibrate leaves it out: the softmax of
+predictions.npz).
 A recording shorter than a segment is repeated until one is full, and said so. Broken ones are reported and left out;
 the exit status is then 1.
 
