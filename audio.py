@@ -81,7 +81,7 @@ def size_to_correct(data: bytes | mmap) -> tuple[int, bytes] | None:
 def check_streams(data: bytes | mmap) -> None:
     """Raise ValueError where a FLAC or Ogg file goes on with another recording after the first, or its last Ogg page is
     not whole: libsndfile gives what comes before, and says nothing."""
-    start = 10 + _id3_size(data[6:10]) if data[:3] == b"ID3" else 0  # a tag, which libsndfile skips
+    start = _after_id3(data)
     if data[start : start + 4] == b"fLaC" and any(data.find(mark, start + 8) > 0 for mark in FLAC_STARTS):
         raise ValueError(JOINED)
     at, begun = 0, False
@@ -138,6 +138,11 @@ def _tag(data: bytes | mmap, end: int) -> int:
 def _id3_size(four: bytes) -> int:
     """The number in four bytes of which ID3v2 uses seven bits each."""
     return sum((byte & 127) << shift for byte, shift in zip(four, (21, 14, 7, 0), strict=False))
+
+
+def _after_id3(data: bytes | mmap) -> int:
+    """Where a file goes on after an ID3v2 tag at its start, which libsndfile skips; 0 without one."""
+    return 10 + _id3_size(data[6:10]) if data[:3] == b"ID3" else 0
 
 
 class _Raw:
@@ -198,9 +203,7 @@ def check_end(form: str, count: int, declared: int, left: int, mp3_counts: bool)
 
 def counts_frames(data: bytes | mmap) -> bool:
     """Whether an MP3's first frame holds the number of frames (Xing's header, LAME's, or Fraunhofer's)."""
-    start = 0
-    if data[:3] == b"ID3":  # a tag before it
-        start = 10 + _id3_size(data[6:10])
+    start = _after_id3(data)
     return any(mark in data[start : start + 4096] for mark in (b"Xing", b"Info", b"VBRI"))
 
 

@@ -562,8 +562,9 @@ def _load(config: Config, skip_bad: bool) -> Data:
     contents = tuple(first.digests[i] for i in keep)
     if twice := [digest for digest, count in Counter(contents).items() if count > 1]:
         one, other, *_ = (u.name for u, digest in zip(usable.utterances, contents, strict=True) if digest == twice[0])
-        where = f"{config.dataset}: " if not config.test_dataset else ""
-        danger = "what was trained on may be tested on" if not config.test_dataset else "they count twice"
+        where, danger = f"{config.dataset}: ", "what was trained on may be tested on"
+        if config.test_dataset:  # no recording is in both corpora
+            where, danger = "", "they count twice"
         are = "recording is" if len(twice) == 1 else "recordings are"
         warn_once(f"{where}{len(twice)} {are} there more than once under other names, as {one} and {other}: {danger}")
     return Data(usable, train, test, digest, short, tuple(first.bad), contents)

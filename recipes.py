@@ -26,7 +26,7 @@ RULES = {  # that pick the reported epoch, and how a caption says it
     "last": "the last epoch",
 }
 NAMED = ("model", "recipe", "dataset", "test_dataset", "split", "fold", "seed")  # of a Config: a table's own columns
-IEMOCAP_LIKE = ("impro", "script", "all", "demo")  # the datasets whose labels are IEMOCAP's
+IEMOCAP = ("impro", "script", "all")  # the datasets of that corpus
 MACHINE = ("threads", "device", "deterministic")  # of a Config: what makes no other row of a table
 
 
@@ -344,8 +344,8 @@ def parse_config(given: dict[str, Any]) -> Config:
     if "test_dataset" in given:
         given.setdefault("split", "cross")
     corpora = {given.get("dataset", Config().dataset), given.get("test_dataset")}
-    if "happy" in given and not corpora & {*IEMOCAP_LIKE}:
-        raise UserError(f"--happy is for {', '.join(IEMOCAP_LIKE)}; other corpora define the class happy themselves")
+    if "happy" in given and not corpora & {*IEMOCAP, "demo"}:
+        raise UserError(f"--happy is for {', '.join(IEMOCAP)}, demo; other corpora define the class happy themselves")
     overrides = {f.name: given.pop(f.name) for f in fields(Config) if f.name in given}
     config = config_for(model, **{**overrides, "device": device})
     if "n_mfcc" in overrides and config.feature != "mfcc":

@@ -304,7 +304,7 @@ def notes_of(rows: Sequence[Row], command: str) -> list[str]:
         never = "; a row stays empty where the corpus does not say sessions, speakers or dialogs" if apart else ""
         notes.append(f"`{command}` trains what is missing ({lacking} of {len(rows)} rows){never}.")
     if named := sorted({f"{row.cell.dataset}: {row.group.corpus}" for row in rows
-                        if row.group and row.elsewhere and row.cell.dataset in tables.IEMOCAP
+                        if row.group and row.elsewhere and row.cell.dataset in recipes.IEMOCAP
                         and not row.group.synthetic}):  # fmt: skip
         notes.append(f"No published figures: these runs are not of IEMOCAP's complete release ({'; '.join(named)}).")
     about: dict[str, list[str]] = {}  # what is said of which rows

@@ -21,8 +21,6 @@ from corpora import dataset_folder
 from metrics import SCORES
 from records import Group, Run, plain, trained_as, with_derived
 
-IEMOCAP = ("impro", "script", "all")
-
 
 @dataclass(frozen=True)
 class Cell:
@@ -47,7 +45,7 @@ class Table:
 
     title: str
     rows: tuple[Cell, ...]
-    datasets: tuple[str, ...] = IEMOCAP
+    datasets: tuple[str, ...] = recipes.IEMOCAP
     compare: bool = True  # test which row is better than which
     against: str | None = None  # the one label that the others are tested against; else all pairs
     protocols: bool = False  # rows of one model differ in split and rule, and are compared with the first of them

@@ -62,7 +62,7 @@ def recordings(root: Path, pattern: str, name: str, example: str, variable: str)
     """The wave files under `root` in the order of their names, each with the match of its name to `pattern`.
 
     Files of other names are counted and listed in a warning; those that macOS leaves (`._*`) are ignored. Raises
-    UserError naming path.py's `variable` where `root` is no folder or holds no such file.
+    UserError naming path.py's `variable` where `root` holds no such file.
     """
     where = f"set {variable} in path.py, or the environment variable {variable}, to the folder that holds {example}"
     need_utf8(root)

@@ -117,3 +117,13 @@ class Command:
 def command() -> Command:
     """`command("train.py", "--epochs", 1)` -> the completed process, its status checked, without a traceback."""
     return Command()
+
+
+@pytest.fixture(scope="module")
+def two_speakers_will_do() -> Iterator[None]:
+    """Intervals of as few speakers as two, of which tests work out the answer by hand."""
+    import stats
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stats, "FEWEST", 2)
+        yield

@@ -5,7 +5,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from html.parser import HTMLParser
 from io import StringIO
 from pathlib import Path
@@ -23,7 +23,6 @@ import recipes
 import records
 import render
 import report
-import stats
 import tables
 from cli import UserError
 from corpora import Utterance
@@ -31,15 +30,8 @@ from files import read_json, write_json
 
 RIGHT, HALF = [[0, 1, 2, 3]], [[0, 1, 0, 0]]  # of labels 0 1 2 3: WA = UA = 100, and 50
 LABELS = [0, 1, 2, 3]
+pytestmark = pytest.mark.usefixtures("two_speakers_will_do")  # made runs have no more
 BOTH: dict[str, Any] = {"labels": LABELS * 2, "speakers": [*"AAAABBBB"]}  # each speaker has every class
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _few_speakers_will_do() -> Iterator[None]:
-    """Made runs have two speakers; that tables give no interval of so few is tested by its own test."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stats, "FEWEST", 2)
-        yield
 
 
 def only(root: Path) -> records.Run:

@@ -1,7 +1,5 @@
 """Intervals and tests against answers worked out by hand (the working stands beside each)."""
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -11,14 +9,8 @@ import metrics
 import stats
 
 CLASSES = 3
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _few_speakers_will_do() -> Iterator[None]:
-    """Answers are worked out by hand for two or three speakers; one test has the number that is asked for."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stats, "FEWEST", 2)
-        yield
+# answers are worked out by hand for two or three speakers; one test has the number that is asked for
+pytestmark = pytest.mark.usefixtures("two_speakers_will_do")
 
 
 def counts(*speakers: tuple[int, int]) -> np.ndarray:
