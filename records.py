@@ -3,7 +3,9 @@
 Nothing is recomputed that a run recorded, except where two records are put together: folds pooled, 8:2 read as 8:1:1.
 """
 
+import gzip
 import json
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -27,6 +29,7 @@ FIELDS: dict[str, type | tuple[type, ...]] = {  # of config.json, as far as repo
     "model": str, "hash": str, "settings": dict, "changed": dict,
     "n_train": int, "n_val": (int, type(None)), "n_test": int,
 }  # fmt: skip
+LARGEST = 1 << 26  # bytes of an epochs.jsonl that is read from a compressed one; 50 epochs are 20 kB
 _T = TypeVar("_T")
 
 
@@ -87,11 +90,10 @@ class Run:
 
     @cached_property
     def epochs(self) -> list[dict[str, Any]]:
-        """`epochs.jsonl`, one object an epoch. Raises BrokenRecord."""
-        file = self.folder / "epochs.jsonl"
+        """`read_epochs` of its folder, with all that tables and figures need. Raises BrokenRecord."""
         try:
-            epochs = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-            for epoch in epochs:  # what tables and figures need is there, and numbers
+            epochs = read_epochs(self.folder)
+            for epoch in epochs:  # all of it is there, and numbers
                 for part in ("test", "val") if self.has_validation else ("test",):
                     _ = [float(epoch[part][score]) for score in metrics.SCORES], np.array(epoch[part]["confusion"], int)
                 _ = float(epoch["train_loss"]), int(epoch["epoch"])
@@ -100,7 +102,7 @@ class Run:
             problem = "it is empty"
         except (OSError, ValueError, KeyError, TypeError, IndexError, OverflowError, RecursionError) as error:
             problem = f"{type(error).__name__}: {error}"
-        raise self.broken(f"{file} is not a run's record ({problem})")
+        raise self.broken(f"{self.folder / 'epochs.jsonl'} is not a run's record ({problem})")
 
     def broken(self, text: str) -> BrokenRecord:
         """The error that this run's folder is damaged."""
@@ -133,6 +135,23 @@ class Run:
     def scores(self, rule: str) -> dict[str, Any]:
         """The test scores in per cent, and `confusion`, of the epoch a rule picks."""
         return self.epochs[self.pick(rule)]["test"]
+
+
+def read_epochs(folder: Path) -> list[Any]:
+    """The objects of `epochs.jsonl`, one an epoch, or of `epochs.jsonl.gz` where a finished run's was compressed.
+
+    Raises OSError or ValueError where there is none or it cannot be read.
+    """
+    file, packed = folder / "epochs.jsonl", folder / "epochs.jsonl.gz"
+    if file.exists() or not packed.exists():
+        text = file.read_text(encoding="utf-8")
+    else:
+        try:
+            with gzip.open(packed) as f:
+                text = f.read(LARGEST).decode()  # of another's records, a few bytes may stand for a machine's memory
+        except (EOFError, zlib.error) as error:
+            raise ValueError(f"{packed}: {error}") from None
+    return [json.loads(line) for line in text.splitlines()]
 
 
 def no_validation(split: str) -> UserError:

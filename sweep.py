@@ -13,7 +13,6 @@ two sweeps at once share the work. One run that fails does not stop the others; 
 
 import argparse
 import itertools
-import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, nullcontext
@@ -191,8 +190,7 @@ def describe(config: recipes.Config) -> str:
 def epochs(folder: Path) -> list[dict[str, Any]]:
     """The records of a run's epochs so far; none where they cannot be read."""
     try:
-        found = [json.loads(line) for line in (folder / "epochs.jsonl").read_text(encoding="utf-8").splitlines()]
-        return [record for record in found if float(record["seconds"]) >= 0]
+        return [record for record in records.read_epochs(folder) if float(record["seconds"]) >= 0]
     except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return []
 

@@ -74,6 +74,25 @@ def test_records_are_read_when_they_are_asked_for(tmp_path: Path) -> None:
         _ = run.epochs
 
 
+def test_epochs_of_a_finished_run_may_be_compressed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = make_run(tmp_path, RIGHT, LABELS)
+    plain = only(tmp_path).epochs
+    subprocess.run(["gzip", folder / "epochs.jsonl"], check=True)
+    assert only(tmp_path).epochs == plain
+    (folder / "epochs.jsonl").write_text(json.dumps({**plain[0], "train_loss": 7.0}) + "\n")  # of a repetition
+    assert [epoch["train_loss"] for epoch in only(tmp_path).epochs] == [7.0]
+    (folder / "epochs.jsonl").unlink()
+    packed = (folder / "epochs.jsonl.gz").read_bytes()
+    for broken in (b"", packed[:-9], packed[:20], packed[:15] + b"\xff" + packed[16:], b"not gzip"):
+        (folder / "epochs.jsonl.gz").write_bytes(broken)
+        with pytest.raises(records.BrokenRecord, match=r"epochs\.jsonl is not a run's record"):
+            _ = only(tmp_path).epochs
+    (folder / "epochs.jsonl.gz").write_bytes(packed)
+    monkeypatch.setattr(records, "LARGEST", 50)  # not all of what a few bytes may stand for
+    with pytest.raises(records.BrokenRecord, match=r"epochs\.jsonl is not a run's record"):
+        _ = only(tmp_path).epochs
+
+
 @pytest.mark.parametrize("text", ["", "{", '{"epoch": 1}\n', "[]\n", "\xff"])
 def test_broken_epochs_are_named(tmp_path: Path, text: str) -> None:
     folder = make_run(tmp_path, RIGHT, LABELS)

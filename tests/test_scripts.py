@@ -65,3 +65,13 @@ def test_two_runs_at_once_share_the_work(here):
     for folder in (marker.parent for marker in here.rglob("done")):
         records = [json.loads(line) for line in (folder / "epochs.jsonl").read_text().splitlines()]
         assert [record["epoch"] for record in records] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("name", ["all_tables", "demo", "emodb_report", "emodb_tables", "setup", "test"])
+def test_the_help_of_a_script_is_all_it_does(name, tmp_path):
+    shutil.copytree(ROOT / "scripts", tmp_path / "scripts")
+    environment = {"PATH": "/usr/bin:/bin"}  # no environment is active: what installs would make one
+    words = ["bash", f"scripts/{name}", "--help"]
+    done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and done.stdout.startswith(f"bash scripts/{name}") and not done.stderr, done
+    assert [file.name for file in tmp_path.iterdir()] == ["scripts"]
