@@ -202,7 +202,9 @@ def alpha(groups: Sequence[Group]) -> Drawn:
         values = [group.scores()[:, i] for group in groups]
         sd = [np.std(v, ddof=1) if len(v) > 1 else 0.0 for v in values]
         bars: dict[str, Any] = {"capsize": 3, "linewidth": 1.4, "markersize": 5}
-        if len({len(v) for v in values}) == 1:  # of the same seeds, each a line: how little a mean's slope may mean
+        if (
+            len({tuple(r.seed for r in group.rounds) for group in groups}) == 1
+        ):  # of the same seeds, each a line: how little a mean's slope may mean
             axis.plot(at, np.array(values), color="#aaaaaa", linewidth=0.7, zorder=0)
         axis.errorbar(at, [v.mean() for v in values], sd, fmt="o", color=COLOURS[0], label="ours", **bars)
         if paper:
@@ -309,6 +311,7 @@ def train_command(model: str, like: Run, settings: dict[str, Any]) -> str:
     """The command that trains a model as a run of another was trained, and keeps its weights."""
     own = like.config["settings"]
     words = ["python", "train.py", "--model", model, "--dataset", own["dataset"], "--split", own["split"]]
+    words += ["--test", own["test_dataset"]] if own["test_dataset"] else []
     words += ["--seed", str(like.seed), *([] if like.fold is None else ["--fold", str(like.fold)])]
     return shlex.join([*words, *records.flags(settings), *_where(like), "--save_model"])
 
@@ -446,8 +449,8 @@ def alpha_groups(runs: Sequence[Run], rule: str, settings: dict[str, Any]) -> li
     own = [found for cell in cells if (found := tables.runs_of(cell, runs))]
     groups = [group for found in own for group in complete_groups(found, rule)]
     if len(groups) < 2:
-        words = ["python", "sweep.py", "--table", "alpha", "--datasets", first.dataset, *records.flags(settings)]
-        words += _where(first)
+        words = ["python", "sweep.py", "--table", "alpha", "--datasets", first.config["settings"]["dataset"]]
+        words += ["--splits", first.split, *records.flags(settings), *_where(first)]
         raise UserError(
             f"--figure alpha: {first.dataset} has no two values of α with these settings (--set names others); "
             f"`{shlex.join(words)}` trains them"

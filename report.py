@@ -579,19 +579,22 @@ def main(words: Sequence[str] | None = None) -> int:
     words = sys.argv[1:] if words is None else words
     args = command_line().parse_args(words)
     args.set = dict(args.set or [])
+    root, command = (args.runs or path.RUNS).absolute(), shlex.join(["python", "report.py", *words])
+    if args.audit:
+        refused = ("model", "set", "rule", "corpus", "output", "format")
+        if flag := next((flag for flag in refused if getattr(args, flag)), None):
+            raise UserError(f"--{flag} does not go with --audit, which prints what is wrong with runs; leave it out")
+        return audit(root, args.table, args.dataset, args.split)
+    if args.figure and args.format:
+        raise UserError(f"--format {args.format}: a figure is written as PDF and PNG; leave it out")
     ending = args.output.suffix if args.output and not args.figure else ".md"
     if not args.format and ending not in render.ENDINGS:
         raise UserError(f"--output {args.output}: end it in {', '.join(render.ENDINGS)}, or say which with --format")
     args.format = args.format or render.ENDINGS[ending]
-    root, command = (args.runs or path.RUNS).absolute(), shlex.join(["python", "report.py", *words])
     if args.most < 1:
         raise UserError(f"--most {args.most}: must be at least 1")
     if args.table and (args.figure or args.errors):
         raise UserError(f"--table {args.table}: goes with --audit only, not with --figure or --errors")
-    if args.audit:
-        if flag := next((flag for flag in ("model", "set", "rule", "corpus") if getattr(args, flag)), None):
-            raise UserError(f"--{flag} does not go with --audit, which checks runs whatever they are; leave it out")
-        return audit(root, args.table, args.dataset, args.split)
     found, begun = runs(root), records.unfinished(root)
     if args.table:
         if begun:

@@ -159,9 +159,20 @@ def test_alpha_against_the_published_line(tmp_path: Path) -> None:
 
 def test_alpha_needs_two_values(runs: list[records.Run]) -> None:
     with pytest.raises(
-        UserError, match=r"no two values of α .* `python sweep.py --table alpha .*impro --device cpu --runs .*`"
+        UserError,
+        match=r"two values of α .* `python sweep.py --table alpha .*impro --splits 8:2 --device cpu --runs .*`",
     ):
         figures.make("alpha", [run for run in runs if run.model == "GLAM"], arguments())
+
+
+@pytest.mark.parametrize(("seeds", "lines"), [((1, 2), 2), ((3, 4), 0)])
+def test_a_line_of_alpha_is_of_one_seed(tmp_path: Path, seeds: tuple[int, int], lines: int) -> None:
+    for alpha, of in ((0, (1, 2)), (0.5, seeds)):
+        for seed in of:
+            make_run(tmp_path, [SOME], LABELS, settings={"alpha": alpha}, seed=seed)
+    drawn = figures.alpha(figures.alpha_groups(report.runs(tmp_path), "paper", {}))
+    grey = [line for line in drawn.figure.axes[0].get_lines() if line.get_color() == "#aaaaaa"]
+    assert len(grey) == lines
 
 
 def test_alpha_compares_the_seeds_that_all_values_have(tmp_path: Path) -> None:
@@ -271,6 +282,11 @@ def test_tsne_says_which_runs_to_repeat(runs: list[records.Run], tmp_path: Path)
     assert "--split session --seed 3 --fold 1 --alpha 0.3 --class_weights --device cpu --runs " in command
     given = vars(train.command_line().parse_args(command.split()[2:]))
     assert (given["alpha"], given["fold"], given["save_model"]) == (0.3, 1, "last")
+    other = {"test_dataset": "ravdess"}
+    across = make_run(tmp_path / "runs", [SOME], LABELS, dataset="emodb", split="cross", settings=other)
+    assert "--dataset emodb --split cross --test ravdess --seed" in figures.train_command(
+        "GLAM", records.read_run(across), {}
+    )
 
 
 def keep_weights(run: records.Run, model: torch.nn.Module) -> None:
