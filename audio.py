@@ -146,8 +146,9 @@ def _after_id3(data: bytes | mmap) -> int:
 
 
 class _Raw:
-    """The bytes of a recording for libsndfile, which seeks before the start of damaged files and cannot take an
-    exception; and what its bytes, `data`, say and libsndfile does not. `read_at` gives `count` of them from a position.
+    """A recording as the file object that libsndfile reads: in damaged files it seeks before the start, and it cannot
+    take an exception. `read_at(count, position)` gives bytes; `data` is all of them, searched once for what libsndfile
+    passes over.
 
     Raises ValueError for a recording of which a part is missing, or of which libsndfile would not read all.
     """
@@ -181,9 +182,7 @@ def check_header(sound: "SoundFile", size: int) -> None:
     """Raise ValueError where the header of a file of `size` bytes declares more samples than can be there. Headers lie:
     samples are counted as they come, and those that cannot be there are not waited for."""
     packed = sound.format in ("FLAC", "OGG", "MP3", "MPEG") or sound.subtype.startswith("ALAC")
-    if sound.frames >= UNKNOWN_FRAMES:
-        sound._info.seekable = 0  # else soundfile seeks after every block, and at the end of such a stream that fails
-    elif not packed and sound.frames * sound.channels > 16 * size:
+    if sound.frames < UNKNOWN_FRAMES and not packed and sound.frames * sound.channels > 16 * size:
         raise ValueError(f"declares {sound.frames} samples in {size} bytes")
 
 
@@ -215,6 +214,8 @@ def _blocks(raw: _Raw) -> Iterator[tuple[NDArray[np.float32], int]]:
         with soundfile.SoundFile(raw) as sound:
             rate, declared, form, count = sound.samplerate, sound.frames, sound.format, 0
             check_header(sound, raw.size)
+            if declared >= UNKNOWN_FRAMES:
+                sound._info.seekable = 0  # or soundfile seeks after each block, which fails at the end of a stream
             while len(block := sound.read(max(1, BLOCK // sound.channels), dtype="float32", always_2d=True)):
                 count += len(block)
                 if rate in RATES:

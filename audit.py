@@ -1,14 +1,17 @@
 """A reader's check of run folders: do all records say the same, and do the predictions give the scores?"""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import recipes
+import records
+import tables
 from cli import UserError
+from corpora import dataset_folder
 from files import digest_of
 from metrics import SCORES
 from records import Part, Run, finished, levels, read_record, read_run
@@ -96,3 +99,40 @@ def problems(folder: Path) -> list[str]:
     except (KeyError, TypeError) as error:
         found.append(f"split.json is not a split's record ({type(error).__name__}: {error})")
     return found
+
+
+def _folders(
+    root: Path, name: str | None, datasets: Sequence[str] | None, splits: Sequence[str] | None = None
+) -> list[Path]:
+    """Every run folder, or those behind a table, told by their paths: a configuration may be what is wrong."""
+    every = records.folders(root)
+    if name is None:
+        of_dataset = [dataset_folder(dataset) for dataset in datasets or ()]
+        of_split = [split.replace(":", "-") for split in splits or ()]
+        every = [folder for folder in every if not of_dataset or folder.parts[-5] in of_dataset]
+        return [folder for folder in every if not of_split or folder.parts[-4] in of_split]
+    wanted = set()
+    for cell in tables.by_name(name).cells(datasets, splits=splits):
+        for split in {cell.split, records.trained_as(cell.split)}:
+            wanted.add((dataset_folder(cell.dataset), split.replace(":", "-"), cell.model))
+    return [folder for folder in every if folder.parts[-5:-2] in wanted]
+
+
+def check_folders(
+    root: Path, name: str | None = None, datasets: Sequence[str] | None = None, splits: Sequence[str] | None = None
+) -> int:
+    """Print what is wrong with the run folders behind a table, or with all. Returns the exit status."""
+    checked = _folders(root, name, datasets, splits)
+    if not checked:
+        raise UserError(f"{root} holds no run folder to audit{' of these' if name or datasets or splits else ''}")
+    bad = 0
+    for folder in checked:
+        found = problems(folder)
+        bad += bool(found)
+        for problem in found:
+            print(f"{folder.relative_to(root)}: {problem}")
+    print(
+        f"{len(checked)} run folders checked (finished; configuration and hash; split digest; predictions against the "
+        f"scores of every epoch): {bad or 'none'} with a problem"
+    )
+    return 1 if bad else 0

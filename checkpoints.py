@@ -20,10 +20,12 @@ from torch import nn
 
 import calibration
 import features
+import metrics
 import models
 from cli import UserError
+from corpora import LONGEST_LABEL
 from files import atomic, digest_file, read_json, write_json
-from recipes import LONGEST_LABEL, RULES
+from recipes import RULES
 
 if TYPE_CHECKING:
     from models.layers import Classifier
@@ -61,7 +63,7 @@ class Checkpoint(PyTorchModelHubMixin):
         self.n_mfcc: int = settings["n_mfcc"]
         self.padding: bool = settings["padding"]  # whether short utterances were repeated in training, or left out
         self.length = float(settings["segment_length"])  # seconds
-        self.overlap, _ = features.usable_test_overlap(self.length, float(settings["test_overlap"]))  # seconds
+        self.overlap = features.usable_test_overlap(self.length, float(settings["test_overlap"]))  # seconds
         self.size, self.hop = features.segment_and_hop(self.length, self.overlap)
         self.temperature: float | None = config["temperature"]  # fitted on validation utterances, if there were any
 
@@ -180,7 +182,7 @@ def check(config: Any, where: str) -> None:
     try:
         models.canonical(config["model"])
         length, asked = float(settings["segment_length"]), float(settings["test_overlap"])
-        overlap, _ = features.usable_test_overlap(length, asked)
+        overlap = features.usable_test_overlap(length, asked)
         cut = features.segment(np.zeros(int(length * features.SAMPLE_RATE), np.float32), length, overlap)
         made = features.extract(settings["feature"], cut, settings["n_mfcc"]).shape[1:]
     except (UserError, RuntimeError) as error:
@@ -265,7 +267,7 @@ def _scores_table(config: dict[str, Any]) -> str:
     lines = ["| part | utterances | WA | UA | macro F1 | weighted F1 |", "|---|---|---|---|---|---|"]
     for part, key in (("test", "n_test"), ("val", "n_val")):
         if s := config["scores"].get(part):
-            numbers = " | ".join(f"{s[name]:.2f}" for name in ("WA", "UA", "macroF1", "weightedF1"))
+            numbers = " | ".join(f"{s[name]:.2f}" for name in metrics.SCORES)
             lines.append(f"| {'validation' if part == 'val' else part} | {config.get(key, '')} | {numbers} |")
     return "\n".join(lines)
 

@@ -12,6 +12,7 @@ from typing import Any
 # other work, spinning on, the default, makes a step four times as slow; sleeping at once costs an idle machine a tenth.
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "5000")
+os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # --gpu counts as nvidia-smi does, not the fastest first
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # matrix products that repeat exactly, on every stream
 
 
@@ -34,10 +35,16 @@ def add_checkpoint(parser: argparse.ArgumentParser) -> None:
 
 
 def add_machine(parser: argparse.ArgumentParser) -> None:
-    """The flags that say what recognises: how many recordings at a time, on which device."""
+    """The flags that say how recordings are recognised: how many at a time, on which device."""
     add = parser.add_argument
     add("--jobs", type=int, metavar="N", help="recordings at a time (default: as many as there are cores, up to 8)")
-    add("--gpu", type=int, metavar="N", help="CUDA device; -1: the CPU (default: 0 if there is one)")
+    add_device(parser)
+
+
+def add_device(parser: argparse._ActionsContainer) -> None:
+    """The flags that say which device computes, for `device.choose_device`."""
+    add = parser.add_argument
+    add("--gpu", "-g", type=int, metavar="N", help="CUDA device; -1: the CPU (default: 0 if there is one)")
     add("--device", choices=("cpu", "cuda"), help="by name, instead of --gpu")
 
 
@@ -58,14 +65,15 @@ def printable(text: str) -> str:
 
 
 def refusal(error: OSError) -> str | None:
-    """Why the system refused to use a file, in words; None for what is no matter of files."""
+    """Which file the system refused to use and why, in a sentence; None for what is no matter of files."""
     reasons = {
         errno.ENOSPC: "the disk is full",
         errno.EDQUOT: "the disk quota is used up",
         errno.EROFS: "it is read-only",
         errno.EFBIG: "the file size limit is reached",
     }
-    return reasons.get(error.errno or 0) or (error.strerror if error.filename else None)
+    reason = reasons.get(error.errno or 0) or (error.strerror if error.filename else None)
+    return reason and f"cannot use {error.filename or 'an output file'}: {reason}"
 
 
 def run_main(
@@ -90,6 +98,6 @@ def run_main(
         reason = refusal(error)
         if reason is None:
             raise
-        print(f"error: cannot use {error.filename or 'an output file'}: {reason}", file=sys.stderr)
+        print(f"error: {reason}", file=sys.stderr)
         status = 2
     sys.exit(status)

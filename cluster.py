@@ -10,7 +10,7 @@ import shutil
 import tempfile
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -26,13 +26,12 @@ import train
 from cli import UserError, warn
 from files import atomic, lock, sweep_temporaries, write_text
 from recipes import Config, Options
-from workers import LOOK_AGAIN, Outcome, Waiting, again, attempt, given_up
+from workers import LOOK_AGAIN, Execute, Outcome, Waiting, again, attempt, given_up
 
 FILES = ("config.json", "split.json", "epochs.jsonl", "predictions.npz", "checkpoint/README.md",
          "checkpoint/model.safetensors", "checkpoint/config.json")  # fmt: skip
 STATE = "state.safetensors"
 NODES_LOST = 10  # a run is sent elsewhere when its machine is lost, at most this often
-Execute = Callable[[Sequence[Config], bool], Iterator[Outcome]]
 
 
 @dataclass(frozen=True)
@@ -124,6 +123,7 @@ class _Job:
     config: Config
     tried: int = 1
     lost: int = 0  # machines
+    reference: Any = None  # of its result, while it is under way
     held: ExitStack = field(default_factory=ExitStack)  # the lock on its run folder, while it is under way
 
 
@@ -202,10 +202,9 @@ def _run(configs: Sequence[Config], wait: bool, share: Share, options: Options) 
             waiting.look(queue, bool(under_way))
             while queue and len(under_way) <= _room(share):  # one more than fits, so that no worker waits for its next
                 job = queue.popleft()
-                started: list[Any] = []
-                outcome = attempt(job.config, partial(_start, job, runs, sender, started))
-                if started:
-                    under_way[started[0]] = job
+                outcome = attempt(job.config, partial(_start, job, runs, sender))
+                if job.reference is not None:
+                    under_way[job.reference] = job
                     continue
                 job.held.close()
                 if outcome.status == "held" and wait:
@@ -231,8 +230,9 @@ def _run(configs: Sequence[Config], wait: bool, share: Share, options: Options) 
             job.held.close()
 
 
-def _start(job: _Job, runs: Path, sender: _Sender, started: list[Any]) -> Path | None:
-    """Lock a run's folder and send it, adding its reference to `started`, unless it is done or somebody else's."""
+def _start(job: _Job, runs: Path, sender: _Sender) -> Path | None:
+    """Lock a run's folder and send it, which its reference then tells, unless it is done or somebody else's."""
+    job.reference = None
     d = sender.load(job.config)
     folder = records.folder_of(job.config, d.corpus.dataset, d.digest, runs)
     if records.finished(folder, sender.save_model):
@@ -242,7 +242,7 @@ def _start(job: _Job, runs: Path, sender: _Sender, started: list[Any]) -> Path |
     if records.finished(folder, sender.save_model):  # meanwhile
         (folder / "lock").unlink()
     else:
-        started.append(sender.send(job.config, d, folder / STATE))
+        job.reference = sender.send(job.config, d, folder / STATE)
     return folder
 
 

@@ -22,9 +22,9 @@ import corpora
 import path
 from cache import content_digests
 from cli import UserError, warn, warn_once
-from corpora import Utterance, dataset_folder, is_csv, need_utf8
+from corpora import LONGEST_LABEL, Utterance, dataset_folder, is_csv, need_utf8, plain_label
 from files import digest_of, lock
-from recipes import LONGEST_LABEL, Config, plain_label
+from recipes import Config
 
 IEMOCAP_CLASSES = {"neu": "neutral", "sad": "sad", "ang": "angry"}  # and one or two codes for happy
 OF_DATA = ("dataset", "test_dataset", "happy", "classes", "feature", "n_mfcc", "segment_length", "train_overlap",
@@ -55,7 +55,7 @@ class Corpus:
 
 @dataclass(frozen=True)
 class Source:
-    """Where a corpus comes from: what the modules in corpora/ offer and `corpus` turns into a Corpus."""
+    """A corpus as it was found, before classes are chosen: `corpus` turns it into a Corpus."""
 
     name: str
     licence: str
@@ -522,8 +522,8 @@ def load(config: Config, skip_bad: bool = False) -> Data:
     """
     import features
 
-    overlap, halved = features.usable_test_overlap(config.segment_length, config.test_overlap)
-    if halved:
+    overlap = features.usable_test_overlap(config.segment_length, config.test_overlap)
+    if overlap != config.test_overlap:
         warn_once(f"--test_overlap {config.test_overlap} is not shorter than the segment: {overlap} s is used")
     shaping = {name: getattr(config, name) for name in OF_DATA}
     return _load(Config(**shaping, test_overlap=overlap), skip_bad)

@@ -1,24 +1,23 @@
 """Which device computes."""
 
+import ctypes
+import platform
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from pathlib import Path
+
+import torch
 
 from cli import UserError, warn_once
 
-if TYPE_CHECKING:
-    import torch
-
-    RandomState = tuple[torch.Tensor, torch.Generator | None]  # the CPU's; the GPU's where that computes
+RandomState = tuple[torch.Tensor, torch.Generator | None]  # the CPU's; the GPU's where that computes
 
 
 def choose_device(gpu: int | None = None, device: str | None = None) -> str:
     """`cpu` or `cuda` from the flags --gpu and --device: CUDA if there is one; --gpu -1 is the CPU.
 
-    Selects the GPU asked for as the current CUDA device. Raises UserError for one the machine has not.
+    Selects the GPU asked for as the current CUDA device. Raises UserError for one that the machine does not have.
     """
-    import torch
-
     if device not in (None, "cpu", "cuda"):
         raise UserError(f"--device {device}: choose cpu or cuda")
     if gpu is not None and device is not None and (gpu < 0) != (device == "cpu"):
@@ -26,6 +25,9 @@ def choose_device(gpu: int | None = None, device: str | None = None) -> str:
     if device == "cpu" or (gpu is not None and gpu < 0):
         return "cpu"
     if not torch.cuda.is_available():
+        if Path("/dev/nvidia0").exists():
+            warn_once(f"there is an NVIDIA GPU, and torch {torch.__version__} cannot use it: install a newer driver, "
+                      "or a torch made for yours (https://pytorch.org/get-started/previous-versions)")  # fmt: skip
         if device == "cuda":
             raise UserError(
                 "--device cuda: this machine has no CUDA device (or torch cannot use it); leave the flag out"
@@ -40,6 +42,17 @@ def choose_device(gpu: int | None = None, device: str | None = None) -> str:
     return "cuda"
 
 
+def check_gpu() -> None:
+    """Compute something on the current GPU. Raises UserError where it cannot: torch is made for some generations of
+    GPUs, and a GPU may be in use by somebody else alone."""
+    try:
+        torch.ones(1, device="cuda").add_(1).item()
+    except RuntimeError as error:
+        why = str(error).splitlines()[0]
+        raise UserError(f"{torch.cuda.get_device_name()} cannot be used ({why}); choose another with --gpu N, or the "
+                        "CPU with --gpu -1") from None  # fmt: skip
+
+
 def keep_freed_memory(keep: bool = True) -> None:
     """Tell glibc to keep freed blocks for the next step instead of giving them back to the kernel.
 
@@ -47,8 +60,6 @@ def keep_freed_memory(keep: bool = True) -> None:
     step, costs APCNN a quarter of its time on a CPU; and extracting features takes half as long. Elsewhere than on
     glibc this does nothing. Without `keep`, go back to what glibc starts with.
     """
-    import ctypes
-
     trim_threshold, top_pad, mmap_max = -1, -2, -4  # malloc.h
     try:
         mallopt = ctypes.CDLL(None).mallopt
@@ -61,8 +72,6 @@ def keep_freed_memory(keep: bool = True) -> None:
 
 def settled(device: str) -> Iterator[None]:
     """Gives way until the GPU is done with what was queued on the current stream; a CPU is never waited for."""
-    import torch
-
     if device == "cuda":
         event = torch.cuda.Event()
         event.record()
@@ -70,21 +79,17 @@ def settled(device: str) -> Iterator[None]:
             yield
 
 
-def random_state(device: str) -> "RandomState":
+def random_state(device: str) -> RandomState:
     """A copy of the state of torch's generators: the CPU's, and the current GPU's where that computes."""
-    import torch
-
     if device != "cuda":
         return torch.get_rng_state(), None
     torch.cuda.init()
     return torch.get_rng_state(), torch.cuda.default_generators[torch.cuda.current_device()].clone_state()
 
 
-def swap_random_state(state: "RandomState") -> "RandomState":
+def swap_random_state(state: RandomState) -> RandomState:
     """Let torch's generators go on from `state`; returns the one they had. The GPU's is not copied but exchanged, as
     graphs captured under it draw from it."""
-    import torch
-
     before, gpu = torch.get_rng_state(), None
     torch.set_rng_state(state[0])
     if state[1] is not None:
@@ -96,8 +101,6 @@ def swap_random_state(state: "RandomState") -> "RandomState":
 
 def check_bfloat16(device: str) -> None:
     """Raise UserError where --amp has no bfloat16 arithmetic to use."""
-    import torch
-
     if device == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
         raise UserError(f"--amp: {describe(device)} has no bfloat16 (compute capability 8.0 and later have it); "
                         "leave the flag out")  # fmt: skip
@@ -108,10 +111,6 @@ def check_bfloat16(device: str) -> None:
 
 def describe(device: str) -> str:
     """The device's name as a report says it."""
-    import platform
-
-    import torch
-
     if device == "cuda":
         return torch.cuda.get_device_name()
     with suppress(OSError, StopIteration), open("/proc/cpuinfo", encoding="utf-8") as f:  # Linux alone says more
@@ -119,8 +118,16 @@ def describe(device: str) -> str:
     return platform.processor() or platform.machine()
 
 
+def ran_out(error: BaseException) -> bool:
+    """Whether a GPU's memory did not suffice: also cuBLAS and cuDNN take of it, and say so in words of their own."""
+    said = str(error).lower()
+    return isinstance(error, torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and any(mark in said for mark in ("cuda error: out of memory", "alloc_failed"))
+    )
+
+
 def out_of_memory(
-    error: "torch.OutOfMemoryError", remedy: str = "finished runs are kept. Use a smaller --batch_size or --gpu -1"
+    error: BaseException, remedy: str = "finished runs are kept. Use a smaller --batch_size or --gpu -1"
 ) -> UserError:
     """What to say when a GPU's memory does not suffice; the remedy is that of training unless told."""
     return UserError(f"the GPU ran out of memory; {remedy} ({error})")

@@ -25,8 +25,8 @@ from corpora import Utterance
 from device import keep_freed_memory
 from files import digest_of
 
-# To be raised by whoever changes a number that a feature or load_audio gives, or which recordings are refused: caches
-# follow.
+# Raise it when a feature or load_audio gives other numbers, or refuses other recordings: cached features are then made
+# anew.
 FEATURE_VERSION = 2
 
 # mfcc and melspectrogram
@@ -84,10 +84,9 @@ def segment(
     return np.lib.stride_tricks.sliding_window_view(wave, size)[::hop]
 
 
-def usable_test_overlap(length: float, overlap: float) -> tuple[float, bool]:
-    """The overlap in seconds to test with, and whether it was halved: one not smaller than the segment becomes half the
-    segment."""
-    return (length / 2, True) if overlap >= length else (overlap, False)
+def usable_test_overlap(length: float, overlap: float) -> float:
+    """The overlap in seconds to test with: one not smaller than the segment becomes half the segment."""
+    return length / 2 if overlap >= length else overlap
 
 
 # --------------------------------------------------------------------------------------------------- features

@@ -80,7 +80,7 @@ def _common(groups: Sequence[Group]) -> dict[str, Any]:
 def label(group: Group, groups: Sequence[Group]) -> str:
     """What a group is called among `groups`: its model, and the changed settings that not all of them share."""
     own = {k: v for k, v in group.changed.items() if k not in _common(groups)}
-    return group.model + (f" ({records.plain(own)})" if own else "")
+    return group.model + (f" ({recipes.plain(own)})" if own else "")
 
 
 def say_runs(groups: Sequence[Group], rule: bool = True) -> str:
@@ -94,7 +94,7 @@ def say_runs(groups: Sequence[Group], rule: bool = True) -> str:
     epoch = f"rule {first.rule}: {RULES[first.rule]}" if rule else "every epoch, so no rule"
     said = f"Corpus {corpus}; split {first.split}; {epoch}; "
     said += f"n = {n}{folds}, {' or '.join(tested)} test utterances a seed."
-    said += f" Throughout: {records.plain(_common(groups))}." if _common(groups) else ""
+    said += f" Throughout: {recipes.plain(_common(groups))}." if _common(groups) else ""
     return said + (" SYNTHETIC data: these say nothing about speech." if first.synthetic else "")
 
 
@@ -249,7 +249,7 @@ def hidden_means(run: Run) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     part = loops.make_part(loaded.test, tested, loaded.corpus.labels, "cpu")
     model = checkpoints.load(run.folder).module
     sums: torch.Tensor | None = None
-    owner, size = torch.from_numpy(part.owner), loops.EVALUATION_BATCH
+    owner, size = torch.from_numpy(part.owner), loops.evaluation_batch(part.x)
     with torch.inference_mode():
         for rows, owners in zip(part.rows.split(size), owner.split(size), strict=True):
             hidden = model.hidden(part.x[rows].unsqueeze(1)).flatten(1)  # (B, D)
@@ -313,13 +313,13 @@ def train_command(model: str, like: Run, settings: dict[str, Any]) -> str:
     words = ["python", "train.py", "--model", model, "--dataset", own["dataset"], "--split", own["split"]]
     words += ["--test", own["test_dataset"]] if own["test_dataset"] else []
     words += ["--seed", str(like.seed), *([] if like.fold is None else ["--fold", str(like.fold)])]
-    return shlex.join([*words, *records.flags(settings), *_where(like), "--save_model"])
+    return shlex.join([*words, *recipes.flags(settings), *_where(like), "--save_model"])
 
 
 def _where(like: Run) -> list[str]:
     """The flags of train.py that make a run on the same kind of machine, and put it where this one is."""
     root = like.folder.parents[4]
-    return [*records.flags(records.machine(like)), *(["--runs", str(root)] if root != path.RUNS.absolute() else [])]
+    return [*recipes.flags(records.machine(like)), *(["--runs", str(root)] if root != path.RUNS.absolute() else [])]
 
 
 def runs_to_show(chosen: Sequence[Run], models: Sequence[str] | None, settings: dict[str, Any]) -> list[Run]:
@@ -450,7 +450,7 @@ def alpha_groups(runs: Sequence[Run], rule: str, settings: dict[str, Any]) -> li
     groups = [group for found in own for group in complete_groups(found, rule)]
     if len(groups) < 2:
         words = ["python", "sweep.py", "--table", "alpha", "--datasets", first.config["settings"]["dataset"]]
-        words += ["--splits", first.split, *records.flags(settings), *_where(first)]
+        words += ["--splits", first.split, *recipes.flags(settings), *_where(first)]
         raise UserError(
             f"--figure alpha: {first.dataset} has no two values of α with these settings (--set names others); "
             f"`{shlex.join(words)}` trains them"

@@ -59,7 +59,7 @@ class GraphTrainer(Trainer):
         self.refused = False
 
     def _due(self) -> None:
-        """The step that `at` says, without a look at the host."""
+        """Take step number `at`, a number that stays on the device: the host never reads it."""
         share, rest = self.shares.index_select(1, self.at).squeeze(1).unbind()
         batch = self.batches.index_select(0, self.at).squeeze(0)
         partner = self.partners.index_select(0, self.at).squeeze(0) if self.config.alpha > 0 else None
@@ -98,12 +98,12 @@ class GraphTrainer(Trainer):
             self.replay = capture(self._due)
             self.replay()
             again, moved_again = outcome()
-            apart = float((again - loss).abs() / loss.abs())
-            turned = float((moved_again - moved).norm() / moved.norm())
-            # Sums in another order move the loss by 1e-5; a weight whose gradient is noise may still step either way
-            if apart < 1e-2 and turned < 0.5:
+            apart, turned = (again - loss).abs(), (moved_again - moved).norm()
+            # Sums in another order move the loss by 1e-5; a weight whose gradient is noise may still step either way.
+            # At a rate of 0 neither moves
+            if apart <= 1e-2 * loss.abs() and turned <= 0.5 * moved.norm():
                 return
-            why = f"its loss differs by {apart:.0e}, its update by {turned:.0e}"
+            why = f"its loss differs by {apart / loss.abs():.0e}, its update by {turned / moved.norm():.0e}"
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:

@@ -19,11 +19,11 @@ import csv
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import path as paths
+import path
 from cli import UserError, parser, printable, run_main, warn
 from corpora import Utterance, need_utf8, read_index, write_index
 from files import atomic, digest_file, digest_of, read_json, write_json
@@ -54,7 +54,7 @@ LABELS, WAVES = "dialog/EmoEvaluation", "sentences/wav"  # within a session
 JOURNAL = "GLAM_renamed.csv"  # in the release: what --rename did
 SYNTHETIC = "SYNTHETIC.txt"  # in a release that corpora/synthetic.py made up
 LONGEST = 2**24  # bytes; the release's own evaluation files stay under 2**17
-RULES = 1  # raise it when a release is to be listed otherwise: indexes made before are then made anew
+INDEX_VERSION = 1  # raise it when a release is to be listed otherwise: indexes made before are then made anew
 
 OFFICIAL = re.compile(
     r"(?P<dialog>Ses0(?P<session>[1-5])[FM]_(?:impro\d\d[ab]?|script\d\d_\db?))_(?P<letter>[FM])\d{3}", re.ASCII
@@ -76,6 +76,11 @@ EXPECTED = f"""
     {WAVES}/Ses01F_impro01/Ses01F_impro01_F000.wav ..    the recordings
   set IEMOCAP in path.py, or the environment variable IEMOCAP, to the release's folder (handleIEMOCAP.py also takes
   --root); recordings laid out otherwise can be trained on as a CSV file with the columns path,emotion,speaker,.."""
+
+
+def label_line(start: float, end: float, name: str, emotion: str, vad: tuple[float, float, float]) -> str:
+    """One turn as IEMOCAP's evaluation files write it; times in seconds, ratings from 1 to 5."""
+    return f"[{start:.4f} - {end:.4f}]\t{name}\t{emotion}\t[{', '.join(f'{rating:.4f}' for rating in vad)}]"
 
 
 @dataclass
@@ -145,7 +150,7 @@ def find_release(root: Path | None = None) -> Path:
 
     Raises UserError if there is none, or more than one.
     """
-    root = Path(os.path.abspath(root or paths.IEMOCAP))  # noqa: PTH100 - a link in the user's path stays as it is
+    root = Path(os.path.abspath(root or path.IEMOCAP))  # noqa: PTH100 - a link in the user's path stays as it is
     need_utf8(root)
     if not root.is_dir():
         what = "it is a file" if root.exists() else "there is no such folder"
@@ -227,7 +232,7 @@ def _text(entry: os.DirEntry[str]) -> str:
 
 
 def read_labels(release: Path, problems: Problems) -> dict[str, str]:
-    """Emotion by official name. Of two labels the first counts, files in the order of their paths."""
+    """Emotion by official name. Of two labels the first counts, files in the order of their path."""
     labels: dict[str, str] = {}
     for file, entry in _label_files(release):
         try:
@@ -317,12 +322,14 @@ def tree_digest(release: Path) -> str:
         return [stat.st_size, *(getattr(stat, time) for time in times)]
 
     labels = [[file, *state(entry, ["st_mtime_ns", "st_ctime_ns"])] for file, entry in _label_files(release)]
-    return digest_of([RULES, labels, [[file, *state(entry, ["st_mtime_ns"])] for file, entry in _wave_files(release)]])
+    return digest_of(
+        [INDEX_VERSION, labels, [[file, *state(entry, ["st_mtime_ns"])] for file, entry in _wave_files(release)]]
+    )
 
 
 def index_file(release: Path) -> Path:
     """Where the index of a release is kept: one file for each release, told apart by its path."""
-    return paths.CACHE / "index" / f"IEMOCAP-{digest_of(str(release), 8)}.csv"
+    return path.CACHE / "index" / f"IEMOCAP-{digest_of(str(release), 8)}.csv"
 
 
 def _store(release: Path, tree: str, found: list[Utterance]) -> None:
@@ -371,7 +378,7 @@ def count(found: Iterable[Utterance]) -> dict[str, list[int]]:
     return {row: [counter[emotion] for emotion in EMOTIONS] for row, counter in groups.items()}
 
 
-def table(counts: dict[str, list[int]], rows: Iterable[str]) -> str:
+def table(counts: dict[str, list[int]], rows: Sequence[str]) -> str:
     """Some rows of `count` as aligned text, with their totals."""
     lines = ["".join(f"{cell:>6}" for cell in [*EMOTIONS, "total"])]
     lines += ["".join(f"{cell:>6}" for cell in [*counts[row], sum(counts[row])]) for row in rows]

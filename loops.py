@@ -21,7 +21,8 @@ import data
 import device
 from recipes import Config, learning_rate
 
-EVALUATION_BATCH = 256  # segments
+EVALUATION_BATCH = 256  # segments, or fewer of large ones:
+EVALUATION_VALUES = 2**22  # of them at once; the maps of 256 of APCNN's spectrograms would take 7 GB
 
 _T = TypeVar("_T")
 
@@ -40,7 +41,7 @@ def drain(steps: Generator[None, None, _T]) -> _T:
 
 @dataclass(frozen=True)
 class Part:
-    """One part of a split as tensors: segments, where each of its rows is, whose it is and what it is."""
+    """One part of a split as tensors: segments, and for each of its own the row, the utterance and the class."""
 
     x: Tensor  # (S, F, T), memory-mapped on a CPU
     rows: Tensor  # (N,) rows of x
@@ -59,11 +60,11 @@ def make_part(segments: data.Segments, utterances: NDArray, labels: NDArray, whe
     """The segments of `utterances`, whose classes are `labels` (of the whole corpus), on a device.
 
     On a CPU the features stay memory-mapped; on CUDA the rows of this part are copied once, unless they would fill a
-    third of its memory.
+    third of the memory that is free.
     """
     rows, owner = segments.rows(utterances)
     x, index = _tensor(segments.x), torch.from_numpy(rows)
-    if where == "cuda" and len(rows) * x[0].numel() * 4 < torch.cuda.mem_get_info()[1] / 3:
+    if where == "cuda" and len(rows) * x[0].numel() * 4 < torch.cuda.mem_get_info()[0] / 3:
         x, index = x[index].cuda(), torch.arange(len(rows))
     return Part(x, index.to(x.device), owner, torch.from_numpy(labels[utterances][owner]).to(where), utterances)
 
@@ -97,8 +98,7 @@ def loss_weights(part: Part, classes: int) -> Tensor:
 def arithmetic(config: Config) -> None:
     """Threads, memory, and how exactly sums are repeated: settings of the whole process."""
     torch.set_num_threads(config.threads)
-    if config.device == "cpu":
-        device.keep_freed_memory()
+    device.check_gpu() if config.device == "cuda" else device.keep_freed_memory()
     torch.use_deterministic_algorithms(config.deterministic)
     torch.backends.cudnn.benchmark = not config.deterministic
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = not config.deterministic
@@ -216,11 +216,16 @@ class Trainer:
 # ---------------------------------------------------------------------------------------------- evaluation
 
 
+def evaluation_batch(x: Tensor) -> int:
+    """How many of the segments `(S, F, T)` are scored at once."""
+    return max(1, min(EVALUATION_BATCH, EVALUATION_VALUES // x[0].numel()))
+
+
 def evaluation(model: nn.Module, part: Part, config: Config) -> Generator[None, None, NDArray[np.float32]]:
     """Logits `(U, C)` of each utterance: the mean over its segments, in double precision."""
     model.eval()
     logits = []
-    for rows in part.rows.split(EVALUATION_BATCH):
+    for rows in part.rows.split(evaluation_batch(part.x)):
         with torch.inference_mode(), autocast(config):
             logits.append(model(part.x[rows].to(config.device).unsqueeze(1)).float())
         yield

@@ -1,4 +1,4 @@
-"""WA, UA, F1 and confusion from logits."""
+"""WA, UA, F1, confusion and calibration error from logits, and the rules that pick an epoch."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-SCORES = ("WA", "UA", "macroF1", "weightedF1")
 SCORE_NAMES = {"WA": "WA", "UA": "UA", "macroF1": "macro F1", "weightedF1": "weighted F1"}  # as they are read
+SCORES = tuple(SCORE_NAMES)
 
 
 def confusion_matrix(labels: NDArray, predicted: NDArray, classes: int) -> NDArray:

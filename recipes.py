@@ -4,6 +4,7 @@ Everything that shapes a result stands in `Config`. A run folder's hash is made 
 """
 
 import argparse
+import json
 import math
 import os
 from dataclasses import asdict, dataclass, fields, replace
@@ -11,8 +12,8 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 import path
-from cli import UserError, warn_once
-from corpora import dataset_folder
+from cli import UserError, add_device, warn_once
+from corpora import dataset_folder, plain_label
 from files import digest_of
 
 SCHEDULES = ("exp", "step", "warmstep", "cosine", "none")
@@ -26,8 +27,8 @@ RULES = {  # that pick the reported epoch, and how a caption says it
     "last": "the last epoch",
 }
 NAMED = ("model", "recipe", "dataset", "test_dataset", "split", "fold", "seed")  # of a Config: a table's own columns
-IEMOCAP = ("impro", "script", "all")  # the datasets of that corpus
-MACHINE = ("threads", "device", "deterministic")  # of a Config: what makes no other row of a table
+IEMOCAP_DATASETS = ("impro", "script", "all")
+MACHINE = ("threads", "device", "deterministic")  # of a Config: runs that differ in these share a row of a table
 
 
 @dataclass(frozen=True)
@@ -180,10 +181,41 @@ def setting(text: str, flag: str = "--set") -> tuple[str, Any]:
     try:
         if kind is bool:
             return key, {"true": True, "false": False}[value.lower()]
-        return key, list(classes(value)) if kind is tuple else kind(value)
+        return key, list(class_list(value)) if kind is tuple else kind(value)
     except (KeyError, ValueError):
         said = {bool: "true or false", int: "a whole number", float: "a number"}[kind]
         raise UserError(f"{flag} {text}: {key} is {said}") from None
+
+
+def plain(changed: dict[str, Any]) -> str:
+    """Changed settings as text: `alpha=0.3, epochs=10`. 1 and 1.0 read the same."""
+
+    def text(value: Any) -> str:
+        if isinstance(value, (list, tuple)):
+            return ",".join(map(str, value))
+        return f"{value:g}" if isinstance(value, float) else str(value)
+
+    return ", ".join(f"{k}={text(v)}" for k, v in sorted(changed.items()))
+
+
+def flags(changed: dict[str, Any]) -> list[str]:
+    """Changed settings as the flags of train.py that give them."""
+    found = []
+    for key, value in changed.items():
+        if isinstance(value, bool):
+            found.append(f"--{key}" if value else f"--no-{key}")
+        else:
+            found += [f"--{key}", ",".join(map(str, value)) if isinstance(value, list) else str(value)]
+    return found
+
+
+def sets(changed: dict[str, Any]) -> list[str]:
+    """Changed settings as the flags of report.py that ask for their runs."""
+    found = []
+    for key, value in changed.items():
+        text = ",".join(map(str, value)) if isinstance(value, (list, tuple)) else value
+        found += ["--set", f"{key}={text if isinstance(text, str) else json.dumps(text)}"]
+    return found
 
 
 def learning_rate(config: Config, epoch: int) -> float:
@@ -210,18 +242,7 @@ def comma_list(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
-LONGEST_LABEL = 100  # characters of a class's name
-
-
-def plain_label(text: str) -> str:
-    """The name of a class or a speaker as it is read: without spaces that do not break or show, as web pages have."""
-    import unicodedata
-
-    seen = "".join(c for c in unicodedata.normalize("NFKC", text) if unicodedata.category(c) != "Cf")
-    return " ".join(seen.split())
-
-
-def classes(text: str) -> tuple[str, ...]:
+def class_list(text: str) -> tuple[str, ...]:
     """Class names separated by commas, as a corpus's labels are read."""
     return tuple(label for part in text.split(",") if (label := plain_label(part)))
 
@@ -257,7 +278,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add("--test", dest="test_dataset", metavar="NAME",
         help="train on all of --dataset, test on all of this one, by the classes both have (split cross)")  # fmt: skip
     add("--happy", choices=HAPPY, help="IEMOCAP's labels that make up the class happy (default: exc, as published)")
-    add("--classes", type=classes, metavar="A,B,..", help="train on these classes only (default: all of the corpus)")
+    add("--classes", type=class_list, metavar="A,B,..", help="train on these classes only (default: all of the corpus)")
     add("--split", metavar="NAME", help="8:2 (default, as published), 8:1:1, session, speaker, dialog, cross (--test)")
     add("--seed", type=int, metavar="N", help="of the split, the weights, the batches and mixup (default: 987654)")
     add("--fold", type=int, metavar="K", help="of a split that has folds, from 0 (default: all in turn)")
@@ -302,10 +323,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add("--alpha", type=float, metavar="A", help="mixup's beta distribution; 0: no mixup (GLAM: 0.5)")
 
     machine = group("machine")
-    machine.add_argument(
-        "--gpu", "-g", type=int, metavar="N", help="CUDA device; -1: the CPU (default: 0 if there is one)"
-    )
-    machine.add_argument("--device", choices=("cpu", "cuda"), help="by name, instead of --gpu")
+    add_device(machine)
     machine.add_argument(
         "--threads", type=int, metavar="N", help="CPU threads; results depend on it in the last digits (default: 2)"
     )
@@ -344,8 +362,10 @@ def parse_config(given: dict[str, Any]) -> Config:
     if "test_dataset" in given:
         given.setdefault("split", "cross")
     corpora = {given.get("dataset", Config().dataset), given.get("test_dataset")}
-    if "happy" in given and not corpora & {*IEMOCAP, "demo"}:
-        raise UserError(f"--happy is for {', '.join(IEMOCAP)}, demo; other corpora define the class happy themselves")
+    if "happy" in given and not corpora & {*IEMOCAP_DATASETS, "demo"}:
+        raise UserError(
+            f"--happy is for {', '.join(IEMOCAP_DATASETS)}, demo; other corpora define the class happy themselves"
+        )
     overrides = {f.name: given.pop(f.name) for f in fields(Config) if f.name in given}
     config = config_for(model, **{**overrides, "device": device})
     if "n_mfcc" in overrides and config.feature != "mfcc":

@@ -21,7 +21,7 @@ import metrics
 import seeds
 from cli import UserError, warn
 from files import digest_of, lock, read_json, sweep_temporaries
-from recipes import MACHINE, RULES, Config
+from recipes import MACHINE, RULES, Config, plain
 
 FIELDS: dict[str, type | tuple[type, ...]] = {  # of config.json, as far as reports need them
     "dataset": str, "corpus": str, "licence": str, "synthetic": bool, "corpus_digest": str, "classes": list,
@@ -338,8 +338,7 @@ class Round:
         """The four scores `(4,)` of the test utterances of all folds put together."""
         if len(self.runs) == 1:
             return self.averaged
-        scores = metrics.from_confusion(self.confusion)
-        return np.array([scores[name] for name in metrics.SCORES])
+        return metrics.scores_of(self.confusion)
 
     @cached_property
     def averaged(self) -> NDArray[np.float64]:
@@ -356,41 +355,10 @@ class Round:
         return counts
 
 
-def plain(changed: dict[str, Any]) -> str:
-    """Changed settings as text: `alpha=0.3, epochs=10`. 1 and 1.0 read the same."""
-
-    def text(value: Any) -> str:
-        if isinstance(value, (list, tuple)):
-            return ",".join(map(str, value))
-        return f"{value:g}" if isinstance(value, float) else str(value)
-
-    return ", ".join(f"{k}={text(v)}" for k, v in sorted(changed.items()))
-
-
-def flags(changed: dict[str, Any]) -> list[str]:
-    """Changed settings as the flags of train.py that give them."""
-    found = []
-    for key, value in changed.items():
-        if isinstance(value, bool):
-            found.append(f"--{key}" if value else f"--no-{key}")
-        else:
-            found += [f"--{key}", ",".join(map(str, value)) if isinstance(value, list) else str(value)]
-    return found
-
-
 def machine(run: Run) -> dict[str, Any]:
     """The settings of the machine that a run was made on: its device, and what is not as usual."""
     own, usual = run.config["settings"], Config()
     return {k: own[k] for k in MACHINE if k == "device" or own.get(k) != getattr(usual, k)}
-
-
-def sets(changed: dict[str, Any]) -> list[str]:
-    """Changed settings as the flags of report.py that ask for their runs."""
-    found = []
-    for key, value in changed.items():
-        text = ",".join(map(str, value)) if isinstance(value, (list, tuple)) else value
-        found += ["--set", f"{key}={text if isinstance(text, str) else json.dumps(text)}"]
-    return found
 
 
 class Group:

@@ -24,6 +24,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import audit
 import cli
 import path
 import recipes
@@ -35,8 +36,8 @@ from cli import UserError, warn
 from corpora import dataset_folder
 from files import write_text
 from metrics import SCORE_NAMES, SCORES
-from recipes import RULES
-from records import Group, Run, plain, runs
+from recipes import RULES, plain
+from records import Group, Run, runs
 from tables import TABLES, Row, Table, measure, paper_figures
 
 if TYPE_CHECKING:
@@ -250,7 +251,7 @@ def say_protocols(rows: Sequence[Row]) -> list[str]:
     return notes
 
 
-def train_command(
+def sweep_command(
     name: str, datasets: Sequence[str] | None, settings: dict[str, Any], splits: Sequence[str] | None, seeds: int,
     root: Path | None, like: Run | None,
 ) -> str:  # fmt: skip
@@ -259,7 +260,7 @@ def train_command(
     words += ["--datasets", ",".join(datasets)] if datasets else []
     words += ["--splits", ",".join(splits)] if splits else []
     words += ["--runs", str(root)] if root else []
-    return shlex.join([*words, *records.flags({**(records.machine(like) if like else {}), **settings})])
+    return shlex.join([*words, *recipes.flags({**(records.machine(like) if like else {}), **settings})])
 
 
 def say_unfinished(begun: int) -> str:
@@ -304,7 +305,7 @@ def notes_of(rows: Sequence[Row], command: str) -> list[str]:
         never = "; a row stays empty where the corpus does not say sessions, speakers or dialogs" if apart else ""
         notes.append(f"`{command}` trains what is missing ({lacking} of {len(rows)} rows){never}.")
     if named := sorted({f"{row.cell.dataset}: {row.group.corpus}" for row in rows
-                        if row.group and row.elsewhere and row.cell.dataset in recipes.IEMOCAP
+                        if row.group and row.elsewhere and row.cell.dataset in recipes.IEMOCAP_DATASETS
                         and not row.group.synthetic}):  # fmt: skip
         notes.append(f"No published figures: these runs are not of IEMOCAP's complete release ({'; '.join(named)}).")
     about: dict[str, list[str]] = {}  # what is said of which rows
@@ -394,7 +395,7 @@ def named_table(
     rows = records.leaving_out_broken(lambda usable: tables.find(cells, usable), one_corpus)
     lacking = {row.cell.split for row in rows if row.status}
     seeds = max((len(row.rounds.rounds) for row in rows if row.rounds and row.cell.split in lacking), default=1)
-    more = train_command(name, datasets, settings, splits, seeds, root, one_corpus[0] if one_corpus else None)
+    more = sweep_command(name, datasets, settings, splits, seeds, root, one_corpus[0] if one_corpus else None)
     notes = [
         *notes_of(rows, more),
         *other_settings(rows, [run for run in found if run.corpus_digest.startswith(corpus)]),
@@ -479,48 +480,6 @@ def errors_document(found: list[Run], rule: str, most: int, command: str) -> ren
     return render.Document("Utterances most often wrong", caption, sections, every, synthetic=synthetic)
 
 
-# ------------------------------------------------------------------------------------------------- the audit
-
-
-def audit_folders(
-    root: Path, name: str | None, datasets: Sequence[str] | None, splits: Sequence[str] | None = None
-) -> list[Path]:
-    """Every run folder, or those behind a table, told by their paths: a configuration may be what is wrong."""
-    every = records.folders(root)
-    if name is None:
-        of_dataset = [dataset_folder(dataset) for dataset in datasets or ()]
-        of_split = [split.replace(":", "-") for split in splits or ()]
-        every = [folder for folder in every if not of_dataset or folder.parts[-5] in of_dataset]
-        return [folder for folder in every if not of_split or folder.parts[-4] in of_split]
-    wanted = set()
-    for cell in tables.by_name(name).cells(datasets, splits=splits):
-        for split in {cell.split, records.trained_as(cell.split)}:
-            wanted.add((dataset_folder(cell.dataset), split.replace(":", "-"), cell.model))
-    return [folder for folder in every if folder.parts[-5:-2] in wanted]
-
-
-def audit(
-    root: Path, name: str | None = None, datasets: Sequence[str] | None = None, splits: Sequence[str] | None = None
-) -> int:
-    """Print what is wrong with the run folders behind a table, or with all. Returns the exit status."""
-    from audit import problems
-
-    checked = audit_folders(root, name, datasets, splits)
-    if not checked:
-        raise UserError(f"{root} holds no run folder to audit{' of these' if name or datasets or splits else ''}")
-    bad = 0
-    for folder in checked:
-        found = problems(folder)
-        bad += bool(found)
-        for problem in found:
-            print(f"{folder.relative_to(root)}: {problem}")
-    print(
-        f"{len(checked)} run folders checked (finished; configuration and hash; split digest; predictions against the "
-        f"scores of every epoch): {bad or 'none'} with a problem"
-    )
-    return 1 if bad else 0
-
-
 # ------------------------------------------------------------------------------------------------ command line
 
 
@@ -584,7 +543,7 @@ def main(words: Sequence[str] | None = None) -> int:
         refused = ("model", "set", "rule", "corpus", "output", "format")
         if flag := next((flag for flag in refused if getattr(args, flag)), None):
             raise UserError(f"--{flag} does not go with --audit, which prints what is wrong with runs; leave it out")
-        return audit(root, args.table, args.dataset, args.split)
+        return audit.check_folders(root, args.table, args.dataset, args.split)
     if args.figure and args.format:
         raise UserError(f"--format {args.format}: a figure is written as PDF and PNG; leave it out")
     ending = args.output.suffix if args.output and not args.figure else ".md"

@@ -13,7 +13,7 @@ import metrics
 
 LEVEL = 0.05
 RESAMPLES = 2000
-FEWEST = 5  # speakers (seeds of one speaker): what draws of fewer call 95 % holds the truth 50 (two) to 88 times in 100
+FEWEST = 5  # speakers (seeds of one speaker): of fewer, a 95 % interval covers the truth 50 (two) to 88 times in 100
 
 
 def mean_sd(values: NDArray[np.float64]) -> tuple[float, float | None]:
@@ -47,7 +47,7 @@ def interval(confusions: NDArray, resamples: int = RESAMPLES, seed: int = 2021) 
         return None
     generator = np.random.default_rng(seed)
     speaker_draws, seed_draws = (_draws(n, resamples, generator) for n in (speakers, seeds))
-    bounds = _middle(_drawn_means(confusions, speaker_draws, seed_draws), _drawn(seeds, speakers))
+    bounds = _bounds(_drawn_means(confusions, speaker_draws, seed_draws), _drawn(seeds, speakers))
     over = "seeds (one speaker)" if speakers == 1 else "speakers (one seed)" if seeds == 1 else "speakers and seeds"
     return None if bounds is None else Interval(bounds[0], bounds[1], over)
 
@@ -68,12 +68,13 @@ def interval_of_change(
     other_draws = seed_draws if same_seeds else _draws(after.shape[0], resamples, generator)
     first = _drawn_means(before, speaker_draws, seed_draws)
     change = _drawn_means(after, speaker_draws, other_draws) - first
-    bounds = _middle(change, _drawn(seeds, speakers))
+    bounds = _bounds(change, _drawn(seeds, speakers))
     return None if bounds is None else Interval(bounds[0], bounds[1], "shared speakers")
 
 
 def _drawn(seeds: int, speakers: int) -> int:
-    """How many are drawn: seeds that differ little do not make up for few speakers, whose number it is if several."""
+    """The n that limits an interval: of speakers, or of seeds where there is one speaker. Many seeds do not make up for
+    few speakers."""
     return speakers if speakers > 1 else seeds
 
 
@@ -92,7 +93,7 @@ def _drawn_means(confusions: NDArray, speaker_draws: NDArray, seed_draws: NDArra
         return np.einsum("bs,bsk->bk", weights, np.nan_to_num(scores)) / weights.sum(1)[:, None]
 
 
-def _middle(means: NDArray[np.float64], n: int) -> NDArray[np.float64] | None:
+def _bounds(means: NDArray[np.float64], n: int) -> NDArray[np.float64] | None:
     """The bounds `(2, 4)` of the 95 % interval from resamples `(B, 4)` of n speakers, or of n seeds.
 
     Plain percentiles are too narrow for a small n, as is a normal interval that divides by n and ignores Student's t:

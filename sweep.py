@@ -14,12 +14,12 @@ two sweeps at once share the work. One run that fails does not stop the others; 
 import argparse
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from tqdm import tqdm
 
@@ -28,13 +28,11 @@ import path
 import recipes
 import records
 import render
+import seeds
+import workers
 from cli import UserError, warn_once
 from files import read_json
-
-if TYPE_CHECKING:
-    from workers import Outcome
-
-Execute = Callable[[list[recipes.Config], bool], "Iterator[Outcome]"]
+from workers import Execute
 
 
 def command_line() -> argparse.ArgumentParser:
@@ -89,7 +87,8 @@ def variants(vary: list[str]) -> list[dict[str, Any]]:
 
 
 def combinations(asked: dict[str, Any], given: dict[str, Any]) -> list[dict[str, Any]]:
-    """The flags that differ between runs of one seed. Raises UserError for flags that contradict each other."""
+    """The flags that differ between runs of one seed. With --table, a --dataset or --split moves from `given` to
+    `asked`, as the table's own. Raises UserError for flags that contradict each other."""
     axes = {"model": asked["models"], "dataset": asked["datasets"], "split": asked["splits"]}
     for name, values in axes.items():
         if values and name in given:
@@ -183,7 +182,7 @@ def job_of(config: recipes.Config, runs: Path, save_model: str | None) -> Job:
 def describe(config: recipes.Config) -> str:
     """A run in one line."""
     fold = "" if config.fold is None else f" fold {config.fold}"
-    changed = records.plain(config.changed())
+    changed = recipes.plain(config.changed())
     return f"{config.model} {config.dataset} {config.split} seed {config.seed}{fold}{changed and ' '}{changed}"
 
 
@@ -261,8 +260,6 @@ def run_all(todo: list[Job], execute: Execute, bar: bool) -> list[str]:
 
 def _executor(asked: dict[str, Any], given: dict[str, Any], todo: list[Job]) -> AbstractContextManager[Execute]:
     """What trains runs, for as long as its context lasts."""
-    import workers
-
     options = cast(recipes.Options, {k: given[k] for k in recipes.Options.__annotations__ if k in given})
     if asked["ray"]:
         import cluster
@@ -286,7 +283,7 @@ def print_table(asked: dict[str, Any], given: dict[str, Any], like: recipes.Conf
     import report
 
     machine = {"device" if flag == "gpu" else flag for flag in given} & {*recipes.MACHINE}
-    words = ["--table", asked["table"], *records.sets({**shaping(given), **{k: getattr(like, k) for k in machine}})]
+    words = ["--table", asked["table"], *recipes.sets({**shaping(given), **{k: getattr(like, k) for k in machine}})]
     for flag in ("datasets", "splits"):
         words += [f"--{flag}", ",".join(asked[flag])] if asked[flag] else []
     words += ["--runs", str(given["runs"])] if "runs" in given else []
@@ -323,8 +320,6 @@ def check(asked: dict[str, Any]) -> None:
 
 def jobs_of(asked: dict[str, Any], given: dict[str, Any]) -> list[Job]:
     """Every run that is asked for, with its state; under --next, those of all seeds."""
-    import seeds
-
     flags = combinations(asked, given)
     for name in ("seeds", "next"):
         if (asked[name] or 1) > 1 and "seed" in given:

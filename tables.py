@@ -6,7 +6,7 @@ A table is an entry of TABLES. Its rows say which runs they take; nothing else n
 import csv
 import functools
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -19,7 +19,8 @@ import stats
 from cli import UserError
 from corpora import dataset_folder
 from metrics import SCORES
-from records import Group, Run, plain, trained_as, with_derived
+from recipes import plain
+from records import Group, Run, trained_as, with_derived
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Table:
 
     title: str
     rows: tuple[Cell, ...]
-    datasets: tuple[str, ...] = recipes.IEMOCAP
+    datasets: tuple[str, ...] = recipes.IEMOCAP_DATASETS
     compare: bool = True  # test which row is better than which
     against: str | None = None  # the one label that the others are tested against; else all pairs
     protocols: bool = False  # rows of one model differ in split and rule, and are compared with the first of them
@@ -73,7 +74,7 @@ class Table:
         ]
 
 
-def _on(rows: Iterable[Cell], splits: Sequence[str]) -> list[Cell]:
+def _on(rows: Sequence[Cell], splits: Sequence[str]) -> list[Cell]:
     """The rows on other splits."""
     import data
 
@@ -112,7 +113,7 @@ PROTOCOLS = (
 )
 
 
-def _rows(names: Iterable[tuple[str, str]], *protocols: tuple[str, str]) -> tuple[Cell, ...]:
+def _rows(names: Collection[tuple[str, str]], *protocols: tuple[str, str]) -> tuple[Cell, ...]:
     return tuple(Cell(label, model, split, rule) for split, rule in protocols for label, model in names)
 
 

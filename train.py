@@ -332,7 +332,9 @@ def main() -> None:
             folder = train(one, **given)
             if folder and not quiet:
                 print_result(folder)
-    except torch.OutOfMemoryError as error:
+    except RuntimeError as error:
+        if not device.ran_out(error):
+            raise
         raise device.out_of_memory(error) from None
 
 

@@ -14,6 +14,7 @@ import torch
 import device
 
 _T = TypeVar("_T")
+_idle: list[torch.cuda.Stream] = []  # of runs that have ended: cuBLAS keeps a workspace for each stream for good
 
 
 class Turn(Generic[_T]):
@@ -23,7 +24,7 @@ class Turn(Generic[_T]):
         self.steps = steps
         self.going = True
         self.result: _T | None = None
-        self.stream = torch.cuda.Stream() if where == "cuda" else None
+        self.stream = (_idle.pop() if _idle else torch.cuda.Stream()) if where == "cuda" else None
         self.random = device.random_state(where)
 
     def advance(self) -> None:
@@ -33,14 +34,24 @@ class Turn(Generic[_T]):
             with torch.cuda.stream(self.stream) if self.stream else nullcontext():
                 next(self.steps)
         except StopIteration as end:
-            self.going, self.result = False, end.value
+            self.result = end.value
+            self._end()
+        except BaseException:
+            self._end()
+            raise
         finally:
             self.random = device.swap_random_state(before)
 
     def close(self) -> None:
         """End the run where it is, its files as of its last epoch."""
         self.steps.close()
+        self._end()
+
+    def _end(self) -> None:
         self.going = False
+        if self.stream:
+            _idle.append(self.stream)
+            self.stream = None
 
 
 def alone(steps: Generator[None, None, _T], where: str) -> _T | None:

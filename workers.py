@@ -25,7 +25,7 @@ LOOK_AGAIN = 2.0  # seconds, where a run that another process holds is waited fo
 
 
 class Waiting(Generic[_T]):
-    """What other processes hold, for now: put back into a queue every LOOK_AGAIN seconds."""
+    """Runs that other processes hold for now: they go back into the queue every LOOK_AGAIN seconds."""
 
     def __init__(self) -> None:
         self.held: list[_T] = []
@@ -49,18 +49,19 @@ class Outcome:
     text: str = ""  # what went wrong
 
 
+Execute = Callable[[Sequence[Config], bool], Iterator[Outcome]]  # trains runs; True: waits for those held elsewhere
+
+
 def accident(config: Config, error: Exception) -> Outcome:
     """The outcome of a run that raised this: one run's accident is no reason to stop the others."""
-    import torch
-
     import device
 
     if isinstance(error, UserError):
         return Outcome(config, "failed", str(error))
-    if isinstance(error, torch.OutOfMemoryError):
+    if device.ran_out(error):
         return Outcome(config, "failed", str(device.out_of_memory(error)))
     if isinstance(error, OSError) and (reason := refusal(error)):
-        return Outcome(config, "failed", f"cannot use {error.filename or 'an output file'}: {reason}")
+        return Outcome(config, "failed", reason)
     traceback.print_exception(error)
     return Outcome(config, "broke", f"{type(error).__name__}: {error}")
 
@@ -113,6 +114,7 @@ def in_turns(configs: Sequence[Config], wait: bool, at_once: int, tries: int, op
     again and again, if it is to be waited for, and the others go on meanwhile."""
     import torch
 
+    import device
     import train
     from turns import Turn
 
@@ -133,16 +135,14 @@ def in_turns(configs: Sequence[Config], wait: bool, at_once: int, tries: int, op
                     if turn.going:
                         continue
                     outcome = Outcome(config, "done" if turn.result else "held")
-                except torch.OutOfMemoryError as error:
-                    if len(running) > 1:
+                except Exception as error:
+                    if device.ran_out(error) and len(running) > 1:
                         at_once = len(running) - 1
                         warn(f"{len(running)} runs at once do not fit into the GPU's memory: {at_once} from here on")
                         queue.appendleft((config, tried))
                         outcome = None
                     else:
                         outcome = accident(config, error)
-                except Exception as error:
-                    outcome = accident(config, error)
                 running.remove(each)
                 del turn, each
                 if torch.cuda.is_available():

@@ -1,11 +1,13 @@
 """Corpora: a module each, found by its name, if path.py has a line of that name in capitals (`emodb`: EMODB).
 
-It has `NAME`, `LICENCE`, `utterances(root)` and `CLASSES`: the classes its emotion codes mean, called as elsewhere and
-in the same order: neutral, sad, angry, happy, fearful, disgusted, surprised, calm, bored.
+A module has `NAME`, `LICENCE`, `utterances(root)` and `CLASSES`, its emotion codes with the class each means, in this
+order: neutral, sad, angry, happy, fearful, disgusted, surprised, calm, bored. `synthetic` and `emodb_as_iemocap` are no
+corpora: they write a release in the shape of IEMOCAP.
 """
 
 import csv
 import re
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from itertools import pairwise
@@ -13,6 +15,14 @@ from pathlib import Path
 
 from cli import UserError, printable, warn_once
 from files import atomic
+
+LONGEST_LABEL = 100  # characters of a class's name
+
+
+def plain_label(text: str) -> str:
+    """The name of a class or a speaker as it is read: without spaces that do not break or show, as web pages have."""
+    seen = "".join(c for c in unicodedata.normalize("NFKC", text) if unicodedata.category(c) != "Cf")
+    return " ".join(seen.split())
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from pathlib import Path
 from cli import UserError, parser, run_main
 from corpora import emodb
 from files import new_folder
+from handleIEMOCAP import LABELS, WAVES, label_line
 
 FEMALE = ["08", "09", "13", "14", "16"]
 MALE = ["03", "10", "11", "12", "15"]
@@ -29,11 +30,6 @@ VAD = {"neu": (3.0, 2.5, 2.5), "sad": (2.0, 1.5, 2.0), "ang": (2.0, 4.0, 4.0), "
 HEADER = "% [START_TIME - END_TIME] TURN_NAME EMOTION [V, A, D]"
 
 Turn = tuple[str, Path, str]  # gender, recording, emotion
-
-
-def label_line(start: float, end: float, name: str, emotion: str, vad: tuple[float, float, float]) -> str:
-    """One turn as IEMOCAP's evaluation files write it; times in seconds, ratings from 1 to 5."""
-    return f"[{start:.4f} - {end:.4f}]\t{name}\t{emotion}\t[{', '.join(f'{rating:.4f}' for rating in vad)}]"
 
 
 def recordings(folder: Path) -> dict[tuple[int, str], list[Turn]]:
@@ -70,8 +66,8 @@ def seconds_of(path: Path) -> float:
 
 def write_dialog(root: Path, session: int, dialog: str, turns: list[Turn], link: bool) -> None:
     """Write one dialog's recordings and its evaluation file under `root`."""
-    audio = root / f"Session{session}" / "sentences" / "wav" / dialog
-    labels = root / f"Session{session}" / "dialog" / "EmoEvaluation"
+    audio = root / f"Session{session}" / WAVES / dialog
+    labels = root / f"Session{session}" / LABELS
     audio.mkdir(parents=True)
     labels.mkdir(parents=True, exist_ok=True)
     clock, lines = 0.0, [HEADER, ""]

@@ -28,13 +28,12 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from cli import UserError, parser, run_main
-from corpora.emodb_as_iemocap import label_line
 from files import new_folder
-from handleIEMOCAP import EMOTIONS, FULL, KINDS, LABELS, SYNTHETIC, WAVES
+from handleIEMOCAP import EMOTIONS, FULL, KINDS, LABELS, SYNTHETIC, WAVES, label_line
 
 Array = NDArray[np.float64]
 
-VERSION = 1  # to be raised by whoever changes a byte of what is made: the demo corpus follows
+VERSION = 1  # raise it when any byte of what is made changes: the demo corpus is then made anew
 
 RATE = 16000  # Hz
 HOP, WINDOW, FFT = 160, 320, 640  # samples: a Hann frame of 20 ms every 10 ms, and 20 ms for the filters to ring

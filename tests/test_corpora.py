@@ -243,7 +243,7 @@ def test_labels_that_look_alike_are_one_class_and_plain(tmp_path):
     assert corpus.classes == ("angry", "very sad") and corpus.labels.tolist() == [1, 1, 0, 0]
     text = "path,emotion,speaker\na.wav,sad,s1\nb.wav,sad,s1\u200b\nc.wav,angry,\u00a0s1\nd.wav,angry,s2\n"
     assert [u.speaker for u in data.corpus(make_csv(tmp_path, text)).utterances] == ["s1", "s1", "s1", "s2"]
-    assert recipes.classes("very\u00a0 sad,,\u200bangry") == ("very sad", "angry")
+    assert recipes.class_list("very\u00a0 sad,,\u200bangry") == ("very sad", "angry")
     assert recipes.setting("classes=very\u00a0sad,angry") == ("classes", ["very sad", "angry"])
 
 

@@ -1,11 +1,18 @@
-"""device.py: memory that is kept for the next step."""
+"""device.py: which device computes, what is said where it cannot, and memory that is kept for the next step."""
 
 import platform
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
+import cli
+import device
+import loops
+from cli import UserError
 from tests.conftest import ROOT
 
 FAULTS = """
@@ -26,3 +33,45 @@ print(faults())
 def test_freed_memory_is_kept_however_much_it_is():
     done = subprocess.run([sys.executable, "-c", FAULTS], cwd=ROOT, check=True, capture_output=True, text=True)
     assert int(done.stdout) < 1000
+
+
+def test_a_gpu_that_torch_cannot_use_is_told(monkeypatch, capsys):
+    cli.warn_once.cache_clear()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    there = Path.exists
+    monkeypatch.setattr(Path, "exists", lambda file: str(file) == "/dev/nvidia0" or there(file))
+    assert device.choose_device() == "cpu"
+    assert "an NVIDIA GPU, and torch" in capsys.readouterr().err
+    assert device.choose_device(-1) == "cpu" and not capsys.readouterr().err, "nobody asked for it"
+
+
+def test_a_gpu_that_cannot_compute_is_told(monkeypatch):
+    def no_kernel(*shape: int, **where: Any) -> None:
+        raise RuntimeError(
+            "CUDA error: no kernel image is available for execution on the device\nCUDA kernel errors .."
+        )
+
+    monkeypatch.setattr(torch, "ones", no_kernel)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Tesla V100")
+    with pytest.raises(UserError, match=r"^Tesla V100 cannot be used \(CUDA error: no kernel .*device\); .*--gpu -1$"):
+        device.check_gpu()
+
+
+@pytest.mark.parametrize(
+    ("error", "is_memory"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB."), True),
+        (RuntimeError("CUDA error: out of memory"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), True),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), False),
+        (ValueError("CUDA error: out of memory"), False),
+    ],
+)
+def test_what_a_full_gpu_says(error, is_memory):
+    assert device.ran_out(error) == is_memory
+
+
+@pytest.mark.parametrize(("shape", "batch"), [((26, 57), 256), ((128, 81), 256), ((400, 197), 53), ((4000, 4000), 1)])
+def test_large_segments_are_scored_a_few_at_a_time(shape, batch):
+    assert loops.evaluation_batch(torch.zeros(1, *shape)) == batch

@@ -153,9 +153,9 @@ def test_impossible_segments_are_named(length: float, overlap: float, named: str
 
 
 def test_test_overlap() -> None:
-    assert usable_test_overlap(1.8, 1.6) == (1.6, False)
-    assert usable_test_overlap(1.6, 1.6) == (0.8, True)
-    assert usable_test_overlap(1, 1.6) == (0.5, True)
+    assert usable_test_overlap(1.8, 1.6) == 1.6
+    assert usable_test_overlap(1.6, 1.6) == 0.8
+    assert usable_test_overlap(1, 1.6) == 0.5
 
 
 # --------------------------------------------------------------------------------------------------- features

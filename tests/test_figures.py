@@ -21,6 +21,7 @@ import checkpoints
 import data
 import figures
 import models
+import recipes
 import records
 import report
 import tables
@@ -225,7 +226,7 @@ def test_published_settings_before_changed_ones(runs: list[records.Run], tmp_pat
     make_run(tmp_path / "runs", [SOME], LABELS, settings={"alpha": 2})
     make_run(tmp_path / "runs", [SOME], LABELS, settings={"epochs": 1}, model="CNN_GAP")
     shown = figures.as_published(report.runs(tmp_path / "runs"), {})
-    assert {(run.model, records.plain(run.changed)) for run in shown} == {
+    assert {(run.model, recipes.plain(run.changed)) for run in shown} == {
         ("CNN_GAP", "epochs=1"),
         ("GLAM", ""),
         ("MACNN", ""),

@@ -137,7 +137,7 @@ def test_the_ends_of_an_interval_of_few_speakers() -> None:
     # n = 10: Student's t of 0.025 with 9 degrees of freedom is -2.262; times sqrt(10 / 9) it is -2.385, below which a
     # normal value is 0.00855 of the time
     means = np.arange(10001.0)[:, None].repeat(4, 1)
-    ends = stats._middle(means, 10)
+    ends = stats._bounds(means, 10)
     assert ends is not None and ends[:, 0] == pytest.approx([85.5, 10000 - 85.5], abs=0.5)
 
 

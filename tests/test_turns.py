@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -247,6 +248,41 @@ def test_a_graph_that_does_not_do_the_same_is_not_used(capture: Any, why: str, m
     assert_equal(two_epochs(graphs.GraphTrainer, config), two_epochs(loops.Trainer, config))
     told = capsys.readouterr().err
     assert told.count("cannot be replayed as a CUDA graph") == 1 and why in told and "and more" not in told
+
+
+def test_a_rate_of_zero_is_no_matter_of_the_graph(repeated: list[int], monkeypatch, capsys) -> None:
+    monkeypatch.setattr(loops.Trainer, "rate", lambda *which: 0.0)
+    two_epochs(graphs.GraphTrainer, config_of({}))
+    assert repeated == [7] and "warning" not in capsys.readouterr().err
+
+
+def test_runs_after_each_other_share_a_stream(monkeypatch) -> None:
+    class Stream:
+        made = 0
+
+        def __init__(self) -> None:
+            Stream.made += 1
+
+    monkeypatch.setattr(turns, "_idle", [])
+    monkeypatch.setattr(torch.cuda, "Stream", Stream)
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
+    monkeypatch.setattr(turns.device, "random_state", lambda where: (torch.get_rng_state(), None))
+
+    def work(error: type[Exception] | None = None) -> Iterator[None]:
+        yield
+        if error:
+            raise error
+
+    first, second = turns.Turn(work(), "cuda"), turns.Turn(work(ValueError), "cuda")
+    assert first.stream is not second.stream
+    first.advance(), first.advance(), second.advance()
+    assert not first.going and second.going and first.stream is None
+    with pytest.raises(ValueError):
+        second.advance()
+    third, fourth = turns.Turn(work(), "cuda"), turns.Turn(work(), "cuda")
+    assert Stream.made == 2 and third.stream is not fourth.stream
+    third.close(), third.close()
+    assert turns.Turn(work(), "cuda").stream and Stream.made == 2
 
 
 def test_a_full_memory_is_no_matter_of_the_graph(monkeypatch) -> None:
