@@ -21,6 +21,7 @@ Wave = NDArray[np.float32]
 SAMPLE_RATE = 16000  # Hz
 BLOCK = 2**20  # samples decoded at once, of all channels
 RATES = range(1000, 768001)  # Hz: a header with any other is wrong, and resampling as it says could fill the memory
+SILENT = 5e-4  # the greatest sample, of 1: A-law's zero, and the noise of the last bit, are below
 LOUDEST = 1e6  # times full scale: above, the square of a spectrum overflows float32
 # of a data chunk, from writers that could not seek: 0x7ffff000 is SoX's, the next two arecord's, then LAME's
 UNKNOWN_SIZES = (0, 0x7FFFF000, 0x80000000, 0x7FFFFF00, 0x7FFFFFFF, 0xFFFFFFFF)

@@ -239,12 +239,8 @@ def save(
     shutil.rmtree(temporary, ignore_errors=True)  # of a killed process: whoever is here holds the run's lock
     temperature, note = None, f"none: the split {run['split']} has no validation part to fit one on"
     if validation is not None:
-        fitted = calibration.fit_temperature(*validation)
-        temperature = None if fitted is None else round(fitted, 6)
-        utterances = f"{len(validation[1])} validation utterances of epoch {record['epoch']}"
-        note = f"fitted on the {utterances}"
-        if temperature is None:
-            note = f"none: the {utterances} do not say one, as when all of them are recognised"
+        temperature = round(calibration.fit_temperature(*validation), 6)
+        note = f"fitted on the {len(validation[1])} validation utterances of epoch {record['epoch']}"
     config = {**run, "rule": rule, "epoch": record["epoch"], "scores": record, "temperature": temperature,
               "temperature_note": note, "optimistic": rule == "paper"}  # fmt: skip
     try:

@@ -100,6 +100,9 @@ def _module(name: str, happy: str) -> Source:
         raise UserError(f"{module.NAME} was looked for in {root}, which is not a folder: {where}")
     if not (utterances := module.utterances(root)):
         raise UserError(f"{module.NAME}: {file} finds no utterance in {root}: {where}")
+    if odd := Counter(u.emotion for u in utterances if u.emotion not in module.CLASSES):
+        warn_once(f"{module.NAME}: {odd.total()} utterances of the codes {', '.join(sorted(odd))} are left out: {file} "
+                  "has no class for them in CLASSES")  # fmt: skip
     return Source(module.NAME, module.LICENCE, utterances, module.CLASSES)
 
 
@@ -116,11 +119,28 @@ DATASETS: dict[str, Callable[[str], Source]] = {  # name -> happy (IEMOCAP's --h
 }
 
 
-def csv_source(file: Path) -> Source:
-    """Any corpus as a CSV with the columns `path,emotion` and, where known, `name,speaker,session,dialog,kind`.
+COLUMNS = ("path", "emotion", "name", "speaker", "session", "dialog", "split")  # of a CSV; the first two are needed
 
-    Paths may be relative to the CSV's folder. Utterances are in the order of their names (the paths, unless there is a
-    column `name`), classes in alphabetical order. Raises UserError naming the file and the row or the column.
+
+def _check_columns(file: Path, columns: Sequence[str]) -> None:
+    """Raise UserError for a CSV's header that lacks a column or has one twice; warn of those that nothing reads."""
+    if any(column not in columns for column in COLUMNS[:2]):
+        begins = f"begins with the columns {','.join(columns)[:200]!r}" if columns else "is empty"
+        raise UserError(f"{file} {begins}; it needs {','.join(COLUMNS[:2])}[,{','.join(COLUMNS[2:])}], so spelt and "
+                        "with commas")  # fmt: skip
+    if twice := [column for column, count in Counter(columns).items() if count > 1]:
+        raise UserError(f"{file} has the column {twice[0]} twice; leave one out")
+    if odd := [column for column in columns if column not in COLUMNS]:
+        warn_once(f"{file}: nothing reads the columns {', '.join(odd)[:200]}; those that are read are so spelt: "
+                  f"{', '.join(COLUMNS)}")  # fmt: skip
+
+
+def csv_source(file: Path) -> Source:
+    """Any corpus as a CSV with the columns `path,emotion` and, where known, `name,speaker,session,dialog,split`.
+
+    Paths may be relative to the CSV's folder. Utterances are in the order of their names, which are their paths from
+    the folder that holds all of them unless there is a column `name`, and classes in alphabetical order. Raises
+    UserError naming the file and the row or the column.
     """
     need_utf8(file)
     try:
@@ -128,12 +148,10 @@ def csv_source(file: Path) -> Source:
             reader = csv.DictReader(f, strict=True, skipinitialspace=True)
             columns, rows = reader.fieldnames or [], [(reader.line_num, row) for row in reader]
     except FileNotFoundError:
-        raise UserError(f"{file} does not exist: a dataset is a name or a CSV file") from None
+        raise UserError(f"{file.absolute()} does not exist: a dataset is a name or a CSV file") from None
     except (OSError, UnicodeError, csv.Error) as error:
         raise UserError(f"{file} cannot be read as CSV in UTF-8: {error}; save it as CSV UTF-8") from None
-    if any(column not in columns for column in ("path", "emotion")):
-        raise UserError(f"{file} begins with the columns {','.join(columns)[:200]!r}; it needs "
-                        "path,emotion[,name,speaker,session,dialog,kind], so spelt and with commas")  # fmt: skip
+    _check_columns(file, columns)
     if not rows:
         raise UserError(f"{file} has a header and no rows: write a row for each recording")
     utterances = []
@@ -146,16 +164,18 @@ def csv_source(file: Path) -> Source:
         if len(row["emotion"]) > LONGEST_LABEL or not row["emotion"].isprintable():
             raise UserError(f"{file}, line {number}: an emotion has at most {LONGEST_LABEL} printable characters; this "
                             f"is {row['emotion'][:50]!r}")  # fmt: skip
-        text = {column: plain_label(row.get(column) or "") for column in ("speaker", "session", "dialog", "kind")}
-        name = (row.get("name") or row["path"]).strip()
-        utterances.append(
-            Utterance(name, str((file.parent / row["path"].strip()).absolute()), **text, emotion=row["emotion"])
-        )
+        text = {column: plain_label(row.get(column) or "") for column in ("speaker", "session", "dialog", "split")}
+        recording, name = str((file.parent / row["path"].strip()).absolute()), (row.get("name") or "").strip()
+        utterances.append(Utterance(name, recording, **text, kind="", emotion=row["emotion"]))
+    root = os.path.commonpath([Path(u.path).parent for u in utterances])
+    utterances = [u if u.name else replace(u, name=Path(os.path.relpath(u.path, root)).as_posix()) for u in utterances]
     names = [u.name for u in utterances]
     for keys in (names, [os.path.realpath(u.path) for u in utterances]):  # a file by any of its paths is one
         if twice := next((key for key, count in Counter(keys).items() if count > 1), None):
-            one, other, *_ = (name for key, name in zip(keys, names, strict=True) if key == twice)
-            raise UserError(f"{file} lists {one} twice" + (f", also as {other}" if other != one else ""))
+            one, other, *_ = (row for row, key in zip(zip(names, rows, strict=True), keys, strict=True) if key == twice)
+            also = f", also as {other[0]}" if other[0] != one[0] else ""
+            raise UserError(f"{file}, lines {one[1][0]} and {other[1][0]}: {one[0]} is there twice{also}; every "
+                            "recording has one row, and a name of its own")  # fmt: skip
     emotions = sorted({u.emotion for u in utterances})
     for same in sorted({e.casefold() for e in emotions}):
         if len(alike := [e for e in emotions if e.casefold() == same]) > 1:
@@ -179,9 +199,8 @@ def corpus(dataset: str, happy: str = "exc", classes: Sequence[str] = (), test_d
         if module.is_file() and "\nCLASSES" in module.read_text(encoding="utf-8"):
             raise UserError(f"dataset {dataset}: corpora/{dataset}.py is there, and path.py lacks {dataset.upper()}, "
                             "the folder of its recordings")  # fmt: skip
-        also = (
-            "; a folder of recordings needs a CSV file with each recording's emotion" if Path(dataset).is_dir() else ""
-        )
+        also = "; a folder of recordings needs one with each recording's emotion" if Path(dataset).is_dir() else ""
+        also = "; its name must end in .csv" if Path(dataset).is_file() else also
         raise UserError(f"dataset {dataset}: choose one of {', '.join(DATASETS)}, or a CSV file{also}")
     available = tuple(dict.fromkeys(source.class_of.values()))
     if unknown := [c for c in classes if c not in available]:
@@ -256,7 +275,7 @@ def _check_apart(dataset: str, here: Corpus, test_dataset: str, there: Corpus) -
 def corpus_digest(corpus: Corpus) -> str:
     """Digest of what is known of every utterance and of its bytes: a run on other data gets another folder."""
     contents = content_digests([u.path for u in corpus.utterances])
-    rows = [[u.name, u.speaker, u.session, u.dialog, corpus.classes[y], c]
+    rows = [[u.name, u.speaker, u.session, u.dialog, corpus.classes[y], c, *([u.split] if u.split else [])]
             for u, y, c in zip(corpus.utterances, corpus.labels, contents, strict=True)]  # fmt: skip
     return digest_of(rows)
 
@@ -443,6 +462,23 @@ def _dialog(utterances: Sequence[Utterance], seed: int, fold: int) -> Parts:
     return Parts(_rest(len(utterances), val, test), val, test)
 
 
+def _given_parts(utterances: Sequence[Utterance]) -> list[NDArray[np.int64]]:
+    """The utterances of training, validation and test, by the corpus's own word. Raises NoSplit where it says none."""
+    also = {"training": "train", "dev": "val", "valid": "val", "validation": "val"}
+    said = np.array([also.get(u.split.lower(), u.split.lower()) for u in utterances])
+    if odd := [u for u, part in zip(utterances, said, strict=True) if part not in ("train", "val", "test")]:
+        named = f"{len(odd)} name no part of their own, as {odd[0].name} ({odd[0].split!r})"
+        raise NoSplit(f"--split given: of {len(utterances)} utterances {named}; a CSV file says train, val or test in "
+                      "the column split")  # fmt: skip
+    return [np.flatnonzero(said == part) for part in ("train", "val", "test")]
+
+
+@split("given", check=_given_parts)
+def _given(utterances: Sequence[Utterance], seed: int, fold: int) -> Parts:
+    """The parts that a CSV's column `split` names, as a corpus was published; the seed is of the training alone."""
+    return Parts(*_given_parts(utterances))
+
+
 @split("cross")
 def _cross(utterances: Sequence[Utterance], seed: int, fold: int) -> Parts:
     """All of `--test`'s corpus is test; of the other, a tenth of the speakers, by seed, is validation, at least one.
@@ -583,6 +619,16 @@ def _check_usable(config: Config, corpus: Corpus, count: int) -> None:
     if published and count != USABLE[config.dataset]:
         warn_once(f"{config.dataset} has {count} utterances of at least 1.8 s, the full release "
                   f"{USABLE[config.dataset]}: seeds do not split as published")  # fmt: skip
+
+
+def check_classes(d: Data, parts: Parts, config: Config) -> None:
+    """Warn of classes that are not in the training part, and of a test part that lacks some."""
+    where = f"--split {config.split}" + ("" if config.fold is None else f", fold {config.fold}")
+    for part, rows, then in (("training", parts.train, "cannot be learned"),
+                             ("test", parts.test, "UA is the mean over other classes")):  # fmt: skip
+        there = set(d.corpus.labels[rows].tolist())
+        if gone := [name for label, name in enumerate(d.corpus.classes) if label not in there]:
+            warn_once(f"{where}: without a {part} utterance: {', '.join(gone)} ({then})")
 
 
 def warped(d: Data, train: NDArray, config: Config) -> tuple[NDArray[np.float32], NDArray[np.int64]]:

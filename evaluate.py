@@ -5,7 +5,7 @@
 
 The corpus is one of train.py's by name, or a CSV file with the columns path,emotion[,speaker,..]. Every recording is
 predicted as predict.py does, by the checkpoint as it is: an answer that is none of the corpus's classes is wrong. Left
-out and counted are recordings, known by their contents, that it was trained on or that chose its epoch or temperature;
+out and counted are recordings, known by their bytes, that it was trained on or that chose its epoch or temperature;
 utterances of classes it does not know; and, as in training, those shorter than its segments (--padding keeps them).
 Broken recordings are reported and left out; the exit status is then 1.
 
@@ -15,6 +15,7 @@ To train on one corpus and test on another with every seed: python train.py --tr
 import argparse
 import csv
 import sys
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -51,7 +52,7 @@ class Known:
 
     utterances: list[tuple["Utterance", str]]
     heard: int  # recordings it was trained on, or its epoch or temperature was chosen by
-    other_classes: int
+    other: dict[str, int]  # of classes the checkpoint has not: their utterances
 
 
 def known(corpus: "Corpus", checkpoint: "Checkpoint", name: str) -> Known:
@@ -70,7 +71,7 @@ def known(corpus: "Corpus", checkpoint: "Checkpoint", name: str) -> Known:
         raise UserError(f"{name} has {len(rows)} recordings, of the classes {', '.join(corpus.classes)}, that this "
                         f"checkpoint was not trained on or chosen by; it has {', '.join(checkpoint.classes)}, and two "
                         "classes that both have are needed")  # fmt: skip
-    return Known(found, len(fresh) - len(rows), len(rows) - len(found))
+    return Known(found, len(fresh) - len(rows), Counter(label for _, label in rows if label not in checkpoint.classes))
 
 
 def predict_all(recognise: "Recogniser", utterances: list[tuple["Utterance", str]], jobs: int | None) -> Scored:
@@ -161,9 +162,12 @@ def main() -> int:
         raise UserError(f"{args.corpus} has no utterance of at least {length}; --padding keeps shorter ones")
     short, broken = len(predicted) - len(scored), len(utterances) - len(predicted)
     synthetic = " (SYNTHETIC speech)" if corpus.synthetic else ""
+    others = f" ({', '.join(f'{name} {count}' for name, count in sorted(fair.other.items()))})" if fair.other else ""
     print(f"{checkpoint.title}; on {corpus.name}{synthetic}: {len(scored)} utterances; left out: {fair.heard} it was "
-          f"trained on or chosen by, {fair.other_classes} of other classes, {short} shorter than {length}, {broken} "
-          "broken")  # fmt: skip
+          f"trained on or chosen by, {sum(fair.other.values())} of other classes{others}, {short} shorter than "
+          f"{length}, {broken} broken")  # fmt: skip
+    if gone := [name for name in checkpoint.classes if name not in {label for _, label in fair.utterances}]:
+        print(f"the corpus has no utterance of {', '.join(gone)}, so spelt, which it was trained on too")
     if fair.heard:
         print("the corpus it was trained on: unless the split kept them apart, these speakers were heard in training")
     print()

@@ -1,6 +1,7 @@
 """Segments of recordings and their features, on any device, kept in the cache."""
 
 import hashlib
+import inspect
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -17,17 +18,17 @@ from torch import Tensor
 from tqdm import tqdm
 
 import path
-from audio import SAMPLE_RATE, AudioError, decode, read_file
+from audio import SAMPLE_RATE, SILENT, AudioError, decode, read_file
 from audio import load_audio as load_audio  # recordings -> samples -> segments -> features, all from here
 from cache import Rows, content_digests, kept
-from cli import UserError
+from cli import UserError, warn_once
 from corpora import Utterance
 from device import keep_freed_memory
 from files import digest_of
 
 # Raise it when a feature or load_audio gives other numbers, or refuses other recordings: cached features are then made
 # anew.
-FEATURE_VERSION = 2
+FEATURE_VERSION = 3
 
 # mfcc and melspectrogram
 MFCC_FFT = 2048  # 128 ms
@@ -273,6 +274,14 @@ def _function(name: str, n_mfcc: int) -> Callable[[Tensor], Tensor]:
     return partial(mfcc, n_mfcc=n_mfcc) if name == "mfcc" else FEATURES[name]
 
 
+def _code(name: str) -> str:
+    """Digest of the source of a feature's function, so that what was extracted by another is not taken for its own."""
+    try:
+        return digest_of(inspect.getsource(FEATURES[name]))
+    except (OSError, TypeError):  # one that was not written in a file
+        return ""
+
+
 def _at_once(device: torch.device) -> int:
     """Segments to compute together: what fits the processor's cache, or fills the GPU."""
     return 16 if device.type == "cpu" else 64
@@ -454,14 +463,16 @@ def load(
     _function(feature, n_mfcc)
     size, hop = segment_and_hop(length, overlap)
     digests = content_digests([u.path for u in utterances])
-    settings = {"version": FEATURE_VERSION, "feature": feature, "n_mfcc": n_mfcc if feature == "mfcc" else None,
-                "size": size, "hop": hop, "padding": padding, "device": torch.device(device).type}  # fmt: skip
+    settings = {"version": FEATURE_VERSION, "feature": feature, "code": _code(feature),
+                "n_mfcc": n_mfcc if feature == "mfcc" else None, "size": size, "hop": hop, "padding": padding,
+                "device": torch.device(device).type}  # fmt: skip
     names = [u.name for u in utterances]
     key = digest_of([settings, list(zip(names, digests, strict=True))])
 
     def make(rows: Rows) -> dict[str, Any]:
         counts: list[int] = []
         bad: list[tuple[str, str]] = []
+        silent: list[str] = []
 
         def segments() -> Iterator[NDArray[np.float32]]:
             waves = _ahead(lambda row: _wave_of(*row), zip(utterances, digests, strict=True))
@@ -470,6 +481,8 @@ def load(
                 if isinstance(wave, str):
                     bad.append((name, wave))
                     wave = np.empty(0, np.float32)
+                elif np.abs(wave).max(initial=0) < SILENT:
+                    silent.append(name)
                 counts.append(0)
                 if skip_bad or not bad:  # else all that is left to do is to find the other broken ones
                     cut = segment(wave, length, overlap, padding)
@@ -480,11 +493,13 @@ def load(
             rows.append(extract(feature, batch, n_mfcc, device).cpu().numpy())
         if not skip_bad:
             _refuse(bad)
-        return {"settings": settings, "counts": counts, "bad": bad}
+        return {"settings": settings, "counts": counts, "bad": bad, "silent": silent}
 
     x, notes = kept(path.CACHE / "features" / key, make)
     if not skip_bad:
         _refuse(notes["bad"])
+    if silent := notes["silent"]:
+        warn_once(f"{len(silent)} of {len(names)} recordings hold nothing but silence, as {silent[0]}")
     counts = np.array(notes["counts"], dtype=np.int64)
     bad = [(name, fault) for name, fault in notes["bad"]]
     return Store(x, counts, np.cumsum(counts) - counts, bad, key, digests)

@@ -9,8 +9,10 @@ import io
 import itertools
 import shlex
 import textwrap
+import warnings
 from argparse import Namespace
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +27,7 @@ import recipes
 import records
 import render
 import tables
-from cli import UserError
+from cli import UserError, warn_once
 from files import atomic
 from metrics import SCORE_NAMES, SCORES
 from recipes import RULES
@@ -40,7 +42,6 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 LINES = ("-", "--", "-.", (0, (6, 1, 1, 1, 1, 1)), (0, (3, 1)), (0, (8, 2)), ":")
 STYLE: dict[Any, Any] = {
-    "font.family": "DejaVu Sans",
     "font.size": 9,
     "axes.titlesize": 9.5,
     "axes.spines.top": False,
@@ -52,6 +53,11 @@ STYLE: dict[Any, Any] = {
     "pdf.fonttype": 42,
     "svg.hashsalt": "figures",
 }
+# of scripts that DejaVu Sans, matplotlib's own font, lacks: those of these that the machine has
+FONTS = ("Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans CJK KR", "Noto Sans SC", "Noto Sans JP", "Noto Sans KR",
+         "Source Han Sans SC", "WenQuanYi Zen Hei", "Droid Sans Fallback", "PingFang SC", "Hiragino Sans",
+         "Apple SD Gothic Neo", "Microsoft YaHei", "Yu Gothic", "Malgun Gothic", "Noto Sans Devanagari",
+         "Noto Sans Bengali", "Noto Sans Thai")  # fmt: skip
 MOST_PANELS = 6
 DARK_INK_FROM = 46  # per cent: on cividis, black and white both have a contrast of at least 4.5 around here
 
@@ -339,7 +345,7 @@ def runs_to_show(chosen: Sequence[Run], models: Sequence[str] | None, settings: 
             else train_command(model, chosen[0], tables.resolve(model, settings))
             for model in lacking
         ]
-        text = f"no weights were kept of {', '.join(lacking)}; repeat these runs with --save_model"
+        text = f"no weights were kept of {', '.join(lacking)}; train with --save_model, or name others with --model"
         raise UserError("\n  ".join([f"{text}:", *commands]))
     shared = set.intersection(*({(run.seed, run.fold) for run in own} for own in saved.values()))
     pick = min(shared, key=lambda key: (key[0], key[1] or 0)) if shared else None
@@ -396,13 +402,13 @@ def reliability(groups: Sequence[Group]) -> Drawn:
             tested.append((test.logits[epoch], test.labels))
             if run.has_validation:
                 val = run.part("val")
-                temperatures.append(calibration.fit_temperature(val.logits[epoch], val.labels) or 1.0)
+                temperatures.append(calibration.fit_temperature(val.logits[epoch], val.labels))
         reliability_panel(axis, tested, temperatures or None)
         axis.set_title(f"{chr(97 + i)}) {label(group, groups)}, n = {len(group.rounds)}", loc="left")
     text = "Accuracy against confidence, in 15 bins, of all runs' test utterances; grey: the share of them in a bin. "
     text += "ECE: expected calibration error, mean over runs ± one sample standard deviation. "
     if groups[0].first.has_validation:
-        text += "Temperature: fitted on each run's validation utterances; 1 where all are recognised. "
+        text += "Temperature: fitted on each run's validation utterances. "
     return Drawn(figure, text + say_runs(groups))
 
 
@@ -490,20 +496,36 @@ def _draw(name: str, runs: list[Run], rule: str, settings: dict[str, Any]) -> Dr
     return _styled(lambda: FIGURES[name](groups))
 
 
-def _styled(draw: Callable[[], Drawn]) -> Drawn:
-    from matplotlib import rc_context
+@contextmanager
+def style(settings: dict[Any, Any] = STYLE) -> Iterator[None]:
+    """matplotlib with these settings and fonts for names in any script; where none has a character, that is told once,
+    in a sentence."""
+    from matplotlib import font_manager, rc_context
 
-    with rc_context(STYLE):
+    there = {font.name for font in font_manager.fontManager.ttflist}
+    families = ["DejaVu Sans", *(font for font in FONTS if font in there)]
+    with warnings.catch_warnings(record=True) as told, rc_context({"font.family": families, **settings}):
+        warnings.simplefilter("always")
+        yield
+    for each in told:
+        if "missing from" in str(each.message):
+            warn_once("no font here has some characters of the names in a figure, which shows boxes in their place: "
+                      "install one, such as Noto Sans CJK, and give the command again")  # fmt: skip
+        else:
+            warnings.warn_explicit(each.message, each.category, each.filename, each.lineno)
+
+
+def _styled(draw: Callable[[], Drawn]) -> Drawn:
+    with style():
         return draw()
 
 
 def _bytes(figure: "Figure", kind: str) -> bytes:
-    from matplotlib import rc_context
     from PIL import Image
 
     buffer = io.BytesIO()
     dates = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}.get(kind)  # equal runs, equal files
-    with rc_context(STYLE):
+    with style():
         figure.savefig(buffer, format=kind, dpi=200, facecolor="white", metadata=dates)
     if kind == "png":  # 256 colours are all that drawings need, at a third of the size
         pixels = Image.open(buffer).convert("RGB").quantize(256, dither=Image.Dither.NONE)

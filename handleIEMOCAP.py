@@ -54,7 +54,7 @@ LABELS, WAVES = "dialog/EmoEvaluation", "sentences/wav"  # within a session
 JOURNAL = "GLAM_renamed.csv"  # in the release: what --rename did
 SYNTHETIC = "SYNTHETIC.txt"  # in a release that corpora/synthetic.py made up
 LONGEST = 2**24  # bytes; the release's own evaluation files stay under 2**17
-INDEX_VERSION = 1  # raise it when a release is to be listed otherwise: indexes made before are then made anew
+INDEX_VERSION = 2  # raise it when a release is to be listed otherwise: indexes made before are then made anew
 
 OFFICIAL = re.compile(
     r"(?P<dialog>Ses0(?P<session>[1-5])[FM]_(?:impro\d\d[ab]?|script\d\d_\db?))_(?P<letter>[FM])\d{3}", re.ASCII

@@ -15,12 +15,11 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 import features
-from audio import SAMPLE_RATE, AudioError, Wave, stream_audio
+from audio import SAMPLE_RATE, SILENT, AudioError, Wave, stream_audio
 from checkpoints import Checkpoint
 from metrics import softmax
 
 BATCH = {"cpu": 16, "cuda": 64}  # segments computed at once: a network's maps of 16 spectrograms take 0.4 GB
-SILENT = 5e-4  # the greatest sample, of 1: A-law's zero, and the noise of the last bit, are below
 MOST_BINS = 4096  # of a wave's outline
 
 # ----------------------------------------------------------------------------------------------- recordings

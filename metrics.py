@@ -64,7 +64,8 @@ def format_scores(record: dict[str, Any], classes: list[str]) -> str:
     width = max(10, *(len(c) + 2 for c in classes))
     lines = [" " * width + f"{'precision':>10}{'recall':>10}{'F1':>10}{'support':>10}"]
     for i, name in enumerate(classes):
-        values = "".join(f"{100 * each[k][i]:10.2f}" for k in ("precision", "recall", "f1"))
+        there = each["support"][i] > 0  # precision and F1 of a class that is not there say as little as its recall
+        values = "".join(f"{100 * each[k][i]:10.2f}" if there else f"{'–':>10}" for k in ("precision", "recall", "f1"))
         lines.append(f"{name:<{width}}{values}{each['support'][i]:10d}")
     lines += [
         "",
@@ -75,6 +76,8 @@ def format_scores(record: dict[str, Any], classes: list[str]) -> str:
         f"{name:<{width}}" + "".join(f"{n:{width}d}" for n in row) for name, row in zip(classes, confusion, strict=True)
     ]
     lines += ["", "   ".join(f"{name} {record[name]:.2f}" for name in SCORES)]
+    if (there := int((each["support"] > 0).sum())) < len(classes):
+        lines.append(f"UA is the mean recall of the {there} classes that occur, of {len(classes)}")
     return "\n".join(lines)
 
 

@@ -226,6 +226,7 @@ def plot(one: "Prediction", output: Path, title: str = "") -> None:
     """
     from matplotlib.figure import Figure
 
+    from figures import style
     from files import atomic
 
     figure = Figure(figsize=(9, 4.6), layout="constrained")
@@ -247,7 +248,7 @@ def plot(one: "Prediction", output: Path, title: str = "") -> None:
         axis.spines[["top", "right"]].set_visible(False)
     notes = "; ".join(text for text in (title, one.note) if text)
     figure.supxlabel(textwrap.fill(notes, 150), x=0.01, ha="left", fontsize=8, color="#444444", parse_math=False)
-    with atomic(output) as temporary:
+    with style({}), atomic(output) as temporary:
         figure.savefig(temporary, format=output.suffix.lstrip(".").lower(), dpi=150, facecolor="white")
 
 

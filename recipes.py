@@ -273,13 +273,14 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "-i",
         metavar="NAME",
         help="impro, script, all (IEMOCAP's halves, or both), demo (synthetic), another corpus by name, or a CSV file "
-        "with the columns path,emotion[,speaker,session,dialog,kind] (default: impro)",
+        "with the columns path,emotion[,name,speaker,session,dialog,split] (default: impro)",
     )
     add("--test", dest="test_dataset", metavar="NAME",
         help="train on all of --dataset, test on all of this one, by the classes both have (split cross)")  # fmt: skip
     add("--happy", choices=HAPPY, help="IEMOCAP's labels that make up the class happy (default: exc, as published)")
     add("--classes", type=class_list, metavar="A,B,..", help="train on these classes only (default: all of the corpus)")
-    add("--split", metavar="NAME", help="8:2 (default, as published), 8:1:1, session, speaker, dialog, cross (--test)")
+    add("--split", metavar="NAME", help="8:2 (default, as published), 8:1:1, session, speaker, dialog, given (in a "
+        "CSV's column split), cross (--test)")  # fmt: skip
     add("--seed", type=int, metavar="N", help="of the split, the weights, the batches and mixup (default: 987654)")
     add("--fold", type=int, metavar="K", help="of a split that has folds, from 0 (default: all in turn)")
     add("--padding", **yes_no, help="repeat an utterance shorter than a segment instead of dropping it")

@@ -257,7 +257,8 @@ def sweep_command(
 ) -> str:  # fmt: skip
     """The command that trains what a table lacks, on a machine as that of the run `like`, which is in it."""
     words = ["python", "sweep.py", "--table", name, "--seeds", str(seeds)]
-    words += ["--datasets", ",".join(datasets)] if datasets else []
+    files = {like.dataset: like.config["settings"].get("dataset")} if like else {}  # a CSV's runs go by its stem
+    words += ["--datasets", ",".join(files.get(each) or each for each in datasets)] if datasets else []
     words += ["--splits", ",".join(splits)] if splits else []
     words += ["--runs", str(root)] if root else []
     return shlex.join([*words, *recipes.flags({**(records.machine(like) if like else {}), **settings})])

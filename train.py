@@ -34,6 +34,7 @@ import re
 import subprocess
 import time
 from collections.abc import Generator, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
@@ -148,6 +149,8 @@ def steps(
     folder = records.folder_of(config, dataset, digest, options.get("runs", path.RUNS))
     if records.finished(folder, save_model):
         records.tidy(folder)
+        if not options.get("quiet", False):
+            say_finished(folder)
         if tensorboard and not (folder / curves.FOLDER).exists():
             curves.write(folder)
         return folder
@@ -155,6 +158,7 @@ def steps(
         device.check_bfloat16(config.device)
     d = d or data.load(config, options.get("skip_bad", False))
     parts = split(d.corpus.utterances, config.seed, config.fold)
+    data.check_classes(d, parts, config)
     with lock(folder / "lock", wait=wait) as mine:
         if not mine:
             return None
@@ -167,6 +171,12 @@ def steps(
                 warn(f"{error}; the run starts again")
                 (folder / "state.safetensors").unlink()
                 yield from _epochs(config, d, parts, folder, save_model, options.get("quiet", False), tensorboard)
+            except UserError:
+                if not (folder / "config.json").exists():  # refused before anything of it was written
+                    (folder / "lock").unlink(missing_ok=True)
+                    with suppress(OSError):
+                        folder.rmdir()
+                raise
         (folder / "lock").unlink(missing_ok=True)
     return folder
 
@@ -282,6 +292,14 @@ def print_summary(model: nn.Module, run: dict[str, Any]) -> None:
     short += " (--padding keeps them)" if run["n_dropped"] else ""
     parts = f"{run['n_train']} training, {run['n_val']} validation, {run['n_test']} test utterances"
     print(f"{parts}; {short}{bad}", flush=True)
+
+
+def say_finished(folder: Path) -> None:
+    """That a run is not trained again, and by what code it was."""
+    when = time.strftime("%Y-%m-%d %H:%M", time.localtime((folder / "done").stat().st_mtime))
+    by, now = records.read_run(folder).config.get("commit"), commit()
+    other = f", by other code than now (commit {by})" if by and now and by != now else ""
+    print(f"finished before, on {when}{other}: to train it again, delete {folder}", flush=True)
 
 
 def print_result(folder: Path) -> None:

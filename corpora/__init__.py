@@ -36,6 +36,7 @@ class Utterance:
     dialog: str  # the conversation or sentence it belongs to: what the `dialog` split keeps together
     kind: str  # `impro` or `script`, or "" where a corpus has no such halves
     emotion: str
+    split: str = ""  # `train`, `val` or `test` where the corpus itself says so
 
 
 def write_index(path: Path, utterances: Iterable[Utterance]) -> None:

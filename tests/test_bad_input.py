@@ -40,7 +40,11 @@ def refused(command, *words, says, **kwargs):
         (("--head", "2"), ("--head", "CNN_GAP")),
         (("--happy", "hap", "--dataset", "emodb"), ("--happy is for impro, script, all, demo", "define the class")),
         (("--n_mfcc", "13", "--feature", "spectrogram"), "--n_mfcc: CNN_GAP is trained on spectrogram"),
-        (("--dataset", "tests"), ("dataset tests: choose one of impro", "a folder of recordings needs a CSV")),
+        (
+            ("--dataset", "tests"),
+            ("dataset tests: choose one of impro", "or a CSV file; a folder of recordings needs one"),
+        ),
+        (("--dataset", "README.md"), ("dataset README.md: choose one of", "its name must end in .csv")),
         (("--learning_rate", "0"), "--learning_rate"),
         (("--seed", "-1"), "--seed"),
         (("--device", "cuda"), ("--device cuda", "--gpu -1")),

@@ -140,6 +140,12 @@ def test_whatever_shapes_the_numbers_shapes_the_key(
             key(utterances=renamed)]  # fmt: skip
     monkeypatch.setattr(features, "FEATURE_VERSION", features.FEATURE_VERSION + 1)
     keys.append(key())
+
+    def other(x: torch.Tensor) -> torch.Tensor:
+        return x[:, None]
+
+    monkeypatch.setitem(features.FEATURES, "fbank", other)
+    keys.append(key(feature="fbank"))
     assert len(set(keys)) == len(keys)
 
 

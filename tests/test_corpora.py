@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 
+import cli
 import data
 import path
 import recipes
@@ -206,6 +208,74 @@ def test_a_csv_is_a_corpus(tmp_path):
         assert [u.speaker for u in corpus.utterances] == ["A", "B"] and corpus.labels.tolist() == [1, 0]
 
 
+def test_a_csv_that_was_moved_is_the_same_corpus(tmp_path):
+    digests, names = set(), set()
+    for place, written in (("here", ""), ("moved", ""), ("absolute", f"{tmp_path}/absolute/")):
+        for seed, name in enumerate(("a.wav", "b/2.wav", "b/3.wav")):
+            write_wave(tmp_path / place / "waves" / name, 1.0, seed)
+        rows = [f"{written}waves/{name},{emotion}\n" for name, emotion in (("a.wav", "x"), ("b/2.wav", "y"))]
+        corpus = data.corpus(make_csv(tmp_path / place, f"path,emotion\n{''.join(rows)}"))
+        names.add(tuple(u.name for u in corpus.utterances))
+        digests.add(data.corpus_digest(corpus))
+    assert names == {("a.wav", "b/2.wav")} and len(digests) == 1
+
+
+def test_columns_that_nothing_reads_are_told(tmp_path, capsys):
+    cli.warn_once.cache_clear()
+    file = make_csv(tmp_path, "path,emotion,Speaker,kind\na.wav,x,Ann,q\nb.wav,y,Bob,q\n")
+    assert {u.speaker for u in data.corpus(file).utterances} == {""}
+    told = capsys.readouterr().err
+    assert "nothing reads the columns Speaker, kind; those that are read are so spelt: path, emotion, name, spe" in told
+    with pytest.raises(UserError, match="has the column emotion twice"):
+        data.corpus(make_csv(tmp_path, "path,emotion,emotion\na.wav,x,y\nb.wav,y,x\n"))
+
+
+def test_codes_that_a_module_has_no_class_for_are_told(tmp_path, monkeypatch, capsys):
+    cli.warn_once.cache_clear()
+    make_emodb(tmp_path / "emodb")
+    monkeypatch.setattr(path, "EMODB", tmp_path / "emodb")
+    whole = len(data.corpus("emodb").utterances)
+    assert not capsys.readouterr().err
+    monkeypatch.setattr(emodb, "CLASSES", {code: name for code, name in emodb.CLASSES.items() if code not in "NL"})
+    left = len(data.corpus("emodb").utterances)
+    assert f"EMO-DB: {whole - left} utterances of the codes L, N are left out" in capsys.readouterr().err
+
+
+def test_parts_of_its_own_in_a_csv(here, command, tmp_path):
+    parts, emotions = ["train"] * 6 + ["dev"] * 2 + ["test"] * 2, "xyxyxzxwxx"
+    for i in range(10):
+        write_wave(tmp_path / f"{i}.wav", 2.1, i)
+    soundfile.write(tmp_path / "0.wav", np.zeros(33600), 16000)
+    rows = [f"{i}.wav,{emotion},{part}\n" for i, (emotion, part) in enumerate(zip(emotions, parts, strict=True))]
+    file = make_csv(tmp_path, f"path,emotion,split\n{''.join(rows)}")
+    words = ("train.py", "--model", "CNN_GAP", "--dataset", file, "--split", "given", "--epochs", 1, "--gpu", -1)
+    done = command(*words, "--save_model", "validation")
+    assert "6 training, 2 validation, 2 test utterances" in done.stdout
+    assert "--split given: without a training utterance: w (cannot be learned)" in done.stderr
+    assert "--split given: without a test utterance: w, y, z (UA is the mean over other classes)" in done.stderr
+    assert "1 of 10 recordings hold nothing but silence, as 0.wav" in done.stderr
+    assert re.search(r"\nz +– +– +– +0\n", done.stdout), done.stdout
+    assert "UA is the mean recall of the 1 classes that occur, of 4" in done.stdout
+    again = command(*words)
+    assert again.stdout.startswith("finished before, on 20") and "to train it again, delete " in again.stdout
+    assert "other code" not in again.stdout
+    (config,) = here.glob("mine/given/CNN_GAP/*/*/config.json")
+    if json.loads(config.read_text())["commit"]:  # a git checkout
+        config.write_text(config.read_text().replace('"commit": "', '"commit": "0'))
+        assert "by other code than now (commit 0" in command(*words).stdout
+
+
+def test_a_refused_run_leaves_nothing(here, command, tmp_path):
+    for i in range(10):
+        write_wave(tmp_path / f"{i}.wav", 2.1, i)
+    rows = [f"{i}.wav,{'xy'[i % 2]}\n" for i in range(10)]
+    file = make_csv(tmp_path, f"path,emotion\n{''.join(rows)}")
+    small = ("--segment_length", 0.01, "--train_overlap", 0, "--test_overlap", 0, "--epochs", 1, "--gpu", -1)
+    done = command("train.py", "--dataset", file, *small, status=2)
+    assert "error: " in done.stderr
+    assert not [file for file in here.rglob("*") if file.is_file()] and not list(here.glob("*/*/*/*/*"))
+
+
 def test_a_csvs_name_makes_a_plain_run_folder(tmp_path):
     file = tmp_path / ".. my corpus!.CSV"
     file.write_text("path,emotion\na.wav,x\nb.wav,y\n")
@@ -215,7 +285,7 @@ def test_a_csvs_name_makes_a_plain_run_folder(tmp_path):
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
-        ("", "begins with the columns '';"),
+        ("", "is empty; it needs path,emotion"),
         ("path,label\na.wav,x\n", "begins with the columns 'path,label'; it needs path,emotion"),
         ("path;emotion\na.wav;x\n", "begins with the columns 'path;emotion'; it needs .* with commas"),
         ("Path,Emotion\na.wav,x\n", "begins with the columns 'Path,Emotion'; it needs .* so spelt"),
@@ -225,8 +295,8 @@ def test_a_csvs_name_makes_a_plain_run_folder(tmp_path):
         (f"path,emotion\na.wav,{'x' * 101}\n", "line 2: an emotion has at most 100"),
         ("path,emotion\n\n\na.wav,\n", "line 4: every row needs"),
         ("path,emotion\na.wav, \n", "line 2: every row needs"),
-        ("path,emotion\na.wav,x\na.wav,y\n", "lists a.wav twice"),
-        ("name,path,emotion\n1,a.wav,x\n1,b.wav,y\n", "lists 1 twice"),
+        ("path,emotion\na.wav,x\na.wav,y\n", "lines 2 and 3: a.wav is there twice; every recording has one row"),
+        ("name,path,emotion\n1,a.wav,x\n1,b.wav,y\n", "lines 2 and 3: 1 is there twice"),
         ('path,emotion\n"a.wav,x\n', "cannot be read as CSV"),
         ("path,emotion\na.wav,x\nb.wav,x\n", "the class x alone"),
     ],

@@ -40,7 +40,9 @@ def made_up(sessions: int = 5, dialogs: int = 4, turns: int = 3, foreign: int = 
 
 
 def of_split(name: str, whole: list[Utterance]) -> list[Utterance]:
-    """A list that the split can divide: `cross` needs a second corpus, others must not have one."""
+    """A list that the split can divide: `cross` needs a second corpus, which others must not have, `given` parts."""
+    if name == "given":
+        return [replace(u, split=("train", "dev", "TEST")[i % 3]) for i, u in enumerate(whole)]
     return whole + made_up(0, foreign=9) if name == "cross" else whole
 
 
@@ -174,6 +176,7 @@ DIGESTS = {
     "speaker": "25808b451ca120abf8c0ace44430f7b3",
     "dialog": "e0aa0fa7946e11c97022f88c327b48a1",
     "cross": "b08f4a0390c6f77947f56623a99c4fc6",
+    "given": "69fc744fb386815145fbeb6ca061dff8",
 }
 
 
@@ -202,6 +205,8 @@ def test_seeds_give_different_splits(name):
         ("speaker", [replace(made_up()[0], speaker=""), *made_up()[1:]], "of 240 utterances 1 have no speaker"),
         ("dialog", made_up(dialogs=1), "needs at least 3 scenarios; this corpus has impro01 alone"),
         ("dialog", [replace(u, dialog="") for u in made_up()], "have no dialog"),
+        ("given", made_up(), r"of 240 utterances 240 name no part of their own, as Ses01F_impro01a_F000 \(''\)"),
+        ("given", [replace(u, split="train") for u in made_up()], "the validation part is empty"),
         ("cross", made_up(), "name it with --test"),
         ("cross", made_up()[:1] + made_up(0, foreign=3), "the training part is empty"),
     ],
@@ -217,7 +222,7 @@ def test_folds_and_names_that_are_not_there_are_told_in_words():
     for fold in (None, 5, -1):
         with pytest.raises(UserError, match="the split session has the folds 0 to 4"):
             data.SPLITS["session"](made_up(), 1, fold)
-    with pytest.raises(UserError, match="--split 9:1: choose one of 8:2, 8:1:1, session, speaker, dialog, cross"):
+    with pytest.raises(UserError, match=r"--split 9:1: choose one of 8:2, 8:1:1, session, .*, given, cross"):
         data.split_by_name("9:1")
 
 

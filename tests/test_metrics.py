@@ -45,6 +45,13 @@ def test_no_utterances_is_an_error():
         metrics.scores(np.zeros((0, 4)), np.zeros(0, dtype=int))
 
 
+def test_a_class_that_does_not_occur_has_no_recall():
+    text = metrics.format_scores(metrics.scores(np.eye(3)[[0, 0, 1]], np.array([0, 0, 0])), ["a", "b", "c"])
+    assert [line.split() for line in text.splitlines()[1:4]] == [
+        ["a", "100.00", "66.67", "80.00", "3"], ["b", "–", "–", "–", "0"], ["c", "–", "–", "–", "0"]]  # fmt: skip
+    assert text.endswith("UA is the mean recall of the 1 classes that occur, of 3")
+
+
 def test_rules_and_equally_good_epochs():
     def record(test, val):
         return {"test": {"WA": test[0], "UA": test[1]}, "val": {"WA": val[0], "UA": val[1]}}

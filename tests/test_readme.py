@@ -1,5 +1,6 @@
 """Every command of the README, run in a fresh copy of the repository; long ones are shortened by flags."""
 
+import json
 import os
 import re
 import shutil
@@ -131,6 +132,21 @@ def test_the_split_of_the_readme(monkeypatch):
     data.split("leaky")(lambda utterances, seed, fold: data.Parts(np.arange(15), None, np.arange(14, 20)))
     with pytest.raises(UserError, match="--split leaky: its function puts an utterance into two parts"):
         data.SPLITS["leaky"](utterances, seed=1)
+
+
+def test_the_feature_of_the_readme(checkout, small_release):
+    """The example under "Add a feature", at the end of features.py, is found by name and trained on."""
+    (example,) = re.findall(r"```python\n(# features.py\n.*?)```", README, re.DOTALL)
+    whole = (checkout / "features.py").read_text()
+    (checkout / "features.py").write_text(f"{whole}\n\n{example}")
+    environment = {**os.environ, "IEMOCAP": str(small_release), "GLAM_RUNS": str(checkout / "feature"),
+                   "GLAM_CACHE": str(checkout / "cache")}  # fmt: skip
+    words = ["train.py", "--model", "CNN_GAP", "--feature", "logstft", "--epochs", "1", "--gpu", "-1"]
+    done = subprocess.run([sys.executable, *words], cwd=checkout, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (config,) = (checkout / "feature").rglob("config.json")
+    assert json.loads(config.read_text())["shape"] == [257, 126]  # 2 s
+    (checkout / "features.py").write_text(whole)
 
 
 def test_the_readme_has_the_original_pages_commands():

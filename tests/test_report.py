@@ -720,6 +720,15 @@ def test_errors_of_a_fold_whose_others_are_missing(tmp_path: Path) -> None:
     assert report.errors(report.runs(tmp_path))["name"].tolist() == ["f0u2", "f0u3"]
 
 
+def test_the_command_for_a_csvs_table_names_the_file(tmp_path: Path) -> None:
+    make_run(tmp_path, RIGHT, LABELS, dataset="mine", corpus="mine", settings={"epochs": 1})
+    (config,) = tmp_path.rglob("config.json")
+    run = read_json(config)
+    write_json(config, {**run, "settings": {**run["settings"], "dataset": "/data/mine.csv"}})
+    document, _ = report.named_table("comparison", report.runs(tmp_path), ["mine"], {"epochs": 1})
+    assert "sweep.py --table comparison --seeds 1 --datasets /data/mine.csv" in render.markdown(document)
+
+
 # --------------------------------------------------------------------------------------------------- audit
 
 
