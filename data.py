@@ -642,11 +642,13 @@ def warped(d: Data, train: NDArray, config: Config) -> tuple[NDArray[np.float32]
         return d.warp
     utterances = [d.corpus.utterances[i] for i in train]
     factors = features.vtlp_factors(config.seed, [u.name for u in utterances])
+    cores = (os.cpu_count() or 1) if config.device == "cuda" else 1  # while it computes, a GPU has nothing to do
+    waves = features.ahead(
+        lambda row: features.vtlp(audio.load_audio(row[0].path), row[1]), zip(utterances, factors, strict=True), cores
+    )
     parts, labels = [], []
-    for i, u, factor in tqdm(
-        list(zip(train, utterances, factors, strict=True)), "VTLP", unit="utterance", disable=None
-    ):
-        wave = features.vtlp(audio.load_audio(u.path), factor)
+    bar = tqdm(waves, "VTLP", len(train), unit="utterance", disable=None)
+    for i, wave in zip(train, bar, strict=True):
         segments = features.segment(wave, config.segment_length, config.train_overlap, config.padding)
         x = features.extract(config.feature, segments, config.n_mfcc, config.device)
         parts.append(x.cpu().numpy())

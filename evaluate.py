@@ -126,7 +126,8 @@ def report(scored: Scored, recognise: "Recogniser") -> str:
     else:
         lines.append("no intervals: a class has so few speakers that most draws of speakers lack it")
     error = metrics.ece(logits, labels, temperature=recognise.temperature)
-    lines.append(f"expected calibration error of the probabilities: {error:.1f} %")
+    without = f", {metrics.ece(logits, labels):.1f} % without the temperature" if recognise.temperature != 1 else ""
+    lines.append(f"expected calibration error of the probabilities: {error:.1f} %{without}")
     return "\n".join(lines)
 
 

@@ -399,9 +399,10 @@ class Store:
     digests: list[str]  # (U,) of each recording's contents; "" for one that cannot be read
 
 
-def _ahead(function: Callable[[Any], Any], items: Iterable[Any], depth: int = 8) -> Iterator[Any]:
-    """`map`, computed in a thread up to `depth` items ahead of whoever consumes it."""
-    with ThreadPoolExecutor(1) as executor:
+def ahead(function: Callable[[Any], Any], items: Iterable[Any], threads: int = 1) -> Iterator[Any]:
+    """`map`, computed in threads a few items ahead of whoever consumes it."""
+    depth = max(8, 2 * threads)
+    with ThreadPoolExecutor(threads) as executor:
         waiting: deque[Future] = deque()
         for item in items:
             waiting.append(executor.submit(function, item))
@@ -475,7 +476,7 @@ def load(
         silent: list[str] = []
 
         def segments() -> Iterator[NDArray[np.float32]]:
-            waves = _ahead(lambda row: _wave_of(*row), zip(utterances, digests, strict=True))
+            waves = ahead(lambda row: _wave_of(*row), zip(utterances, digests, strict=True))
             bar = tqdm(waves, feature, len(names), unit=" utterances", delay=1, disable=None)
             for name, wave in zip(names, bar, strict=True):
                 if isinstance(wave, str):
