@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import cli
 import path
+from audio import SAMPLE_RATE
 from cli import UserError, warn
 
 if TYPE_CHECKING:
@@ -117,8 +118,6 @@ def recogniser(folder: Path) -> "Recogniser":
 
 def at_most(waves: Iterable["NDArray"], minutes: float) -> Iterator["NDArray"]:
     """Blocks of a recording as they come, while it is no longer than that. Raises UserError after it."""
-    from features import SAMPLE_RATE
-
     samples = 0
     for wave in waves:
         samples += len(wave)

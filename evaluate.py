@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 import cli
 import recipes
 from cli import UserError
+from files import atomic
 
 if TYPE_CHECKING:
     from checkpoints import Checkpoint
@@ -88,7 +89,6 @@ def predict_all(recognise: "Recogniser", utterances: list[tuple["Utterance", str
 
 def write_predictions(file: Path, scored: Scored, classes: list[str]) -> None:
     """A row an utterance: name, speaker, its class, the class predicted, and the probability of each."""
-    from files import atomic
 
     with atomic(file) as temporary, open(temporary, "w", newline="", encoding="utf-8") as f:
         writer = csv.writer(f, lineterminator="\n")

@@ -16,12 +16,17 @@ Needs `pip install -r requirements-export.txt`.
 
 import argparse
 import json
+import logging
 import sys
+import time
+import warnings
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cli
 from cli import UserError
+from files import atomic
 
 if TYPE_CHECKING:
     import numpy as np
@@ -49,8 +54,6 @@ def command_line() -> argparse.ArgumentParser:
 
 def requirements() -> None:
     """Raise UserError, saying what to install, where a package that export needs is missing."""
-    from importlib.util import find_spec
-
     if missing := [name for name in ("onnx", "onnxruntime", "onnxscript") if find_spec(name) is None]:
         raise UserError(f"{', '.join(missing)} not installed: pip install -r requirements-export.txt")
 
@@ -72,9 +75,6 @@ def metadata(checkpoint: "Checkpoint", waveform: bool) -> dict[str, str]:
 
 def convert(checkpoint: "Checkpoint", output: Path, waveform: bool = False, opset: int = OPSET) -> None:
     """Write a checkpoint's network as ONNX, weights inside. Nothing is compared yet: see `compare`."""
-    import logging
-    import warnings
-
     import torch
 
     from frontend import Frontend
@@ -132,8 +132,6 @@ def compare(checkpoint: "Checkpoint", file: Path, waveform: bool, segments: "NDA
     Returns the largest difference of two logits, the largest logit, and the milliseconds a segment takes in either
     (the best of five, 16 segments at a time).
     """
-    import time
-
     import numpy as np
     import onnxruntime
     import torch
@@ -180,7 +178,6 @@ def main() -> None:
         raise UserError(f"--output {args.output}: the file's name must end in .onnx")
     requirements()
     import checkpoints
-    from files import atomic
 
     checkpoint = checkpoints.load(args.checkpoint, args.online)
     segments = segments_of(checkpoint, args.check)

@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any
 
 import cli
 from cli import UserError
+from files import atomic
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -227,7 +228,6 @@ def plot(one: "Prediction", output: Path, title: str = "") -> None:
     from matplotlib.figure import Figure
 
     from figures import style
-    from files import atomic
 
     figure = Figure(figsize=(9, 4.6), layout="constrained")
     wave, strip, course = figure.subplots(3, 1, sharex=True, height_ratios=[4, 0.7, 8])

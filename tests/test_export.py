@@ -150,7 +150,7 @@ def test_what_cannot_be_asked(words: list[str], said: str, tmp_path: Path, comma
 
 
 def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr(export, "find_spec", lambda name: None)
     with pytest.raises(export.UserError, match=r"onnxscript not installed: pip install -r requirements-export\.txt"):
         export.requirements()
 
