@@ -125,12 +125,12 @@ COLUMNS = ("path", "emotion", "name", "speaker", "session", "dialog", "split")  
 def _check_columns(file: Path, columns: Sequence[str]) -> None:
     """Raise UserError for a CSV's header that lacks a column or has one twice; warn of those that nothing reads."""
     if any(column not in columns for column in COLUMNS[:2]):
-        begins = f"begins with the columns {','.join(columns)[:200]!r}" if columns else "is empty"
+        begins = f"begins with the columns {','.join(columns)[:200]!r}" if columns else "has no first line"
         raise UserError(f"{file} {begins}; it needs {','.join(COLUMNS[:2])}[,{','.join(COLUMNS[2:])}], so spelt and "
                         "with commas")  # fmt: skip
-    if twice := [column for column, count in Counter(columns).items() if count > 1]:
+    if twice := [column for column, count in Counter(columns).items() if count > 1 and column in COLUMNS]:
         raise UserError(f"{file} has the column {twice[0]} twice; leave one out")
-    if odd := [column for column in columns if column not in COLUMNS]:
+    if odd := [column for column in columns if column not in ("", *COLUMNS)]:
         warn_once(f"{file}: nothing reads the columns {', '.join(odd)[:200]}; those that are read are so spelt: "
                   f"{', '.join(COLUMNS)}")  # fmt: skip
 
@@ -167,8 +167,10 @@ def csv_source(file: Path) -> Source:
         text = {column: plain_label(row.get(column) or "") for column in ("speaker", "session", "dialog", "split")}
         recording, name = str((file.parent / row["path"].strip()).absolute()), (row.get("name") or "").strip()
         utterances.append(Utterance(name, recording, **text, kind="", emotion=row["emotion"]))
-    root = os.path.commonpath([Path(u.path).parent for u in utterances])
-    utterances = [u if u.name else replace(u, name=Path(os.path.relpath(u.path, root)).as_posix()) for u in utterances]
+    files = [Path(os.path.normpath(u.path)) for u in utterances]
+    root = os.path.commonpath([file.parent for file in files])
+    utterances = [u if u.name else replace(u, name=file.relative_to(root).as_posix())
+                  for u, file in zip(utterances, files, strict=True)]  # fmt: skip
     names = [u.name for u in utterances]
     for keys in (names, [os.path.realpath(u.path) for u in utterances]):  # a file by any of its paths is one
         if twice := next((key for key, count in Counter(keys).items() if count > 1), None):
@@ -470,6 +472,9 @@ def _given_parts(utterances: Sequence[Utterance]) -> list[NDArray[np.int64]]:
         named = f"{len(odd)} name no part of their own, as {odd[0].name} ({odd[0].split!r})"
         raise NoSplit(f"--split given: of {len(utterances)} utterances {named}; a CSV file says train, val or test in "
                       "the column split")  # fmt: skip
+    if gone := [part for part in ("train", "val", "test") if part not in said]:
+        raise NoSplit(f"--split given: no utterance is in the part {gone[0]}; a CSV file says train, val and test in "
+                      "the column split, and without val, --train A.csv --test B.csv chooses one")  # fmt: skip
     return [np.flatnonzero(said == part) for part in ("train", "val", "test")]
 
 

@@ -1,6 +1,7 @@
 """Which device computes."""
 
 import ctypes
+import os
 import platform
 from collections.abc import Iterator
 from contextlib import suppress
@@ -25,7 +26,8 @@ def choose_device(gpu: int | None = None, device: str | None = None) -> str:
     if device == "cpu" or (gpu is not None and gpu < 0):
         return "cpu"
     if not torch.cuda.is_available():
-        if Path("/dev/nvidia0").exists():
+        hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
+        if not hidden and any(Path("/dev").glob("nvidia[0-9]*")):
             warn_once(f"there is an NVIDIA GPU, and torch {torch.__version__} cannot use it: install a newer driver, "
                       "or a torch made for yours (https://pytorch.org/get-started/previous-versions)")  # fmt: skip
         if device == "cuda":
@@ -48,6 +50,8 @@ def check_gpu() -> None:
     try:
         torch.ones(1, device="cuda").add_(1).item()
     except RuntimeError as error:
+        if ran_out(error):
+            raise
         why = str(error).splitlines()[0]
         raise UserError(f"{torch.cuda.get_device_name()} cannot be used ({why}); choose another with --gpu N, or the "
                         "CPU with --gpu -1") from None  # fmt: skip
@@ -121,8 +125,9 @@ def describe(device: str) -> str:
 def ran_out(error: BaseException) -> bool:
     """Whether a GPU's memory did not suffice: also cuBLAS and cuDNN take of it, and say so in words of their own."""
     said = str(error).lower()
+    marks = ("error: out of memory", "alloc_failed", "allocation_failed")
     return isinstance(error, torch.OutOfMemoryError) or (
-        isinstance(error, RuntimeError) and any(mark in said for mark in ("cuda error: out of memory", "alloc_failed"))
+        isinstance(error, RuntimeError) and any(mark in said for mark in marks)
     )
 
 

@@ -136,12 +136,10 @@ def main() -> int:
     args = command_line().parse_args()
     if args.jobs is not None and args.jobs < 1:
         raise UserError(f"--jobs {args.jobs}: must be at least 1")
-    import torch
-
     import checkpoints
     import data
     from audio import SAMPLE_RATE
-    from device import choose_device, out_of_memory
+    from device import choose_device, out_of_memory, ran_out
     from inference import Recogniser
 
     device = choose_device(args.gpu, args.device)
@@ -152,7 +150,9 @@ def main() -> int:
     recognise = Recogniser(checkpoint, device)
     try:
         predicted = predict_all(recognise, utterances, args.jobs)
-    except torch.OutOfMemoryError as error:
+    except RuntimeError as error:
+        if not ran_out(error):
+            raise
         raise out_of_memory(error, "--gpu -1 computes on the CPU") from None
     keep = args.padding or checkpoint.padding
     scored = [one for one in predicted if keep or round(one[2].seconds * SAMPLE_RATE) >= checkpoint.size]
@@ -167,8 +167,8 @@ def main() -> int:
     print(f"{checkpoint.title}; on {corpus.name}{synthetic}: {len(scored)} utterances; left out: {fair.heard} it was "
           f"trained on or chosen by, {sum(fair.other.values())} of other classes{others}, {short} shorter than "
           f"{length}, {broken} broken")  # fmt: skip
-    if gone := [name for name in checkpoint.classes if name not in {label for _, label in fair.utterances}]:
-        print(f"the corpus has no utterance of {', '.join(gone)}, so spelt, which it was trained on too")
+    if gone := [name for name in checkpoint.classes if name not in corpus.classes]:
+        print(f"the corpus has no class that is spelt {', '.join(gone)}, which it was trained on too")
     if fair.heard:
         print("the corpus it was trained on: unless the split kept them apart, these speakers were heard in training")
     print()

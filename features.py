@@ -1,7 +1,6 @@
 """Segments of recordings and their features, on any device, kept in the cache."""
 
 import hashlib
-import inspect
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -9,6 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,12 +23,11 @@ from audio import load_audio as load_audio  # recordings -> samples -> segments 
 from cache import Rows, content_digests, kept
 from cli import UserError, warn_once
 from corpora import Utterance
-from device import keep_freed_memory
-from files import digest_of
+from device import check_gpu, keep_freed_memory
+from files import digest_file, digest_of
 
-# Raise it when a feature or load_audio gives other numbers, or refuses other recordings: cached features are then made
-# anew.
-FEATURE_VERSION = 3
+# Of the code that made them, as it was when this process began: features that other code has cached are made anew.
+CODE = digest_of([digest_file(Path(__file__).with_name(file)) for file in ("audio.py", "features.py")])
 
 # mfcc and melspectrogram
 MFCC_FFT = 2048  # 128 ms
@@ -274,14 +273,6 @@ def _function(name: str, n_mfcc: int) -> Callable[[Tensor], Tensor]:
     return partial(mfcc, n_mfcc=n_mfcc) if name == "mfcc" else FEATURES[name]
 
 
-def _code(name: str) -> str:
-    """Digest of the source of a feature's function, so that what was extracted by another is not taken for its own."""
-    try:
-        return digest_of(inspect.getsource(FEATURES[name]))
-    except (OSError, TypeError):  # one that was not written in a file
-        return ""
-
-
 def _at_once(device: torch.device) -> int:
     """Segments to compute together: what fits the processor's cache, or fills the GPU."""
     return 16 if device.type == "cpu" else 64
@@ -464,9 +455,8 @@ def load(
     _function(feature, n_mfcc)
     size, hop = segment_and_hop(length, overlap)
     digests = content_digests([u.path for u in utterances])
-    settings = {"version": FEATURE_VERSION, "feature": feature, "code": _code(feature),
-                "n_mfcc": n_mfcc if feature == "mfcc" else None, "size": size, "hop": hop, "padding": padding,
-                "device": torch.device(device).type}  # fmt: skip
+    settings = {"code": CODE, "feature": feature, "n_mfcc": n_mfcc if feature == "mfcc" else None, "size": size,
+                "hop": hop, "padding": padding, "device": torch.device(device).type}  # fmt: skip
     names = [u.name for u in utterances]
     key = digest_of([settings, list(zip(names, digests, strict=True))])
 
@@ -474,6 +464,8 @@ def load(
         counts: list[int] = []
         bad: list[tuple[str, str]] = []
         silent: list[str] = []
+        if torch.device(device).type == "cuda":
+            check_gpu()
 
         def segments() -> Iterator[NDArray[np.float32]]:
             waves = ahead(lambda row: _wave_of(*row), zip(utterances, digests, strict=True))

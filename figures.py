@@ -198,8 +198,10 @@ def shared_seeds(groups: Sequence[Group]) -> list[Group]:
 
 
 def alpha(groups: Sequence[Group]) -> Drawn:
-    """The four scores against mixup's α over the seeds that all values have, with the published ones."""
+    """The four scores against mixup's α, with the published ones: over the seeds that all values have, or, where there
+    are none, over each value's own."""
     groups = shared_seeds(groups)
+    same = len({tuple(each.seed for each in group.rounds) for group in groups}) == 1
     figure = _figure(8.2, 5.6, "Scores against mixup's α", groups[0].synthetic)
     axes = figure.subplots(2, 2, sharex=True).ravel()
     at = [float(group.first.config["settings"]["alpha"]) for group in groups]
@@ -208,9 +210,7 @@ def alpha(groups: Sequence[Group]) -> Drawn:
         values = [group.scores()[:, i] for group in groups]
         sd = [np.std(v, ddof=1) if len(v) > 1 else 0.0 for v in values]
         bars: dict[str, Any] = {"capsize": 3, "linewidth": 1.4, "markersize": 5}
-        if (
-            len({tuple(r.seed for r in group.rounds) for group in groups}) == 1
-        ):  # of the same seeds, each a line: how little a mean's slope may mean
+        if same:  # seeds, each a line: how little a mean's slope may mean
             axis.plot(at, np.array(values), color="#aaaaaa", linewidth=0.7, zorder=0)
         axis.errorbar(at, [v.mean() for v in values], sd, fmt="o", color=COLOURS[0], label="ours", **bars)
         if paper:
@@ -220,7 +220,7 @@ def alpha(groups: Sequence[Group]) -> Drawn:
         axis.set_xticks(at, [f"{a:g}" for a in at], fontsize=8)
     for axis in axes[2:]:
         axis.set_xlabel("α")
-    text = "Mean and one sample standard deviation over seeds; grey: each seed."
+    text = f"Mean and one sample standard deviation over seeds{'; grey: each seed' if same else ''}."
     if paper:
         figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper right", ncols=2)
         text += " The published ones are drawn a little to the right."

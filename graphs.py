@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from cli import warn
+from device import ran_out
 from loops import Part, Trainer, draws, set_rate
 from recipes import Config
 
@@ -104,9 +105,9 @@ class GraphTrainer(Trainer):
             if apart <= 1e-2 * loss.abs() and turned <= 0.5 * moved.norm():
                 return
             why = f"its loss differs by {apart / loss.abs():.0e}, its update by {turned / moved.norm():.0e}"
-        except torch.OutOfMemoryError:
-            raise
         except RuntimeError as error:
+            if ran_out(error):
+                raise
             why = str(error).splitlines()[0]
         self.replay, self.refused = None, True
         warn(

@@ -17,6 +17,7 @@ from tqdm import tqdm
 import features
 from audio import SAMPLE_RATE, SILENT, AudioError, Wave, stream_audio
 from checkpoints import Checkpoint
+from device import check_gpu
 from metrics import softmax
 
 BATCH = {"cpu": 16, "cuda": 64}  # segments computed at once: a network's maps of 16 spectrograms take 0.4 GB
@@ -119,6 +120,8 @@ class Recogniser:
     def __init__(self, checkpoint: Checkpoint, device: str = "cpu", calibrate: bool = True):
         """With `calibrate`, logits are divided by the checkpoint's temperature where it has one."""
         self.checkpoint = checkpoint
+        if device == "cuda":
+            check_gpu()
         # by its number: which GPU is the current one is a thread's own, and others than 0 are so in the first alone
         self.device = f"cuda:{torch.cuda.current_device()}" if device == "cuda" else device
         self.network = checkpoint.module.to(self.device).eval()

@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 import data
 import device
+from cli import warn_once
 from recipes import Config, learning_rate
 
 EVALUATION_BATCH = 256  # segments, or fewer of large ones:
@@ -64,8 +65,12 @@ def make_part(segments: data.Segments, utterances: NDArray, labels: NDArray, whe
     """
     rows, owner = segments.rows(utterances)
     x, index = _tensor(segments.x), torch.from_numpy(rows)
-    if where == "cuda" and len(rows) * x[0].numel() * 4 < torch.cuda.mem_get_info()[0] / 3:
-        x, index = x[index].cuda(), torch.arange(len(rows))
+    if where == "cuda":
+        kept = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()  # of earlier runs, for this one to use
+        if len(rows) * x[0].numel() * 4 < (torch.cuda.mem_get_info()[0] + kept) / 3:
+            x, index = x[index].cuda(), torch.arange(len(rows))
+        else:
+            warn_once("the features do not fit a third of the GPU's free memory: they stay outside, which is slower")
     return Part(x, index.to(x.device), owner, torch.from_numpy(labels[utterances][owner]).to(where), utterances)
 
 
@@ -98,7 +103,8 @@ def loss_weights(part: Part, classes: int) -> Tensor:
 def arithmetic(config: Config) -> None:
     """Threads, memory, and how exactly sums are repeated: settings of the whole process."""
     torch.set_num_threads(config.threads)
-    device.check_gpu() if config.device == "cuda" else device.keep_freed_memory()
+    if config.device == "cpu":
+        device.keep_freed_memory()
     torch.use_deterministic_algorithms(config.deterministic)
     torch.backends.cudnn.benchmark = not config.deterministic
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = not config.deterministic

@@ -229,27 +229,28 @@ def plot(one: "Prediction", output: Path, title: str = "") -> None:
 
     from figures import style
 
-    figure = Figure(figsize=(9, 4.6), layout="constrained")
-    wave, strip, course = figure.subplots(3, 1, sharex=True, height_ratios=[4, 0.7, 8])
-    at = one.outline.edges()
-    wave.fill_between(at, one.outline.bins[:, 0], one.outline.bins[:, 1], color="#555555", linewidth=0.4)
-    loudest = max(1e-3, one.outline.loudest())
-    wave.set_ylim(-1.05 * loudest, 1.05 * loudest)
-    wave.set_yticks([])
-    wave.set_ylabel("wave", rotation=0, ha="right", va="center")
-    name = cli.printable(one.file)
-    name = name if len(name) <= 70 else "…" + name[-69:]
-    title_of_wave = f"{name}: {one.label} ({one.probabilities.max():.0%})"
-    wave.set_title(title_of_wave, loc="left", fontsize=11, parse_math=False)  # a $ is a $
-    _strip(strip, one)
-    _course(course, one)
-    course.set_xlim(0, max(one.seconds, 1e-3))
-    for axis in (wave, strip, course):
-        axis.spines[["top", "right"]].set_visible(False)
-    notes = "; ".join(text for text in (title, one.note) if text)
-    figure.supxlabel(textwrap.fill(notes, 150), x=0.01, ha="left", fontsize=8, color="#444444", parse_math=False)
-    with style({}), atomic(output) as temporary:
-        figure.savefig(temporary, format=output.suffix.lstrip(".").lower(), dpi=150, facecolor="white")
+    with style({}):
+        figure = Figure(figsize=(9, 4.6), layout="constrained")
+        wave, strip, course = figure.subplots(3, 1, sharex=True, height_ratios=[4, 0.7, 8])
+        at = one.outline.edges()
+        wave.fill_between(at, one.outline.bins[:, 0], one.outline.bins[:, 1], color="#555555", linewidth=0.4)
+        loudest = max(1e-3, one.outline.loudest())
+        wave.set_ylim(-1.05 * loudest, 1.05 * loudest)
+        wave.set_yticks([])
+        wave.set_ylabel("wave", rotation=0, ha="right", va="center")
+        name = cli.printable(one.file)
+        name = name if len(name) <= 70 else "…" + name[-69:]
+        title_of_wave = f"{name}: {one.label} ({one.probabilities.max():.0%})"
+        wave.set_title(title_of_wave, loc="left", fontsize=11, parse_math=False)  # a $ is a $
+        _strip(strip, one)
+        _course(course, one)
+        course.set_xlim(0, max(one.seconds, 1e-3))
+        for axis in (wave, strip, course):
+            axis.spines[["top", "right"]].set_visible(False)
+        notes = "; ".join(text for text in (title, one.note) if text)
+        figure.supxlabel(textwrap.fill(notes, 150), x=0.01, ha="left", fontsize=8, color="#444444", parse_math=False)
+        with atomic(output) as temporary:
+            figure.savefig(temporary, format=output.suffix.lstrip(".").lower(), dpi=150, facecolor="white")
 
 
 def _strip(axis: "Axes", one: "Prediction") -> None:
@@ -316,13 +317,13 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="predict-") as scratch:
         inputs = find_inputs(args.inputs, Path(scratch))
         pictures = plot_files(args.plot, inputs, args.inputs) if args.plot else None
-        import torch
-
-        from device import out_of_memory
+        from device import out_of_memory, ran_out
 
         try:
             return run(args, inputs, pictures)
-        except torch.OutOfMemoryError as error:
+        except RuntimeError as error:
+            if not ran_out(error):
+                raise
             raise out_of_memory(error, "--gpu -1 computes on the CPU") from None
 
 

@@ -253,11 +253,11 @@ def say_protocols(rows: Sequence[Row]) -> list[str]:
 
 def sweep_command(
     name: str, datasets: Sequence[str] | None, settings: dict[str, Any], splits: Sequence[str] | None, seeds: int,
-    root: Path | None, like: Run | None,
+    root: Path | None, like: Run | None, found: Iterable[Run],
 ) -> str:  # fmt: skip
     """The command that trains what a table lacks, on a machine as that of the run `like`, which is in it."""
     words = ["python", "sweep.py", "--table", name, "--seeds", str(seeds)]
-    files = {like.dataset: like.config["settings"].get("dataset")} if like else {}  # a CSV's runs go by its stem
+    files = {run.dataset: run.config["settings"].get("dataset") for run in found}  # a CSV's runs go by its stem
     words += ["--datasets", ",".join(files.get(each) or each for each in datasets)] if datasets else []
     words += ["--splits", ",".join(splits)] if splits else []
     words += ["--runs", str(root)] if root else []
@@ -396,7 +396,7 @@ def named_table(
     rows = records.leaving_out_broken(lambda usable: tables.find(cells, usable), one_corpus)
     lacking = {row.cell.split for row in rows if row.status}
     seeds = max((len(row.rounds.rounds) for row in rows if row.rounds and row.cell.split in lacking), default=1)
-    more = sweep_command(name, datasets, settings, splits, seeds, root, one_corpus[0] if one_corpus else None)
+    more = sweep_command(name, datasets, settings, splits, seeds, root, one_corpus[0] if one_corpus else None, found)
     notes = [
         *notes_of(rows, more),
         *other_settings(rows, [run for run in found if run.corpus_digest.startswith(corpus)]),

@@ -296,10 +296,9 @@ def print_summary(model: nn.Module, run: dict[str, Any]) -> None:
 
 def say_finished(folder: Path) -> None:
     """That a run is not trained again, and by what code it was."""
-    when = time.strftime("%Y-%m-%d %H:%M", time.localtime((folder / "done").stat().st_mtime))
     by, now = records.read_run(folder).config.get("commit"), commit()
-    other = f", by other code than now (commit {by})" if by and now and by != now else ""
-    print(f"finished before, on {when}{other}: to train it again, delete {folder}", flush=True)
+    other = f" by other code than now (commit {by})" if by and now and by != now else ""
+    print(f"finished before{other}: to train it again, delete {folder}", flush=True)
 
 
 def print_result(folder: Path) -> None:

@@ -5,6 +5,7 @@ random generators and the current CUDA stream, is its own while it has its turn:
 is there, and on a GPU the runs' kernels overlap.
 """
 
+from collections import defaultdict
 from collections.abc import Generator
 from contextlib import nullcontext
 from typing import Generic, TypeVar
@@ -14,7 +15,8 @@ import torch
 import device
 
 _T = TypeVar("_T")
-_idle: list[torch.cuda.Stream] = []  # of runs that have ended: cuBLAS keeps a workspace for each stream for good
+# by GPU, of runs that have ended: cuBLAS keeps a workspace for each stream for good
+_idle: defaultdict[int, list[torch.cuda.Stream]] = defaultdict(list)
 
 
 class Turn(Generic[_T]):
@@ -24,7 +26,11 @@ class Turn(Generic[_T]):
         self.steps = steps
         self.going = True
         self.result: _T | None = None
-        self.stream = (_idle.pop() if _idle else torch.cuda.Stream()) if where == "cuda" else None
+        self.stream: torch.cuda.Stream | None = None
+        if where == "cuda":
+            device.check_gpu()
+            idle = _idle[torch.cuda.current_device()]
+            self.stream = idle.pop() if idle else torch.cuda.Stream()
         self.random = device.random_state(where)
 
     def advance(self) -> None:
@@ -50,7 +56,7 @@ class Turn(Generic[_T]):
     def _end(self) -> None:
         self.going = False
         if self.stream:
-            _idle.append(self.stream)
+            _idle[self.stream.device_index].append(self.stream)
             self.stream = None
 
 

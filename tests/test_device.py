@@ -12,6 +12,8 @@ import torch
 import cli
 import device
 import loops
+import recipes
+import train
 from cli import UserError
 from tests.conftest import ROOT
 
@@ -38,11 +40,14 @@ def test_freed_memory_is_kept_however_much_it_is():
 def test_a_gpu_that_torch_cannot_use_is_told(monkeypatch, capsys):
     cli.warn_once.cache_clear()
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    there = Path.exists
-    monkeypatch.setattr(Path, "exists", lambda file: str(file) == "/dev/nvidia0" or there(file))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(Path, "glob", lambda folder, pattern: iter([folder / "nvidia3"]))
     assert device.choose_device() == "cpu"
     assert "an NVIDIA GPU, and torch" in capsys.readouterr().err
+    cli.warn_once.cache_clear()
     assert device.choose_device(-1) == "cpu" and not capsys.readouterr().err, "nobody asked for it"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert device.choose_device() == "cpu" and not capsys.readouterr().err, "it was hidden"
 
 
 def test_a_gpu_that_cannot_compute_is_told(monkeypatch):
@@ -51,9 +56,18 @@ def test_a_gpu_that_cannot_compute_is_told(monkeypatch):
             "CUDA error: no kernel image is available for execution on the device\nCUDA kernel errors .."
         )
 
+    def full(*shape: int, **where: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
     monkeypatch.setattr(torch, "ones", no_kernel)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Tesla V100")
     with pytest.raises(UserError, match=r"^Tesla V100 cannot be used \(CUDA error: no kernel .*device\); .*--gpu -1$"):
+        device.check_gpu()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    with pytest.raises(UserError, match="Tesla V100 cannot be used"):
+        train.train(recipes.config_for("GLAM", device="cuda"))
+    monkeypatch.setattr(torch, "ones", full)
+    with pytest.raises(torch.OutOfMemoryError):
         device.check_gpu()
 
 
@@ -64,6 +78,8 @@ def test_a_gpu_that_cannot_compute_is_told(monkeypatch):
         (RuntimeError("CUDA error: out of memory"), True),
         (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
         (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), True),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"), True),
+        (RuntimeError("CUDA driver error: out of memory"), True),
         (RuntimeError("CUDA error: an illegal memory access was encountered"), False),
         (ValueError("CUDA error: out of memory"), False),
     ],

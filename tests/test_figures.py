@@ -175,7 +175,7 @@ def test_a_line_of_alpha_is_of_one_seed(tmp_path: Path, seeds: tuple[int, int], 
             make_run(tmp_path, [SOME], LABELS, settings={"alpha": alpha}, seed=seed)
     drawn = figures.alpha(figures.alpha_groups(report.runs(tmp_path), "paper", {}))
     grey = [line for line in drawn.figure.axes[0].get_lines() if line.get_color() == "#aaaaaa"]
-    assert len(grey) == lines
+    assert len(grey) == lines and ("grey: each seed" in drawn.caption) == bool(lines)
 
 
 def test_alpha_compares_the_seeds_that_all_values_have(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Several runs in one process, and steps replayed from a graph: the numbers are those of one run alone."""
 
 import sys
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import replace
@@ -262,8 +263,11 @@ def test_runs_after_each_other_share_a_stream(monkeypatch) -> None:
 
         def __init__(self) -> None:
             Stream.made += 1
+            self.device_index = torch.cuda.current_device()
 
-    monkeypatch.setattr(turns, "_idle", [])
+    monkeypatch.setattr(turns, "_idle", defaultdict(list))
+    monkeypatch.setattr(turns.device, "check_gpu", lambda: None)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     monkeypatch.setattr(torch.cuda, "Stream", Stream)
     monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
     monkeypatch.setattr(turns.device, "random_state", lambda where: (torch.get_rng_state(), None))
@@ -283,14 +287,19 @@ def test_runs_after_each_other_share_a_stream(monkeypatch) -> None:
     assert Stream.made == 2 and third.stream is not fourth.stream
     third.close(), third.close()
     assert turns.Turn(work(), "cuda").stream and Stream.made == 2
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    assert turns.Turn(work(), "cuda").stream.device_index == 1 and Stream.made == 3
 
 
-def test_a_full_memory_is_no_matter_of_the_graph(monkeypatch) -> None:
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA out of memory."), RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED")]
+)
+def test_a_full_memory_is_no_matter_of_the_graph(error: RuntimeError, monkeypatch) -> None:
     def full(step: Callable[[], None]) -> Callable[[], None]:
-        raise torch.OutOfMemoryError("CUDA out of memory.")
+        raise error
 
     monkeypatch.setattr(graphs, "capture", full)
-    with pytest.raises(torch.OutOfMemoryError):
+    with pytest.raises(type(error), match=str(error)):
         two_epochs(graphs.GraphTrainer, config_of({}))
 
 
