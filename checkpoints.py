@@ -218,7 +218,9 @@ def empty_model(config: dict[str, Any], weights: Path) -> "Classifier":
     if there != wanted:
         odd = sorted(k for k in wanted.keys() | there.keys() if wanted.get(k) != there.get(k))
         what = f"a {config['model']} of shape {config['shape']}"
-        raise UserError(f"{weights} does not hold the weights of {what}: {odd[0]} differs")
+        raise UserError(
+            f"{weights} does not hold the weights of {what}: {odd[0]} differs; copy the checkpoint's folder again, whole"
+        )
     with torch.random.fork_rng(devices=[]):
         return _new_model(config)
 

@@ -181,7 +181,7 @@ def csv_source(file: Path) -> Source:
     emotions = sorted({u.emotion for u in utterances})
     for same in sorted({e.casefold() for e in emotions}):
         if len(alike := [e for e in emotions if e.casefold() == same]) > 1:
-            warn_once(f"{file}: {' and '.join(alike)} are written differently, and so are {len(alike)} classes")
+            warn_once(f"{file}: {' and '.join(alike)} are {len(alike)} classes: spell them alike to merge them")
     return Source(file.stem, "as its owner says", sorted(utterances, key=lambda u: u.name), {e: e for e in emotions})
 
 
@@ -327,9 +327,8 @@ class Split:
         parts = self.divide(utterances, seed, fold or 0)
         for part, rows in (("training", parts.train), ("validation", parts.val), ("test", parts.test)):
             if rows is not None and len(rows) == 0:
-                raise UserError(
-                    f"--split {self.name}: {len(utterances)} utterances are too few; the {part} part is empty"
-                )
+                raise UserError(f"--split {self.name}: {len(utterances)} utterances are too few: the {part} part is "
+                                "empty; choose another split")  # fmt: skip
         every = np.concatenate([rows for rows in (parts.train, parts.val, parts.test) if rows is not None])
         if len(np.unique(every)) < len(every):
             raise UserError(f"--split {self.name}: its function puts an utterance into two parts, or twice into one")

@@ -5,7 +5,7 @@
 
 The corpus is one of train.py's by name, or a CSV file with the columns path,emotion[,speaker,..]. Every recording is
 predicted as predict.py does, by the checkpoint as it is: an answer that is none of the corpus's classes is wrong. Left
-out and counted are recordings, known by their bytes, that it was trained on or that chose its epoch or temperature;
+out and counted are recordings that it was trained on or that chose its epoch or temperature, known by their bytes;
 utterances of classes it does not know; and, as in training, those shorter than its segments (--padding keeps them).
 Broken recordings are reported and left out; the exit status is then 1.
 
@@ -170,7 +170,7 @@ def main() -> int:
     if gone := [name for name in checkpoint.classes if name not in corpus.classes]:
         print(f"the corpus has no class that is spelt {', '.join(gone)}, which it was trained on too")
     if fair.heard:
-        print("the corpus it was trained on: unless the split kept them apart, these speakers were heard in training")
+        print("trained on this corpus: unless the split kept them apart, these speakers were heard in training")
     print()
     print(report(scored, recognise), flush=True)
     if args.csv:

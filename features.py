@@ -61,7 +61,7 @@ def segment_and_hop(length: float, overlap: float) -> tuple[int, int]:
     """Samples of a segment and between the starts of two. As published: both are truncated, so 1.8 s that overlap by
     1.6 s start every int(0.19999999999999996 * 16000) = 3199 samples."""
     if not (0 < length < math.inf and int(length * SAMPLE_RATE)):
-        raise UserError(f"segment_length is {length} s, which is no length; 1.8 and 2 are the published ones")
+        raise UserError(f"segment_length is {length} s, which holds no sample; 1.8 and 2 are the published ones")
     if not 0 <= overlap < length or not int((length - overlap) * SAMPLE_RATE):
         raise UserError(f"overlap is {overlap} s; it must be at least 0 and smaller than segment_length, {length} s")
     return int(length * SAMPLE_RATE), int((length - overlap) * SAMPLE_RATE)

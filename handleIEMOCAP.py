@@ -484,7 +484,9 @@ def rename(root: Path | None = None, dry_run: bool = False) -> dict[str, str]:
     moves, journal = {}, read_journal(release)
     for name, (wave, *others) in waves.items():
         if others:
-            raise UserError(f"nothing renamed in {release}: {wave.file} and {others[0].file} are the same; remove one")
+            raise UserError(
+                f"nothing renamed in {release}: {wave.file} and {others[0].file} are both {name}; remove one"
+            )
         if not wave.code and labels.get(name) in CODES:
             moves[wave.file] = f"{wave.folder}/{renamed(name, labels[name])}.wav"
     _refuse_clashes(release, moves)
@@ -508,7 +510,7 @@ def restore(root: Path | None = None, dry_run: bool = False) -> dict[str, str]:
         waves = [wave for several in read_waves(release, Problems()).values() for wave in several]
         moves = {wave.file: f"{wave.folder}/{wave.name}.wav" for wave in waves if wave.code}
     if len(set(moves.values())) < len(moves):
-        raise UserError(f"nothing renamed in {release}: an utterance is there twice; without --restore it is named")
+        raise UserError(f"nothing renamed in {release}: an utterance is there twice; leave --restore out to see it")
     _refuse_clashes(release, moves)
     if not dry_run:
         _move(release, moves)

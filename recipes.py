@@ -276,7 +276,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "with the columns path,emotion[,name,speaker,session,dialog,split] (default: impro)",
     )
     add("--test", dest="test_dataset", metavar="NAME",
-        help="train on all of --dataset, test on all of this one, by the classes both have (split cross)")  # fmt: skip
+        help="train on --dataset, test on all of this corpus, with the classes both have (split cross)")  # fmt: skip
     add("--happy", choices=HAPPY, help="IEMOCAP's labels that make up the class happy (default: exc, as published)")
     add("--classes", type=class_list, metavar="A,B,..", help="train on these classes only (default: all of the corpus)")
     add("--split", metavar="NAME", help="8:2 (default, as published), 8:1:1, session, speaker, dialog, given (in a "
@@ -300,7 +300,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         help="mfcc, melspectrogram, spectrogram, interspeech2018, logfbank, fbank (GLAM: mfcc)",
     )
     add("--n_mfcc", "--nmfcc", "-n", type=int, metavar="N", help="MFCC coefficients (default: 26)")
-    add("--augment", choices=AUGMENTS, help="training utterances added: VTLP-warped copies, or classes filled up")
+    add("--augment", choices=AUGMENTS, help="add to training: VTLP-warped copies, or small classes oversampled")
     add("--class_weights", **yes_no, help="weight the loss of class c by 1 - n_c/N over training segments")
 
     model = group("model")

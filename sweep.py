@@ -327,7 +327,8 @@ def jobs_of(asked: dict[str, Any], given: dict[str, Any]) -> list[Job]:
     all_seeds = [given.pop("seed")] if "seed" in given else seeds.read_seeds()
     if (most := max(asked["seeds"] or 0, asked["next"] or 0)) > len(all_seeds):
         raise UserError(
-            f"{most} seeds are asked for, and {seeds.FILE.name} has {len(all_seeds)}: add some, a line each"
+            f"--{'next' if asked['next'] else 'seeds'} {most}: {most} seeds are asked for, and {seeds.FILE.name} has "
+            f"{len(all_seeds)}; add some, a line each"
         )
     wanted = all_seeds if asked["next"] else all_seeds[: asked["seeds"] or 1]
     configs = dict.fromkeys(expand(given, flags, wanted, bool(asked["table"])))  # a setting that is listed twice is one

@@ -144,7 +144,7 @@ def steps(
         curves.require()
     split = data.split_by_name(config.split)
     if save_model == "validation" and not split.has_validation:
-        raise UserError(f"--save_model validation: the split {config.split} has no validation part")
+        raise UserError(f"--save_model validation: the split {config.split} has no validation part; --split 8:1:1 has")
     dataset, digest = (d.corpus.dataset, d.digest) if d else data.identity(config)
     folder = records.folder_of(config, dataset, digest, options.get("runs", path.RUNS))
     if records.finished(folder, save_model):

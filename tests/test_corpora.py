@@ -404,7 +404,7 @@ def test_labels_in_other_capitals_are_told(tmp_path, capsys):
     file = tmp_path / "mine.csv"
     file.write_text("path,emotion\na.wav,anger\nb.wav,ANGER\nc.wav,joy\n")
     assert data.corpus(str(file)).classes == ("ANGER", "anger", "joy")
-    assert "ANGER and anger are written differently, and so are 2 classes" in capsys.readouterr().err
+    assert "ANGER and anger are 2 classes: spell them alike to merge them" in capsys.readouterr().err
 
 
 def test_a_corpus_module_that_is_not_whole(tmp_path, monkeypatch):

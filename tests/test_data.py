@@ -197,8 +197,8 @@ def test_seeds_give_different_splits(name):
 @pytest.mark.parametrize(
     ("name", "whole", "fault"),
     [
-        ("8:2", made_up()[:1], "8:2: 1 utterances are too few; the training part is empty"),
-        ("8:1:1", made_up()[:4], "too few; the validation part is empty"),
+        ("8:2", made_up()[:1], "8:2: 1 utterances are too few: the training part is empty"),
+        ("8:1:1", made_up()[:4], "too few: the validation part is empty"),
         ("session", made_up(2), "needs at least 3 sessions; this corpus has 1, 2 alone"),
         ("session", [replace(u, speaker="s1") for u in made_up()], "the speaker s1 is in the sessions 1 and 2"),
         ("speaker", made_up(1), "needs at least 3 speakers; this corpus has 01F, 01M alone"),
