@@ -258,9 +258,9 @@ def _resampled(blocks: Iterable[tuple[NDArray[np.float32], int]]) -> Iterator[Wa
         yield np.pad(end, (0, left - len(end)))
 
 
-def _waves(raw: _Raw) -> Iterator[Wave]:
+def _waves(blocks: Iterable[tuple[NDArray[np.float32], int]]) -> Iterator[Wave]:
     """16 kHz mono in blocks. Raises ValueError saying what is wrong, a fault further on when it is met."""
-    for wave in _resampled(_blocks(raw)):
+    for wave in _resampled(blocks):
         if not np.isfinite(wave).all():
             raise ValueError("holds samples that are not finite numbers")
         if len(wave) and (loudest := np.abs(wave).max()) > LOUDEST:
@@ -272,7 +272,23 @@ def decode(data: bytes) -> Wave:
     """What `load_audio` gives for a file of these bytes. Raises ValueError saying what is wrong."""
     if not data:
         raise ValueError("is empty (0 bytes)")
-    return np.concatenate(list(_waves(_Raw(lambda count, at: data[at : at + count], data))))
+    return np.concatenate(list(_waves(_blocks(_Raw(lambda count, at: data[at : at + count], data)))))
+
+
+def from_samples(wave: NDArray, rate: int = SAMPLE_RATE) -> Iterator[Wave]:
+    """What `stream_audio` gives, for samples `(n,)` or `(n, channels)` at `rate` Hz, floats of which 1 is full scale or
+    integers. Raises ValueError saying what is wrong."""
+    wave = np.asarray(wave)
+    if wave.ndim not in (1, 2) or wave.size == 0 or wave.dtype.kind not in "fiu":
+        raise ValueError(f"is an array {wave.shape} of {wave.dtype}, not of samples (n,) or (n, channels)")
+    if rate not in RATES:
+        raise ValueError(f"has a sample rate of {rate} Hz")
+    if wave.dtype.kind != "f":
+        info = np.iinfo(wave.dtype)
+        middle = 0 if info.min else (info.max + 1) // 2  # of unsigned ones
+        wave = (wave.astype(np.float64) - middle) / (info.max + 1 - middle)
+    columns = wave.reshape(len(wave), -1).astype(np.float32)
+    yield from _waves((columns[at : at + BLOCK], rate) for at in range(0, len(columns), BLOCK))
 
 
 def load_audio(file: str | Path) -> Wave:
@@ -301,7 +317,7 @@ def stream_audio(file: str | Path) -> Iterator[Wave]:
         with open(file, "rb") as f:
             with mmap(f.fileno(), 0, access=ACCESS_READ) as contents:
                 raw = _Raw(lambda count, at: os.pread(f.fileno(), count, at), contents)
-            yield from _waves(raw)
+            yield from _waves(_blocks(raw))
     except FileNotFoundError:
         raise AudioError(_missing(file)) from None
     except OSError as error:

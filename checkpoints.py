@@ -109,6 +109,8 @@ def find(folder: Path) -> Path:
 
     Raises UserError if there is none, or more than one.
     """
+    if folder.name in (CONFIG, WEIGHTS):
+        folder = folder.parent
     for candidate in (folder / "checkpoint", folder):
         if (candidate / CONFIG).is_file() and (candidate / WEIGHTS).is_file():
             return candidate
@@ -119,12 +121,12 @@ def find(folder: Path) -> Path:
             f"{folder} holds pickled weights (pytorch_model.bin), which are not read: unpickling can run any code; "
             f"convert them to {WEIGHTS}"
         )
-    below = sorted(f.parent for f in folder.glob(f"**/checkpoint/{CONFIG}") if f.with_name(WEIGHTS).is_file())
+    below = sorted(f.parent for f in folder.glob(f"**/{CONFIG}") if f.with_name(WEIGHTS).is_file())
     if len(below) == 1:
         return below[0]
     if below:
-        some = "".join(f"\n  {one.parent}" for one in below[:20])
-        raise UserError(f"--checkpoint {folder}: {len(below)} runs below it have a checkpoint; name one:{some}")
+        some = "".join(f"\n  {one.parent if one.name == 'checkpoint' else one}" for one in below[:20])
+        raise UserError(f"--checkpoint {folder}: {len(below)} checkpoints are below it; name one:{some}")
     raise UserError(
         f"{folder} is not a checkpoint: it needs {WEIGHTS} and {CONFIG}; python train.py --save_model makes it"
     )
@@ -177,6 +179,13 @@ def check(config: Any, where: str) -> None:
         "'classes' are not two or more different printable names",
     )
     need(len(shape) == 2 and all(_is(n, int) and 1 <= n <= 100_000 for n in shape), "'shape' is not [rows, frames]")
+    tested = config["scores"].get("test")
+    need(
+        isinstance(tested, dict) and all(_is(tested.get(s), NUMBER) for s in metrics.SCORES),
+        "'scores' lacks the test's",
+    )
+    for name in ("corpus", "dataset", "temperature_note"):
+        need(config[name].isprintable(), f"{name!r} has characters that are not to be printed")
     need(config["rule"] in RULES, f"'rule' is none of {', '.join(RULES)}")
     need(config["temperature"] is None or 1e-3 <= config["temperature"] <= 1e3, "'temperature' is out of range")
     try:
@@ -219,7 +228,7 @@ def empty_model(config: dict[str, Any], weights: Path) -> "Classifier":
         odd = sorted(k for k in wanted.keys() | there.keys() if wanted.get(k) != there.get(k))
         what = f"a {config['model']} of shape {config['shape']}"
         raise UserError(
-            f"{weights} does not hold the weights of {what}: {odd[0]} differs; copy the checkpoint's folder again, whole"
+            f"{weights} does not hold the weights of {what}: {odd[0]} differs; copy the checkpoint's whole folder again"
         )
     with torch.random.fork_rng(devices=[]):
         return _new_model(config)
@@ -249,6 +258,7 @@ def save(
         Checkpoint(module, config).save_pretrained(temporary)
         (temporary / CONFIG).unlink()
         config["weights"] = digest_file(temporary / WEIGHTS)
+        (temporary / WEIGHTS).chmod((temporary / CARD).stat().st_mode)  # safetensors lets nobody else read it
         for name in (CARD, WEIGHTS):
             with atomic(folder / name) as new:
                 os.replace(temporary / name, new)

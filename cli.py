@@ -60,8 +60,9 @@ def warn_once(text: str) -> None:
 
 
 def printable(text: str) -> str:
-    """`text` with the bytes of file names that are not UTF-8 escaped."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+    """`text` with what a line of a terminal cannot show escaped: control characters, and bytes that are not UTF-8."""
+    escaped = "".join(c if c.isprintable() or "\ud800" <= c <= "\udfff" else ascii(c)[1:-1] for c in text)
+    return escaped.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def refusal(error: OSError) -> str | None:

@@ -107,7 +107,7 @@ class Problems:
                 lines += [f"{len(cases)} {title}", *(f"  {case}" for case in cases[:most])]
             if len(cases) > len(cases[:most]):
                 lines.append(f"  .. and {len(cases[most:])} more: --verbose lists them")
-        return printable("\n".join(lines))
+        return "\n".join(map(printable, lines))
 
 
 @dataclass(frozen=True)
@@ -460,7 +460,7 @@ def _refuse_clashes(release: Path, moves: dict[str, str]) -> None:
     """Raises UserError if a recording would be written over."""
     clashes = [f"  {old} -> {new}" for old, new in moves.items() if os.path.lexists(release / new)]
     if clashes:
-        text = printable("\n".join(clashes[:20]))
+        text = "\n".join(map(printable, clashes[:20]))
         raise UserError(f"nothing renamed in {release}: {len(clashes)} names are taken; remove the files\n{text}")
 
 

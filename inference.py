@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 import features
-from audio import SAMPLE_RATE, SILENT, AudioError, Wave, stream_audio
+from audio import SAMPLE_RATE, SILENT, AudioError, Wave, from_samples, stream_audio
 from checkpoints import Checkpoint
 from device import check_gpu
 from metrics import softmax
@@ -91,6 +91,7 @@ class Prediction:
     ends: NDArray[np.float64]  # (S,) seconds
     timeline: NDArray[np.float64]  # (S, C) probabilities of each segment
     seconds: float
+    heard: NDArray[np.bool_]  # (S,) whether a segment holds sound
     note: str = ""  # what was done to it, if anything
     outline: Outline = field(default_factory=Outline)
 
@@ -104,18 +105,29 @@ class Prediction:
         result = {"file": self.file, "class": self.label, "probabilities": self._named(self.probabilities),
                   "seconds": round(self.seconds, 4), "segments": len(self.starts), "note": self.note}  # fmt: skip
         if timeline:
+            columns = zip(self.starts, self.ends, self.timeline, self.heard, strict=True)
             result["timeline"] = [
-                {"start": round(float(start), 4), "end": round(float(end), 4), "probabilities": self._named(p)}
-                for start, end, p in zip(self.starts, self.ends, self.timeline, strict=True)
-            ]
+                {"start": round(float(start), 4), "end": round(float(end), 4), "probabilities": self._named(p),
+                 "silent": not heard}
+                for start, end, p, heard in columns
+            ]  # fmt: skip
         return result
 
     def _named(self, probabilities: NDArray[np.float64]) -> dict[str, float]:
         return dict(zip(self.classes, map(float, probabilities), strict=True))
 
 
+def _loudest(segments: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The greatest absolute value of each segment `(S, size)`; nothing is copied of a view."""
+    return np.maximum(segments.max(1, initial=0), -segments.min(1, initial=0))
+
+
 class Recogniser:
-    """Predicts with a checkpoint: `Recogniser(checkpoints.load(folder))("recording.wav")`. Threads may share it."""
+    """Predicts with a checkpoint: `Recogniser(checkpoints.load(folder))("recording.wav")`.
+
+    Threads may share it. Forked processes cannot, as they lack torch's own threads: start processes by `spawn`, or
+    call `torch.set_num_threads(1)` before the checkpoint is loaded.
+    """
 
     def __init__(self, checkpoint: Checkpoint, device: str = "cpu", calibrate: bool = True):
         """With `calibrate`, logits are divided by the checkpoint's temperature where it has one."""
@@ -148,6 +160,14 @@ class Recogniser:
         except AudioError as error:
             raise AudioError(str(error).replace(str(file), name, 1) if name else str(error)) from None
 
+    def samples(self, wave: NDArray, rate: int = SAMPLE_RATE, name: str = "") -> Prediction:
+        """Predict for samples `(n,)` or `(n, channels)` at `rate` Hz, as `soundfile.read` gives them: floats of which 1
+        is full scale, or integers. Raises AudioError for those that cannot be used."""
+        try:
+            return self.blocks(from_samples(wave, rate), name)
+        except ValueError as error:
+            raise AudioError(f"{name or 'a recording'} {error}") from None
+
     def each(self, recordings: Sequence[tuple[str | Path, str]], jobs: int | None = None) -> Iterator[Prediction | str]:
         """Predict for recordings, each given with what to call it: the predictions in order, or what is wrong with one
         that cannot be used. `jobs` are computed at a time (None: one a core, up to 8)."""
@@ -174,26 +194,37 @@ class Recogniser:
             torch.set_num_threads(threads)
 
     def blocks(self, waves: Iterable[Wave], name: str = "", stopped: threading.Event | None = None) -> Prediction:
-        """Predict for a recording given as blocks `(n,)` of samples at 16 kHz."""
+        """Predict for a recording given as blocks `(n,)` of float samples at 16 kHz, as of `audio.stream_audio`;
+        `samples` takes any. Silent segments are left out of the mean, unless all are."""
         c = self.checkpoint
-        cut, outline, logits = Cut(c.size, c.hop), Outline(), []
+        cut, outline, logits, heard = Cut(c.size, c.hop), Outline(), [], []
         for wave in waves:
             if stopped is not None and stopped.is_set():
                 raise AudioError(f"{name}: interrupted")
             outline.add(wave)
-            logits.append(self.logits(cut.add(wave)))
-        seconds, note = cut.samples / SAMPLE_RATE, ""
+            segments = cut.add(wave)
+            logits.append(self.logits(segments))
+            heard.append(_loudest(segments) >= SILENT)
+        if cut.samples == 0:
+            raise AudioError(f"{name or 'a recording'} holds no samples")
+        seconds, notes = cut.samples / SAMPLE_RATE, []
         if cut.samples < c.size:
-            logits.append(self.logits(features.segment(cut.rest, c.length, c.overlap, padding=True)))
-            note = f"shorter than {c.length:g} s: repeated" + (
-                ", as in training" if c.padding else "; such were left out of training"
-            )
-        if outline.loudest() < SILENT:
-            note = "; ".join(["silent, or nearly: there is nothing to recognise", *([note] if note else [])])
-        segments = np.concatenate(logits)
+            segments = features.segment(cut.rest, c.length, c.overlap, padding=True)
+            logits.append(self.logits(segments))
+            heard.append(_loudest(segments) >= SILENT)
+            such = ", as in training" if c.padding else "; such were left out of training"
+            notes.append(f"shorter than {c.length:g} s: repeated{such}")
+        segments, sound = np.concatenate(logits), np.concatenate(heard)
+        if not sound.any():
+            notes.insert(0, "silent, or nearly: there is nothing to recognise")
+        elif not sound.all():
+            notes.append(f"{(~sound).sum()} of {len(sound)} segments are silent and left out")
+        counted = segments[sound] if sound.any() else segments
         # as loops.evaluation: a mean in double precision
-        mean = (np.add.reduceat(segments.astype(np.float64), [0]) / len(segments)).astype(np.float32)[0]
+        mean = (np.add.reduceat(counted.astype(np.float64), [0]) / len(counted)).astype(np.float32)[0]
         starts = np.arange(len(segments)) * c.hop / SAMPLE_RATE
         ends = np.minimum(starts + c.size / SAMPLE_RATE, seconds)
         probabilities, timeline = softmax(mean, self.temperature), softmax(segments, self.temperature)
-        return Prediction(name, c.classes, mean, probabilities, starts, ends, timeline, seconds, note, outline)
+        return Prediction(
+            name, c.classes, mean, probabilities, starts, ends, timeline, seconds, sound, "; ".join(notes), outline
+        )

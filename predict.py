@@ -23,7 +23,7 @@ import tempfile
 import textwrap
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -155,14 +155,15 @@ class Table:
 
     def _row(self, name: str, when: str, classes: list[str], p: Any, note: str = "") -> None:
         numbers = "  ".join(f"{x:>{w}.3f}" for x, w in zip(p, self.widths, strict=True))
+        name = cli.printable(name)
         text = f"{name:<{self.width}}  {when:>17}  {classes[int(p.argmax())]:<{self.label}}  {numbers}  {note}"
         print(text.rstrip(), flush=True)
 
     def add(self, one: "Prediction") -> None:
         self._row(one.file, f"{one.seconds:.2f}", one.classes, one.probabilities, one.note)
         if self.timeline:
-            for start, end, p in zip(one.starts, one.ends, one.timeline, strict=True):
-                self._row("", f"{start:.2f} - {end:.2f}", one.classes, p)
+            for start, end, p, heard in zip(one.starts, one.ends, one.timeline, one.heard, strict=True):
+                self._row("", f"{start:.2f} - {end:.2f}", one.classes, p, "" if heard else "silent")
 
     def finish(self, broken: list[dict[str, str]]) -> None:
         pass
@@ -178,8 +179,8 @@ class Csv:
     def add(self, one: "Prediction") -> None:
         rows = [("utterance", 0.0, one.seconds, one.probabilities, one.note)]
         if self.timeline:
-            columns = zip(one.starts, one.ends, one.timeline, strict=True)
-            rows += [("segment", start, end, p, "") for start, end, p in columns]
+            columns = zip(one.starts, one.ends, one.timeline, one.heard, strict=True)
+            rows += [("segment", start, end, p, "" if heard else "silent") for start, end, p, heard in columns]
         for part, start, end, p, note in rows:
             numbers = [f"{x:.9g}" for x in p]
             label = one.classes[int(p.argmax())]
@@ -239,10 +240,15 @@ def plot(one: "Prediction", output: Path, title: str = "") -> None:
         wave.set_ylabel("wave", rotation=0, ha="right", va="center")
         name = cli.printable(one.file)
         name = name if len(name) <= 70 else "…" + name[-69:]
-        title_of_wave = f"{name}: {one.label} ({one.probabilities.max():.0%})"
+        found = f"{one.label} ({one.probabilities.max():.0%})" if one.heard.any() else "silent"
+        title_of_wave = f"{name}: {found}"
         wave.set_title(title_of_wave, loc="left", fontsize=11, parse_math=False)  # a $ is a $
-        _strip(strip, one)
-        _course(course, one)
+        few = condensed(one)
+        _strip(strip, few)
+        _course(course, few)
+        if one.seconds > 120:
+            course.xaxis.set_major_formatter(lambda at, _: f"{int(at) // 60}:{int(at) % 60:02d}")
+            course.set_xlabel("minutes" if few is one else f"minutes; means over {few.starts[1] - few.starts[0]:.0f} s")
         course.set_xlim(0, max(one.seconds, 1e-3))
         for axis in (wave, strip, course):
             axis.spines[["top", "right"]].set_visible(False)
@@ -252,17 +258,35 @@ def plot(one: "Prediction", output: Path, title: str = "") -> None:
             figure.savefig(temporary, format=output.suffix.lstrip(".").lower(), dpi=150, facecolor="white")
 
 
+def condensed(one: "Prediction", most: int = 300) -> "Prediction":
+    """A prediction whose timeline is of at most `most` means over neighbouring segments that hold sound: a picture has
+    no room for more."""
+    import numpy as np
+
+    width = -(-len(one.starts) // most)
+    if width == 1:
+        return one
+    first = np.arange(0, len(one.starts), width)
+    last = np.minimum(first + width, len(one.starts)) - 1
+    sound = np.add.reduceat(one.heard.astype(int), first)
+    weights = np.where(np.repeat(sound > 0, np.diff([*first, len(one.heard)])), one.heard, True)[:, None]
+    timeline = np.add.reduceat(one.timeline * weights, first) / np.add.reduceat(weights.astype(int), first)
+    return replace(one, starts=one.starts[first], ends=one.ends[last], timeline=timeline, heard=sound > 0)
+
+
 def _strip(axis: "Axes", one: "Prediction") -> None:
     """Which class is likeliest around the middle of each segment, in its colour."""
     import numpy as np
 
     from figures import COLOURS
 
-    middles, best = (one.starts + one.ends) / 2, one.timeline.argmax(1)
+    middles, best = (one.starts + one.ends) / 2, np.where(one.heard, one.timeline.argmax(1), -1)
     edges = np.concatenate(([0.0], (middles[1:] + middles[:-1]) / 2, [one.seconds]))
     first = np.flatnonzero(np.concatenate(([True], np.diff(best) != 0)))
     for start, stop in zip(first, [*first[1:], len(best)], strict=True):
         c, left, right = int(best[start]), edges[start], edges[stop]
+        if c < 0:  # silence
+            continue
         axis.axvspan(left, right, color=COLOURS[c % len(COLOURS)], linewidth=0)
         if right - left > 0.011 * len(one.classes[c]) * one.seconds:
             ink = "white" if c % len(COLOURS) in (0, 2, 6) else "black"
@@ -352,18 +376,24 @@ def run(args: argparse.Namespace, inputs: list[Input], pictures: list[Path] | No
         out = Csv(checkpoint.classes, args.timeline)
     else:
         out = Table([one.name for one in inputs], checkpoint.classes, args.timeline)
-    broken = []
-    for i, result in enumerate(recognise.each([(one.path, one.name) for one in inputs], args.jobs)):
-        if isinstance(result, str):
-            print(f"error: {result}", file=sys.stderr, flush=True)
-            broken.append({"file": inputs[i].name, "fault": result})
-            continue
-        out.add(result)
-        if pictures:
-            plot(result, pictures[i], told)
-            print(pictures[i], file=sys.stderr, flush=True)
-    out.finish(broken)
-    return 1 if broken else 0
+    broken, undrawn = [], 0
+    try:
+        for i, result in enumerate(recognise.each([(one.path, one.name) for one in inputs], args.jobs)):
+            if isinstance(result, str):
+                print(f"error: {cli.printable(result)}", file=sys.stderr, flush=True)
+                broken.append({"file": inputs[i].name, "fault": result})
+                continue
+            out.add(result)
+            if pictures:
+                try:
+                    plot(result, pictures[i], told)
+                    print(cli.printable(str(pictures[i])), file=sys.stderr, flush=True)
+                except OSError as error:  # what was predicted stands
+                    undrawn += 1
+                    print(f"error: {cli.refusal(error) or error}", file=sys.stderr, flush=True)
+    finally:  # also after Ctrl-C
+        out.finish(broken)
+    return 1 if broken or undrawn else 0
 
 
 if __name__ == "__main__":

@@ -217,7 +217,8 @@ def test_pickles_are_refused(copy: Path) -> None:
 
 def test_folders_that_are_no_checkpoint(tmp_path: Path, copy: Path) -> None:
     refused(tmp_path / "missing", "no such folder")
-    refused(tmp_path, "is not a checkpoint")
+    (tmp_path / "empty").mkdir()
+    refused(tmp_path / "empty", "is not a checkpoint")
     (copy / "config.json").write_bytes(b" " * (2**24 + 1))
     refused(copy, "16 MiB")
 

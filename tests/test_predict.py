@@ -543,9 +543,99 @@ def test_silence_is_told(small: Path, tmp_path: Path, command: Command) -> None:
     assert notes["short.wav"].startswith("silent, or nearly: there is nothing to recognise; shorter than")
 
 
+def test_a_checkpoint_by_any_name_for_it(tmp_path: Path) -> None:
+    folder = make_checkpoint(tmp_path / "models" / "mine", "CNN_GAP")
+    for name in ("models", "models/mine", "models/mine/config.json", "models/mine/model.safetensors"):
+        assert checkpoints.find(tmp_path / name) == folder
+    modes = {file.stat().st_mode for file in folder.iterdir()}
+    assert len(modes) == 1, "the weights can be read by whom the rest can"
+
+
+def silence_between(speech: np.ndarray) -> np.ndarray:
+    return np.concatenate([speech, np.zeros(4 * 16000), speech, np.zeros(4 * 16000)])
+
+
+def test_silence_is_left_out_and_told(tmp_path: Path, command: Command) -> None:
+    made = make_checkpoint(tmp_path / "c", "CNN_GAP")
+    recognise = inference.Recogniser(checkpoints.load(made))
+    speech = np.random.default_rng(0).normal(0, 0.1, 8 * 16000)
+    found = recognise.samples(silence_between(speech))
+    assert 0 < (~found.heard).sum() < len(found.heard)
+    assert found.note == f"{(~found.heard).sum()} of {len(found.heard)} segments are silent and left out"
+    parts = found.timeline[found.heard]
+    mean = recognise.samples(speech).probabilities
+    assert np.abs(found.probabilities - mean).max() < np.abs(found.timeline.mean(0) - mean).max() and len(parts)
+    whole = recognise.samples(np.zeros(40000))
+    assert not whole.heard.any() and "nothing to recognise" in whole.note
+    soundfile.write(tmp_path / "a.wav", silence_between(speech), 16000)
+    words = ("predict.py", tmp_path / "a.wav", "--checkpoint", made, "--gpu", -1, "--timeline")
+    rows = list(csv.DictReader(command(*words, "--csv", "--plot", tmp_path / "a.png").stdout.splitlines()))
+    assert [row["note"] == "silent" for row in rows[1:]] == (~found.heard).tolist()
+    said = json.loads(command(*words, "--json").stdout)["utterances"][0]["timeline"]
+    assert [part["silent"] for part in said] == (~found.heard).tolist()
+
+
+@pytest.mark.parametrize("kind", ["float32", "int16", "int32", "uint8", "stereo", "8 kHz", "list"])
+def test_samples_are_recognised_as_their_recording_is(kind: str, tmp_path: Path) -> None:
+    recognise = inference.Recogniser(checkpoints.load(make_checkpoint(tmp_path / "c", "CNN_GAP")))
+    rate = 8000 if kind == "8 kHz" else 16000
+    wave = np.random.default_rng(1).normal(0, 0.1, (3 * rate, 2) if kind == "stereo" else 3 * rate)
+    subtype = {"int16": "PCM_16", "int32": "PCM_32", "uint8": "PCM_U8"}.get(kind, "FLOAT")
+    soundfile.write(tmp_path / "a.wav", wave, rate, subtype)
+    given, _ = soundfile.read(tmp_path / "a.wav", dtype=kind if kind in ("int16", "int32") else "float32")
+    if kind == "uint8":
+        given = np.round(given * 128 + 128).astype(np.uint8)
+    expected = recognise(tmp_path / "a.wav")
+    found = recognise.samples(given.tolist() if kind == "list" else given, rate)
+    np.testing.assert_allclose(found.logits, expected.logits, atol=1e-5)
+    assert found.seconds == expected.seconds
+
+
+@pytest.mark.parametrize(
+    ("wave", "rate", "said"),
+    [
+        ([], 16000, "is an array"),
+        (np.zeros((2, 3, 4)), 16000, "is an array"),
+        (np.array(["a"]), 16000, "is an array"),
+        ([0.0, np.nan], 16000, "not finite"),
+        ([0.0, 1e9], 16000, "times full scale"),
+        ([0.1], 7, "sample rate of 7 Hz"),
+    ],
+)
+def test_samples_that_are_none_are_told(wave, rate: int, said: str, tmp_path: Path) -> None:
+    recognise = inference.Recogniser(checkpoints.load(make_checkpoint(tmp_path / "c", "CNN_GAP")))
+    with pytest.raises(AudioError, match=f"^mine .*{said}"):
+        recognise.samples(wave, rate, "mine")
+    with pytest.raises(AudioError, match="holds no samples"):
+        recognise.blocks([])
+
+
+def test_a_picture_that_cannot_be_drawn_costs_no_prediction(tmp_path: Path, command: Command) -> None:
+    made = make_checkpoint(tmp_path / "c", "CNN_GAP")
+    for name in ("a", "b"):
+        soundfile.write(tmp_path / f"{name}.wav", np.ones(40000) / 9, 16000)
+    (tmp_path / "pictures" / "a.wav.png").mkdir(parents=True)  # a folder where a file is to be
+    words = (tmp_path / "a.wav", tmp_path / "b.wav", "--checkpoint", made, "--gpu", -1, "--json")
+    done = command("predict.py", *words, "--plot", tmp_path / "pictures", status=1)
+    assert len(json.loads(done.stdout)["utterances"]) == 2 and (tmp_path / "pictures" / "b.wav.png").is_file()
+    assert "a.wav.png" in done.stderr
+
+
+def test_a_long_timeline_is_drawn_as_means() -> None:
+    timeline = np.random.default_rng(0).dirichlet([1, 1], 1000)
+    heard = np.arange(1000) >= 10
+    at = np.arange(1000.0)
+    one = inference.Prediction("a", ["x", "y"], np.zeros(2), np.ones(2) / 2, at, at + 2, timeline, 1002.0, heard)
+    few = predict.condensed(one, 250)
+    assert len(few.starts) == 250 and (few.starts[1], few.ends[0], few.ends[-1]) == (4, 5, 1001)
+    np.testing.assert_allclose(few.timeline[0], timeline[:4].mean(0))  # silent all of it
+    np.testing.assert_allclose(few.timeline[2], timeline[10:12].mean(0))
+    assert few.heard.tolist() == [False] * 2 + [True] * 248 and predict.condensed(one, 1000) is one
+
+
 def test_a_folder_above_one_checkpoint_will_do(tmp_path: Path) -> None:
     first = make_checkpoint(tmp_path / "runs" / "demo" / "a" / "1" / "checkpoint", "CNN_GAP")
     assert checkpoints.find(tmp_path) == first
     make_checkpoint(tmp_path / "runs" / "demo" / "b" / "1" / "checkpoint", "CNN_GAP")
-    with pytest.raises(UserError, match=r"2 runs below it have a checkpoint; name one:\n  .*/demo/a/1\n  .*/demo/b/1"):
+    with pytest.raises(UserError, match=r"2 checkpoints are below it; name one:\n  .*/demo/a/1\n  .*/demo/b/1"):
         checkpoints.find(tmp_path)
