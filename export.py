@@ -6,9 +6,9 @@
 
 A row of the input is one segment; the batch B may have any size. The input is features (B, 1, F, T) or, with
 --waveform, samples (B, N) at 16 kHz: the feature extraction is then inside, as matrix products that any runtime has.
-The logits of an utterance are the mean over its segments', which start every `hop_samples`; its probabilities are their
-softmax, after division by `temperature` if there is one. The file's metadata hold these, the names of the classes and
-where the weights came from.
+The logits of an utterance are the mean over its segments', which start every `hop_samples` (one shorter than a segment
+is repeated until it fills one; silent segments are left out); its probabilities are their softmax, after division by
+`temperature` if there is one. The file's metadata hold these, the names of the classes and where the weights came from.
 
 Every file is run in ONNX Runtime beside torch before it is kept: on the recordings after --check, else on noise.
 Needs `pip install -r requirements-export.txt`.

@@ -226,6 +226,7 @@ def plot(one: "Prediction", output: Path, title: str = "") -> None:
     A segment's probabilities stand at its middle. The strip between says which class is likeliest.
     """
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MultipleLocator
 
     from figures import style
 
@@ -247,8 +248,10 @@ def plot(one: "Prediction", output: Path, title: str = "") -> None:
         _strip(strip, few)
         _course(course, few)
         if one.seconds > 120:
-            course.xaxis.set_major_formatter(lambda at, _: f"{int(at) // 60}:{int(at) % 60:02d}")
-            course.set_xlabel("minutes" if few is one else f"minutes; means over {few.starts[1] - few.starts[0]:.0f} s")
+            apart = next((s for s in (30, 60, 120, 300, 600, 900, 1800) if s >= one.seconds / 10), 3600)
+            course.xaxis.set_major_locator(MultipleLocator(apart))
+            course.xaxis.set_major_formatter(lambda at, _: f"{round(at) // 60}:{round(at) % 60:02d}")
+            course.set_xlabel("minutes" if few is one else f"minutes; means over {few.starts[1] - few.starts[0]:.1f} s")
         course.set_xlim(0, max(one.seconds, 1e-3))
         for axis in (wave, strip, course):
             axis.spines[["top", "right"]].set_visible(False)
@@ -305,8 +308,9 @@ def _course(axis: "Axes", one: "Prediction") -> None:
 
     middles = (one.starts + one.ends) / 2
     at = np.array([0.0, one.seconds]) if len(middles) == 1 else middles
+    heard = np.where(one.heard[:, None], one.timeline, np.nan)  # a gap in silence
     for c, name in enumerate(one.classes):
-        values = one.timeline[:, c] if len(middles) > 1 else np.repeat(one.timeline[:, c], 2)
+        values = heard[:, c] if len(middles) > 1 else np.repeat(heard[:, c], 2)
         style: dict[str, Any] = {
             "color": COLOURS[c % len(COLOURS)],
             "linestyle": LINES[(c + c // len(COLOURS)) % len(LINES)],

@@ -1,6 +1,7 @@
 """Export: every network and every feature, in ONNX Runtime as in torch."""
 
 import json
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -9,13 +10,14 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from conftest import Command
+from conftest import ROOT, Command
 from made_checkpoints import CLASSES, make_checkpoint
 
 import audio
 import checkpoints
 import export
 import features
+import inference
 import models
 from cli import UserError
 from frontend import Frontend, RealFFT
@@ -164,3 +166,17 @@ def test_help_teaches_at_once(command: Command) -> None:
 def test_a_feature_without_a_form_in_onnx_is_refused_in_words() -> None:
     with pytest.raises(UserError, match=r"--waveform: the feature energy has no form in ONNX: leave the flag out"):
         Frontend("energy", 28800)
+
+
+def test_the_readmes_reading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (example,) = (text for text in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "onnxruntime" in text)
+    checkpoint = checkpoints.load(make_checkpoint(tmp_path / "c", "CNN_GAP"))
+    export.convert(checkpoint, tmp_path / "model.onnx", waveform=True)
+    soundfile.write(tmp_path / "recording.wav", np.random.default_rng(0).normal(0, 0.1, 70000), 16000)
+    monkeypatch.chdir(tmp_path)
+    found: dict = {}
+    exec(compile(example, "README.md", "exec"), found)
+    expected = inference.Recogniser(checkpoint)(tmp_path / "recording.wav")
+    np.testing.assert_allclose(found["logits"], expected.logits, atol=1e-4)
+    assert capsys.readouterr().out.strip() == expected.label
