@@ -304,7 +304,7 @@ def model_card(config: dict[str, Any]) -> str:
 
 - Corpus: {config["corpus"]}, dataset `{config["dataset"]}`; split `{config["split"]}`{fold}, seed {config["seed"]}
 - Weights of epoch {config["epoch"]}, chosen by the rule `{config["rule"]}`: {emphasis}{RULES[config["rule"]]}{emphasis}
-- Changed from the published recipe: {", ".join(f"{k} = {v}" for k, v in changed.items()) or "nothing"}
+- Changed from the recipe {config["recipe"]}: {", ".join(f"{k} = {v}" for k, v in changed.items()) or "nothing"}
 - Feature: {settings["feature"]}, {rows} x {frames}; segments overlap by {settings["test_overlap"]} s
 - Temperature of the probabilities: {"" if temperature is None else f"{temperature}, "}{config["temperature_note"]}
 

@@ -63,7 +63,7 @@ def canonical(name: str) -> str:
 
 
 def describe(name: str) -> str:
-    """What the paper calls a network (`MHCNN` for `MACNN`); "–" if it is not in the paper's tables."""
+    """What the paper calls a network (`MHCNN` for `MACNN`); "–" if the paper has no name for it."""
     return _classes[canonical(name)].paper
 
 

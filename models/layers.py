@@ -148,6 +148,7 @@ def area_attention(x: Tensor, max_length: int = 3, dropout: float = AREA_DROPOUT
     value their sum. Logits are unscaled dot products; `dropout` is applied to the weights while training. Li, Kaiser,
     Bengio and Si, "Area Attention", ICML 2019.
     """
+    # as published: areas of two dimensions are allowed there, but the memory they are taken from has one row
     # A dot product with a mean is the mean of the dot products: a third of the multiplications
     logits = [each / length for length, each in enumerate(run_sums(x @ x.mT, max_length), start=1)]
     weights = torch.softmax(torch.cat(logits, dim=-1), dim=-1)  # (..., L, A), A = L + (L-1) + (L-2)

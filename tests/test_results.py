@@ -10,10 +10,14 @@ import sys
 
 import numpy as np
 import pytest
+import scipy.optimize
+import scipy.stats
 
+import calibration
 import figures
 import metrics
 import records
+import stats
 import tables
 from tests.conftest import ROOT
 
@@ -160,6 +164,46 @@ def test_what_the_readme_says_of_emodb_is_in_the_records():
         in section
     )
     assert f"(p = {float(p.pop()):.3f}, corrected)" in section and not p
+
+
+def test_what_the_parts_of_glam_add_is_in_the_records():
+    """The table of GLAM minus its variants, and what a temperature does, put together from the records."""
+    folds: dict[str, dict[int, records.Run]] = {}
+    for run in records.runs(EMODB / "runs"):
+        if run.split == "speaker":
+            folds.setdefault(run.model, {})[run.fold] = run
+    page = (EMODB / "README.md").read_text(encoding="utf-8")
+    found = re.findall(r"^\| (?:`(\w+)`, [^|]*| )\| ([a-z ]+) \| ([+−].*) \| ([+−].*) \|$", page, re.MULTILINE)
+    rules = {"chosen on the validation speaker": "validation", "last": "last", "chosen on the test speaker": "paper"}
+    assert [said for _, said, *_ in found] == [*rules] * (len(found) // 3) and len(found) >= 9
+    for number, (_, said, *cells) in enumerate(found):
+        model = found[number - number % 3][0]
+        for score, cell in zip(("WA", "UA"), cells, strict=True):
+            pairs = [[folds[name][k].scores(rules[said])[score] for k in range(10)] for name in ("GLAM", model)]
+            differences = np.subtract(*pairs)
+            low, high = scipy.stats.t.interval(0.95, 9, differences.mean(), scipy.stats.sem(differences))
+            p, _ = stats.signed_rank(differences)
+            expected = f"{differences.mean():+.1f} [{low:.1f}, {high:.1f}], {p:.2f}".replace("-", "−")
+            assert cell == expected, (model, said, score)
+    means = surprises([run for runs in folds.values() for run in runs.values()])
+    words = "{} in the mean, {} with the temperature that makes the validation utterances likeliest, {} with ours"
+    assert words.format(*(f"{mean:.2f}" for mean in means)) in " ".join(page.split())
+
+
+def surprises(runs):
+    """The mean cross-entropy of runs' test utterances without a temperature, with the likeliest on the validation
+    utterances, and with ours."""
+    rows = []
+    for run in runs:
+        epoch, val, test = run.pick("validation"), run.part("val"), run.part("test")
+
+        def loss(log_t, part=val, epoch=epoch):
+            return metrics.cross_entropy(part.logits[epoch], part.labels, np.exp(log_t))
+
+        likeliest = scipy.optimize.minimize_scalar(loss, bounds=np.log([0.05, 20]), method="bounded").x
+        ours = np.log(calibration.fit_temperature(val.logits[epoch], val.labels))
+        rows.append([loss(log_t, test) for log_t in (0, likeliest, ours)])
+    return np.mean(rows, 0)
 
 
 @pytest.mark.parametrize("folder", [FOLDER, EMODB, FOLDER.parent / "synthetic"], ids=lambda folder: folder.name)
