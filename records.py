@@ -276,9 +276,24 @@ def tidy(folder: Path) -> None:
         with suppress(OSError, UserError), lock(folder / "lock", wait=False) as mine:
             if mine:
                 sweep_temporaries(folder)
-                if state.exists() and state.stat().st_mtime <= (folder / "done").stat().st_mtime:
-                    state.unlink()  # a later one is of a repetition that will go on
+                if state.exists() and _is_left(state):
+                    state.unlink()
                 (folder / "lock").unlink(missing_ok=True)
+
+
+def _is_left(state: Path) -> bool:
+    """Whether the state in a finished run's folder is of the training that the folder records, and so of no more use.
+
+    A repetition that will go on took other seconds. What clocks say of the files would not tell: they may be wrong.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(state, "numpy") as f:
+            begun = json.loads(f.metadata()["records"])
+        return begun == read_epochs(state.parent)[: len(begun)]
+    except (SafetensorError, OSError, ValueError, TypeError, KeyError):
+        return False  # not one that `train` wrote: it is left to whoever put it there
 
 
 def unfinished(root: Path) -> int:

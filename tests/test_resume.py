@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from faults import ROOT, content
@@ -18,6 +19,7 @@ import data
 import loops
 import recipes
 import records
+import resume
 import train
 
 WAYS: dict[
@@ -111,16 +113,25 @@ def test_weights_by_another_rule_are_made_when_asked_for(here: Path, tmp_path: P
 
 
 def test_finished_run_is_not_repeated_and_left_overs_go(here: Path, stop) -> None:
-    config = config_of("CNN_GAP", epochs=1)
+    config = config_of("CNN_GAP", epochs=2)
     folder = trained(config, here)
     before = content(folder), (folder / "done").stat().st_ctime_ns
-    state = folder / "state.safetensors"
-    state.write_bytes(b"left by a process killed at the very end")
-    os.utime(state, ns=((folder / "done").stat().st_mtime_ns - 1000,) * 2)  # it is older than what was written last
+    state, model = folder / "state.safetensors", torch.nn.Linear(1, 1)
+
+    def leave(first: dict) -> None:  # as a process killed at the very end does
+        history = resume.History([first], {"test": [np.ones((2, 2), np.float32)]})
+        resume.save_state(state, model, torch.optim.Adam(model.parameters()), np.random.RandomState(1), history)
+        os.utime(state, (4102444800, 4102444800))  # clocks may be wrong
+
+    first = records.read_epochs(folder)[0]
+    leave(first)
     (folder / ".predictions.npz.123.tmp").write_bytes(b"the same")
     stop(0)
     assert trained(config, here) == folder
     assert (content(folder), (folder / "done").stat().st_ctime_ns) == before
+    leave({**first, "seconds": first["seconds"] + 1})  # of a repetition that will go on
+    records.tidy(folder)
+    assert state.exists()
 
 
 def test_other_settings_have_another_folder(here: Path) -> None:
