@@ -8,13 +8,12 @@ from typing import Any
 import numpy as np
 
 import recipes
-import records
 import tables
 from cli import UserError
 from corpora import dataset_folder
 from files import digest_of
 from metrics import SCORES
-from records import Part, Run, finished, levels, read_record, read_run
+from records import Part, Run, finished, folders, levels, read_record, read_run, trained_as
 
 
 def _place(run: Run) -> Iterable[str]:
@@ -105,7 +104,7 @@ def _folders(
     root: Path, name: str | None, datasets: Sequence[str] | None, splits: Sequence[str] | None = None
 ) -> list[Path]:
     """Every run folder, or those behind a table, told by their paths: a configuration may be what is wrong."""
-    every = records.folders(root)
+    every = folders(root)
     if name is None:
         of_dataset = [dataset_folder(dataset) for dataset in datasets or ()]
         of_split = [split.replace(":", "-") for split in splits or ()]
@@ -113,7 +112,7 @@ def _folders(
         return [folder for folder in every if not of_split or folder.parts[-4] in of_split]
     wanted = set()
     for cell in tables.by_name(name).cells(datasets, splits=splits):
-        for split in {cell.split, records.trained_as(cell.split)}:
+        for split in {cell.split, trained_as(cell.split)}:
             wanted.add((dataset_folder(cell.dataset), split.replace(":", "-"), cell.model))
     return [folder for folder in every if folder.parts[-5:-2] in wanted]
 

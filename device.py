@@ -4,7 +4,7 @@ import ctypes
 import os
 import platform
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
@@ -136,3 +136,14 @@ def out_of_memory(
 ) -> UserError:
     """What to say when a GPU's memory does not suffice; the remedy is that of training unless told."""
     return UserError(f"the GPU ran out of memory; {remedy} ({error})")
+
+
+@contextmanager
+def memory_told(*remedy: str) -> Iterator[None]:
+    """Raise `out_of_memory` where a GPU's memory does not suffice meanwhile."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not ran_out(error):
+            raise
+        raise out_of_memory(error, *remedy) from None

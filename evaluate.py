@@ -89,7 +89,6 @@ def predict_all(recognise: "Recogniser", utterances: list[tuple["Utterance", str
 
 def write_predictions(file: Path, scored: Scored, classes: list[str]) -> None:
     """A row an utterance: name, speaker, its class, the class predicted, and the probability of each."""
-
     with atomic(file) as temporary, open(temporary, "w", newline="", encoding="utf-8") as f:
         writer = csv.writer(f, lineterminator="\n")
         writer.writerow(["name", "speaker", "class", "predicted", *(f"p_{name}" for name in classes)])
@@ -139,7 +138,7 @@ def main() -> int:
     import checkpoints
     import data
     from audio import SAMPLE_RATE
-    from device import choose_device, out_of_memory, ran_out
+    from device import choose_device, memory_told
     from inference import Recogniser
 
     device = choose_device(args.gpu, args.device)
@@ -148,12 +147,8 @@ def main() -> int:
     fair = known(corpus, checkpoint, args.corpus)
     utterances = fair.utterances
     recognise = Recogniser(checkpoint, device)
-    try:
+    with memory_told("--gpu -1 computes on the CPU"):
         predicted = predict_all(recognise, utterances, args.jobs)
-    except RuntimeError as error:
-        if not ran_out(error):
-            raise
-        raise out_of_memory(error, "--gpu -1 computes on the CPU") from None
     keep = args.padding or checkpoint.padding
     scored = [one for one in predicted if keep or round(one[2].seconds * SAMPLE_RATE) >= checkpoint.size]
     length = f"{checkpoint.length:g} s"

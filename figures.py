@@ -473,7 +473,8 @@ def make(name: str, chosen: list[Run], args: Namespace) -> list[Path]:
     view = one_view(chosen)
     first = view[0]
     if name == "tsne":
-        drawn = _styled(lambda: tsne(runs_to_show(as_published(view, args.set), args.model, args.set)))
+        with style():
+            drawn = tsne(runs_to_show(as_published(view, args.set), args.model, args.set))
     else:
         drawn = records.leaving_out_broken(lambda usable: _draw(name, usable, args.rule, args.set), view)
     rule = [args.rule] if name in ("confusion", "alpha", "reliability") else []
@@ -493,7 +494,8 @@ def _draw(name: str, runs: list[Run], rule: str, settings: dict[str, Any]) -> Dr
             raise UserError(
                 f"--figure {name}: at most {MOST_PANELS} can be told apart; name some with --model: {names}"
             )
-    return _styled(lambda: FIGURES[name](groups))
+    with style():
+        return FIGURES[name](groups)
 
 
 @contextmanager
@@ -513,11 +515,6 @@ def style(settings: dict[Any, Any] = STYLE) -> Iterator[None]:
                       "install one, such as Noto Sans CJK, and give the command again")  # fmt: skip
         else:
             warnings.warn_explicit(each.message, each.category, each.filename, each.lineno)
-
-
-def _styled(draw: Callable[[], Drawn]) -> Drawn:
-    with style():
-        return draw()
 
 
 def _bytes(figure: "Figure", kind: str) -> bytes:
@@ -559,7 +556,8 @@ def images(names: Iterable[str], rows: Sequence[tables.Row]) -> list[render.Imag
         most = len(own) if name == "alpha" else MOST_PANELS
         for shown in (own[i : i + most] for i in range(0, len(own), most or 1)):
             if name != "alpha" or len(shown) > 1:
-                drawn = _styled(lambda name=name, shown=shown: FIGURES[name](shown))  # type: ignore[misc]
+                with style():
+                    drawn = FIGURES[name](shown)
                 found.append(render.Image(drawn.caption, _bytes(drawn.figure, "svg")))
     return found
 

@@ -232,7 +232,7 @@ def _text(entry: os.DirEntry[str]) -> str:
 
 
 def read_labels(release: Path, problems: Problems) -> dict[str, str]:
-    """Emotion by official name. Of two labels the first counts, files in the order of their path."""
+    """Emotion by official name. Of two labels the first counts, files in the order of their paths."""
     labels: dict[str, str] = {}
     for file, entry in _label_files(release):
         try:
@@ -322,9 +322,8 @@ def tree_digest(release: Path) -> str:
         return [stat.st_size, *(getattr(stat, time) for time in times)]
 
     labels = [[file, *state(entry, ["st_mtime_ns", "st_ctime_ns"])] for file, entry in _label_files(release)]
-    return digest_of(
-        [INDEX_VERSION, labels, [[file, *state(entry, ["st_mtime_ns"])] for file, entry in _wave_files(release)]]
-    )
+    waves = [[file, *state(entry, ["st_mtime_ns"])] for file, entry in _wave_files(release)]
+    return digest_of([INDEX_VERSION, labels, waves])
 
 
 def index_file(release: Path) -> Path:

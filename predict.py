@@ -272,8 +272,9 @@ def condensed(one: "Prediction", most: int = 300) -> "Prediction":
     first = np.arange(0, len(one.starts), width)
     last = np.minimum(first + width, len(one.starts)) - 1
     sound = np.add.reduceat(one.heard.astype(int), first)
-    weights = np.where(np.repeat(sound > 0, np.diff([*first, len(one.heard)])), one.heard, True)[:, None]
-    timeline = np.add.reduceat(one.timeline * weights, first) / np.add.reduceat(weights.astype(int), first)
+    silent = np.repeat(sound == 0, np.diff([*first, len(one.heard)]))  # all of its neighbours, too
+    counted = (one.heard | silent)[:, None]
+    timeline = np.add.reduceat(one.timeline * counted, first) / np.add.reduceat(counted.astype(int), first)
     return replace(one, starts=one.starts[first], ends=one.ends[last], timeline=timeline, heard=sound > 0)
 
 
@@ -344,14 +345,10 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="predict-") as scratch:
         inputs = find_inputs(args.inputs, Path(scratch))
         pictures = plot_files(args.plot, inputs, args.inputs) if args.plot else None
-        from device import out_of_memory, ran_out
+        from device import memory_told
 
-        try:
+        with memory_told("--gpu -1 computes on the CPU"):
             return run(args, inputs, pictures)
-        except RuntimeError as error:
-            if not ran_out(error):
-                raise
-            raise out_of_memory(error, "--gpu -1 computes on the CPU") from None
 
 
 def run(args: argparse.Namespace, inputs: list[Input], pictures: list[Path] | None) -> int:

@@ -344,15 +344,11 @@ def main() -> None:
         return
     config = recipes.parse_config(given)
     quiet = given.get("quiet", False)
-    try:
+    with device.memory_told():
         for one in folds_to_run(config, given.get("skip_bad", False)):
             folder = train(one, **given)
             if folder and not quiet:
                 print_result(folder)
-    except RuntimeError as error:
-        if not device.ran_out(error):
-            raise
-        raise device.out_of_memory(error) from None
 
 
 if __name__ == "__main__":

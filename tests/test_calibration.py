@@ -72,7 +72,20 @@ def test_the_temperature_is_found(true: float) -> None:
     assert metrics.ece(logits, labels, temperature=found) < 3
 
 
-def test_no_temperature_is_likelier() -> None:
+def test_no_temperature_is_more_probable() -> None:
+    logits, labels = drawn(1.7, n=100)
+
+    def surprise(temperature: float) -> float:  # of the labels, and of the temperature itself
+        return (
+            metrics.cross_entropy(logits, labels, temperature) + (np.log(temperature) / calibration.SPREAD) ** 2 / 200
+        )
+
+    least = surprise(calibration.fit_temperature(logits, labels))
+    for temperature in np.geomspace(calibration.COLDEST, calibration.HOTTEST, 300):
+        assert least <= surprise(temperature) + 1e-9
+
+
+def test_of_many_utterances_no_temperature_is_likelier() -> None:
     logits, labels = drawn(1.7, n=4000)
     found = calibration.fit_temperature(logits, labels)
     least = metrics.cross_entropy(logits, labels, found)

@@ -163,7 +163,7 @@ def test_alpha_against_the_published_line(tmp_path: Path) -> None:
 def test_alpha_needs_two_values(runs: list[records.Run]) -> None:
     with pytest.raises(
         UserError,
-        match=r"two values of α .* `python sweep.py --table alpha .*impro --splits 8:2 --device cpu --runs .*`",
+        match=r"no two values of α .* `python sweep.py --table alpha .*impro --splits 8:2 --device cpu --runs .*`",
     ):
         figures.make("alpha", [run for run in runs if run.model == "GLAM"], arguments())
 
