@@ -11,12 +11,18 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-import cli  # noqa: F401 - before torch: it decides how threads wait
+import cli  # before torch: it decides how threads wait
 
 # Where the tests run in the background, SIGINT is ignored, and our children would inherit that: tests send it to them
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(autouse=True)
+def nothing_warned_of() -> None:
+    """A test's warnings do not depend on those that `warn_once` has given in tests before it."""
+    cli.warn_once.cache_clear()
 
 
 @pytest.fixture(scope="session")

@@ -38,7 +38,6 @@ def test_freed_memory_is_kept_however_much_it_is():
 
 
 def test_a_gpu_that_torch_cannot_use_is_told(monkeypatch, capsys):
-    cli.warn_once.cache_clear()
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setattr(Path, "glob", lambda folder, pattern: iter([folder / "nvidia3"]))

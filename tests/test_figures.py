@@ -19,7 +19,6 @@ from made_runs import CLASSES, make_run
 from safetensors.torch import save_file
 
 import checkpoints
-import cli
 import data
 import figures
 import models
@@ -387,7 +386,6 @@ def test_a_class_without_test_utterances_has_no_per_cent(tmp_path: Path) -> None
 
 
 def test_a_character_that_no_font_has_is_told_in_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    cli.warn_once.cache_clear()
     make_run(tmp_path / "runs", [[0, 1]], [0, 1], dataset="emodb", classes=["sad", "\U00012000"])  # cuneiform
     with warnings.catch_warnings():
         warnings.simplefilter("error")
