@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import soundfile
 
-import cli
 import data
 import path
 import recipes
@@ -221,7 +220,6 @@ def test_a_csv_that_was_moved_is_the_same_corpus(tmp_path):
 
 
 def test_columns_that_nothing_reads_are_told(tmp_path, capsys):
-    cli.warn_once.cache_clear()
     file = make_csv(tmp_path, "path,emotion,Speaker,kind\na.wav,x,Ann,q\nb.wav,y,Bob,q\n")
     assert {u.speaker for u in data.corpus(file).utterances} == {""}
     told = capsys.readouterr().err
@@ -233,7 +231,6 @@ def test_columns_that_nothing_reads_are_told(tmp_path, capsys):
 
 
 def test_codes_that_a_module_has_no_class_for_are_told(tmp_path, monkeypatch, capsys):
-    cli.warn_once.cache_clear()
     make_emodb(tmp_path / "emodb")
     monkeypatch.setattr(path, "EMODB", tmp_path / "emodb")
     whole = len(data.corpus("emodb").utterances)
@@ -326,12 +323,14 @@ def test_a_csv_in_another_encoding_or_place_is_told_in_words(tmp_path):
 
 
 def test_the_digest_changes_with_what_a_csv_says(tmp_path, monkeypatch):
-    """A speaker that is corrected gives another run folder: splits depend on it."""
+    """What is corrected gives another run folder: splits depend on all of it."""
     monkeypatch.setattr(path, "CACHE", tmp_path / "cache")
-    digests = set()
-    for row in ("a.wav,x,1", "a.wav,y,1", "a.wav,x,2", "c.wav,x,1"):
-        digests.add(data.corpus_digest(data.corpus(make_csv(tmp_path, f"path,emotion,speaker\n{row}\nb.wav,z,3\n"))))
-    assert len(digests) == 4
+    digests, header = set(), "path,emotion,speaker,session,dialog,split"
+    for row in ("a.wav,x,1,1,1,train", "a.wav,y,1,1,1,train", "a.wav,x,2,1,1,train", "a2.wav,x,1,1,1,train",
+                "a.wav,x,1,2,1,train", "a.wav,x,1,1,2,train", "a.wav,x,1,1,1,test"):  # fmt: skip
+        file = make_csv(tmp_path, f"{header}\n{row}\nb.wav,z,3,3,3,train\n")
+        digests.add(data.corpus_digest(data.corpus(file)))
+    assert len(digests) == 7
 
 
 # ------------------------------------------------------------------------------------------------ end to end

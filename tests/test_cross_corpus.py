@@ -95,12 +95,13 @@ def test_it_runs_records_and_reports(two, command):
     assert "CNN_GAP" in command("report.py", "--dataset", "emodb-to-ravdess", "--rule", "validation").stdout
 
 
-def test_a_csv_can_be_either_side(two, tmp_path):
+def test_a_csv_can_be_either_side(two, tmp_path, capsys):
     for i in range(3):
         write_wave(tmp_path / f"c{i}.wav", 1.0, 30_000 + i)
     file = make_csv(tmp_path, "path,emotion,speaker\nc0.wav,sad,03\nc1.wav,angry,x\nc2.wav,elated,y\n")
     assert data.corpus(file, test_dataset="emodb").dataset == "mine-to-emodb"
     assert data.corpus("emodb", test_dataset=file).classes == ("sad", "angry")
+    assert capsys.readouterr().err.count("both have speakers called 03; if these are the same people") == 2
 
 
 @pytest.mark.parametrize(
@@ -147,6 +148,8 @@ def test_two_csvs_with_speakers_called_alike_are_warned_of(tmp_path, capsys):
 def test_classes_that_the_other_corpus_spells_otherwise_are_told(tmp_path, capsys):
     (tmp_path / "a.csv").write_text("path,emotion\na.wav,neutral\nb.wav,sad\nc.wav,angry\nd.wav,angry\n")
     (tmp_path / "b.csv").write_text("path,emotion\ne.wav,neutral\nf.wav,sad\ng.wav,anger\n")
+    data.corpus(str(tmp_path / "a.csv"), classes=("sad", "neutral"), test_dataset=str(tmp_path / "b.csv"))
+    assert not capsys.readouterr().err  # they were asked for
     corpus = data.corpus(str(tmp_path / "a.csv"), test_dataset=str(tmp_path / "b.csv"))
     told = capsys.readouterr().err
     assert corpus.classes == ("neutral", "sad")

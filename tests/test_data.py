@@ -13,7 +13,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import audio
-import cli
 import data
 import features
 import loops
@@ -269,7 +268,7 @@ def test_much_that_is_too_short_is_told(five, capsys):
     assert "3 of 5 utterances are shorter than 1.6 s and are left out: --padding keeps them" in capsys.readouterr().err
 
 
-def test_a_release_with_other_usable_utterances_than_published_is_told(here, monkeypatch, capsys):
+def test_a_release_with_other_usable_utterances_than_published_is_told(here, tmp_path, monkeypatch, capsys):
     import handleIEMOCAP
 
     monkeypatch.setattr(handleIEMOCAP, "is_synthetic", lambda root: False)
@@ -278,9 +277,14 @@ def test_a_release_with_other_usable_utterances_than_published_is_told(here, mon
     usable = len(d.corpus.utterances)
     assert f"impro has {usable} utterances of at least 1.8 s, the full release 2236" in capsys.readouterr().err
     monkeypatch.setitem(handleIEMOCAP.USABLE, "impro", usable)
-    for config in (recipes.config_for("GLAM"), recipes.config_for("MACNN"), recipes.config_for("GLAM", happy="hap")):
+    for i, emotion in enumerate(("sad", "angry")):
+        write(tmp_path / f"{emotion}.wav", 2, i)
+    (tmp_path / "own.csv").write_text("path,emotion\nsad.wav,sad\nangry.wav,angry\n")
+    test = {"test_dataset": str(tmp_path / "own.csv"), "split": "cross"}
+    others = [{"segment_length": 2.0}, {"happy": "hap"}, {"classes": ("sad", "angry")}, {"padding": True}, test]
+    for changes in ({}, *others):
         data.forget()
-        data.load(config)
+        data.load(recipes.config_for("GLAM", **changes))
     assert "full release" not in capsys.readouterr().err
 
 
@@ -288,7 +292,6 @@ def test_a_release_that_is_not_complete_is_told(here, monkeypatch, capsys):
     import handleIEMOCAP
 
     monkeypatch.setattr(handleIEMOCAP, "is_synthetic", lambda root: False)
-    cli.warn_once.cache_clear()
     d = data.load(recipes.config_for("GLAM"))
     told = capsys.readouterr().err
     assert f"{path.IEMOCAP} is not the complete release of IEMOCAP" in told and d.corpus.name in told
@@ -297,25 +300,37 @@ def test_a_release_that_is_not_complete_is_told(here, monkeypatch, capsys):
 
 
 def test_a_recording_that_is_there_twice_is_told(five, tmp_path, capsys):
-    folder = Path(five.dataset).parent
-    shutil.copy(folder / "3.wav", tmp_path / "copy.wav")
-    rows = Path(five.dataset).read_text().rstrip().replace("wav,", "wav,").split("\n")
-    lines = [rows[0], *(f"{folder}/{row}" for row in rows[1:]), f"{tmp_path}/copy.wav,{rows[3].split(',', 1)[1]}"]
-    (tmp_path / "twice.csv").write_text("\n".join(lines) + "\n")
-    data.load(replace(five, dataset=str(tmp_path / "twice.csv")))
-    told = capsys.readouterr().err
-    assert "twice.csv: 1 recording is there more than once" in told and "copy.wav" in told and "3.wav" in told
     data.load(five)
     assert "more than once" not in capsys.readouterr().err
+    rows = Path(five.dataset).read_text().split("\n")
+    for i, name in ((3, "copy"), (4, "again")):
+        shutil.copy(tmp_path / f"{i}.wav", tmp_path / f"{name}.wav")
+        rows.append(f"{name}.wav,{'ab'[i % 2]},s{i}")
+        (tmp_path / f"{name}.csv").write_text("\n".join(rows))
+        write(tmp_path / f"test{i}.wav", 1, 10 + i)
+    (tmp_path / "test.csv").write_text("path,emotion\ntest3.wav,a\ntest4.wav,b\n")
+    one = replace(five, dataset=str(tmp_path / "copy.csv"))
+    twice = "1 recording is there more than once under other names, as 3.wav and copy.wav"
+    data.load(one)
+    assert f"copy.csv: {twice}: what was trained on may be tested on" in capsys.readouterr().err
+    data.load(replace(five, dataset=str(tmp_path / "again.csv")))
+    assert "again.csv: 2 recordings are there more than once" in capsys.readouterr().err
+    data.load(replace(one, split="cross", test_dataset=str(tmp_path / "test.csv")))
+    told = capsys.readouterr().err
+    assert "warning: 1 recording is there more than once" in told and told.endswith("copy.wav: they count twice\n")
+
+
+def test_classes_that_a_part_lacks_are_told_with_the_fold(five, capsys):
+    parts = data.Parts(np.array([0, 2]), None, np.array([1, 3]))
+    data.check_classes(data.load(five), parts, replace(five, split="speaker", fold=1))
+    told = capsys.readouterr().err
+    assert "--split speaker, fold 1: without a training utterance: b" in told
+    assert "--split speaker, fold 1: without a test utterance: a" in told
 
 
 def test_a_csv_called_iemocap_is_no_release(five, tmp_path, capsys):
     shutil.copy(five.dataset, tmp_path / "IEMOCAP.csv")
-    text = (tmp_path / "IEMOCAP.csv").read_text()
-    for name in ("1", "2", "3", "4", "5"):
-        text = text.replace(f"{name}.wav,", f"{Path(five.dataset).parent / name}.wav,")
-    (tmp_path / "IEMOCAP.csv").write_text(text)
-    d = data.load(replace(five, dataset=str(tmp_path / "IEMOCAP.csv")))
+    d = data.load(recipes.config_for("GLAM", dataset=str(tmp_path / "IEMOCAP.csv")))
     assert d.corpus.name == "IEMOCAP" and "release" not in capsys.readouterr().err
 
 
@@ -376,6 +391,17 @@ def test_load_is_made_anew_after_forget_alone(five):
     assert data.load(five).digest != first.digest
 
 
+def test_runs_share_data_where_all_that_shapes_it_is_equal_and_nowhere_else(five, monkeypatch):
+    monkeypatch.setattr(data, "_load", lambda config, skip_bad: config)  # what data is kept by
+    same = {"model": "GLAM", "seed": 1, "split": "8:1:1", "epochs": 1, "batch_size": 8, "augment": "vtlp"}
+    other = {"dataset": "other.csv", "test_dataset": "test.csv", "happy": "hap", "classes": ("a", "b"),
+             "feature": "fbank", "n_mfcc": 13, "segment_length": 1.5, "train_overlap": 0.25, "test_overlap": 0.25,
+             "padding": True, "device": "cuda"}  # fmt: skip
+    assert data.load(replace(five, **same)) == data.load(five)
+    for name, value in other.items():
+        assert data.load(replace(five, **{name: value})) != data.load(five), name
+
+
 def test_unknown_names_list_the_choices(five):
     with pytest.raises(UserError, match="dataset nowhere: choose one of impro, script, all, demo, cremad, emodb"):
         data.corpus("nowhere")
@@ -417,6 +443,8 @@ def test_vtlp_adds_one_copy_of_each_training_utterance(five, monkeypatch):
     assert len(x) == len(labels) == 4 + 2 and labels.tolist() == [1] * 6
     originals = d.train.x[d.train.rows(chosen)[0]]
     assert x.shape == originals.shape and np.isfinite(x).all() and (np.abs(x - originals).mean((1, 2)) > 0.1).all()
+    padded = replace(five, padding=True)
+    assert len(data.warped(data.load(padded), np.array([0]), padded)[0]) == 1  # of 0.5 s
 
 
 def test_vtlp_is_decided_by_the_seed_and_the_utterances_name(five):
@@ -437,6 +465,9 @@ def test_a_training_part_is_its_segments_and_their_copies(five):
     assert vtlp.labels.tolist() == [1] * 12
     filled = loops.training_part(d, np.array([3, 1, 0]), replace(five, augment="upsampling"))
     assert Counter(filled.labels.tolist()) == {1: 6, 0: 2}  # two utterances of each class
+    padded = replace(five, padding=True, augment="upsampling")  # the third of class a is one of 1 or of 3 segments
+    sizes = [len(loops.training_part(data.load(padded), np.arange(5), replace(padded, seed=s)).rows) for s in range(9)]
+    assert set(sizes) == {12, 14}
 
 
 def test_forget_is_enough_after_a_corpus_moved(five, tmp_path):
