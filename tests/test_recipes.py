@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import loops
+import models
 import recipes
 from cli import UserError
 
@@ -40,6 +41,12 @@ def test_what_few_recipes_change_is_as_published():
         assert {k: getattr(recipes.config_for(model), k) for k in usual} == expected, model
 
 
+def test_networks_without_published_settings_are_trained_as_macnn_or_glam():
+    for model in set(models.list_models()) - set(PUBLISHED):
+        like = "MACNN" if model in ("AACNN_flat", "CNN_GAP") else "GLAM"
+        assert recipes.config_for(model) == replace(recipes.config_for(like), model=model), model
+
+
 @pytest.mark.parametrize(
     ("model", "kind", "expected"),
     [
@@ -53,6 +60,11 @@ def test_optimisers_are_as_published(model, kind, expected):
     assert type(optimizer) is kind
     (group,) = optimizer.param_groups
     assert {k: group[k] for k in expected} == expected
+
+
+def test_adamw_is_not_adam():
+    optimizer = loops.make_optimizer(recipes.config_for("GLAM", optimizer="adamw"), torch.nn.Linear(2, 2))
+    assert type(optimizer) is torch.optim.AdamW
 
 
 def test_aacnns_rate_falls_with_every_step_as_tensorflows_does():
@@ -126,6 +138,14 @@ def test_original_flag_names_and_letters_keep_working():
     assert recipes.parse_config(same).n_mfcc == 20
 
 
+def test_changed_settings_are_given_back_by_their_flags():
+    parser = recipes.argparse.ArgumentParser(allow_abbrev=False)
+    recipes.add_flags(parser)
+    changed = {"alpha": 0.3, "classes": ["very sad", "angry"], "padding": True, "class_weights": False}
+    given = vars(parser.parse_args(recipes.flags(changed)))
+    assert given == {**changed, "classes": ("very sad", "angry")}
+
+
 def test_hash_names_what_shapes_a_result_and_nothing_else():
     a = recipes.config_for("GLAM")
     assert recipes.config_for("GLAM", alpha=0).hash("corpus") == recipes.config_for("GLAM", alpha=0.0).hash("corpus")
@@ -149,7 +169,10 @@ def test_settings_survive_json():
     ("changes", "words"),
     [
         ({"train_overlap": 1.8}, "--train_overlap 1.8: must be shorter than the segment"),
-        ({"epochs": 0}, "--epochs 0: must be at least 1"),
+        *(
+            ({flag: 0}, f"--{flag} 0: must be at least 1")
+            for flag in ("n_mfcc", "epochs", "batch_size", "threads", "head", "attn_hidden")
+        ),
         ({"learning_rate": float("nan")}, "--learning_rate nan"),
         ({"alpha": -1.0}, "--alpha -1.0: must be 0 or more"),
         ({"seed": 2**32}, "--seed 4294967296"),

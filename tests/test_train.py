@@ -20,7 +20,8 @@ import recipes
 import train
 from tests.conftest import ROOT
 
-SMALL = ("--gpu", -1, "--model", "MACNN", "--epochs", 2, "--seed", 1)
+SETTINGS = {"epochs": 2, "lr_schedule": "exp", "head": 2, "attn_hidden": 32}
+SMALL = ("--gpu", -1, "--model", "MACNN", "--seed", 1, *recipes.flags(SETTINGS))
 
 
 def test_losses_and_scores_are_the_published_codes(golden, emodb_iemocap, shared_cache, tmp_path, monkeypatch):
@@ -149,9 +150,22 @@ def test_threads_and_bfloat16_are_those_asked_for():
             assert torch.get_num_threads() == threads
     finally:
         torch.set_num_threads(before)
-    for amp, kind in ((False, torch.float32), (True, torch.bfloat16)):
-        with loops.autocast(recipes.config_for("GLAM", amp=amp)):
-            assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == kind
+    part = loops.Part(torch.randn(6, 3, 4), torch.arange(6), np.arange(6), torch.tensor([0, 1] * 3), np.arange(6))
+    model, computed = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 2)), []
+    model.register_forward_hook(lambda module, given, logits: computed.append(logits.dtype))
+    for amp in (False, True):
+        config = recipes.config_for("GLAM", amp=amp)
+        loops.Trainer(model, loops.make_optimizer(config, model), part, config).step(torch.arange(6), 1.0, 0.0, None)
+        loops.evaluate(model, part, config)
+    assert computed == [torch.float32] * 2 + [torch.bfloat16] * 2  # in training and in scoring
+
+
+def test_deterministic_is_asked_of_torch():
+    for deterministic in (True, False):
+        loops.arithmetic(recipes.config_for("GLAM", deterministic=deterministic))
+        assert torch.are_deterministic_algorithms_enabled() == deterministic
+        fast = (torch.backends.cudnn.benchmark, torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32)
+        assert fast == (not deterministic,) * 3
 
 
 def test_a_run_that_diverges_says_so(here, command):
@@ -175,11 +189,14 @@ def test_one_run_from_the_command_line(here, command):
     assert folder.name == "1"
     config = json.loads((folder / "config.json").read_text())
     assert config["settings"]["epochs"] == 2
-    assert config["changed"] == {"epochs": 2}
+    assert config["changed"] == SETTINGS
+    network = models.create_model("MACNN", tuple(config["shape"]), heads=2, attn_hidden=32)
+    assert config["params"] == sum(p.numel() for p in network.parameters())
     assert config["synthetic"]
     split = json.loads((folder / "split.json").read_text())
     assert split["digest"] == config["split_digest"] == files.digest_of([split["train"], split["val"], split["test"]])
     records = [json.loads(line) for line in (folder / "epochs.jsonl").read_text().splitlines()]
+    assert [record["lr"] for record in records] == pytest.approx([1e-3, 0.95e-3])  # those trained with
     with np.load(folder / "predictions.npz", allow_pickle=False) as predictions:
         assert predictions["test_logits"].shape == (2, config["n_test"], 4)
         assert predictions["test_names"].tolist() == split["test"]
@@ -189,9 +206,9 @@ def test_one_run_from_the_command_line(here, command):
         "config.json", "done", "epochs.jsonl", "predictions.npz", "split.json",
     ]  # fmt: skip
     assert {"model.safetensors", "config.json"} <= {f.name for f in (folder / "checkpoint").iterdir()}
-    for word in ("neutral", "happy", "precision", "confusion", "weightedF1", "SYNTHETIC", "dropped", "155,636"):
+    for word in ("neutral", "happy", "precision", "confusion", "weightedF1", "SYNTHETIC", "dropped", "optimistic"):
         assert word in done.stdout, word
-    assert "optimistic" in done.stdout
+    assert f"\n{config['params']:,} parameters" in done.stdout
 
     again = command("train.py", *SMALL, "--dataset", "script", "--save_model")
     assert "epoch/s" not in again.stderr  # nothing is trained twice
