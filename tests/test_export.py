@@ -25,7 +25,7 @@ from frontend import Frontend, RealFFT
 onnx = pytest.importorskip("onnx", reason="needs requirements-export.txt")
 onnxruntime = pytest.importorskip("onnxruntime", reason="needs requirements-export.txt")
 
-SMALL: dict[str, Any] = {"n_mfcc": 8, "segment_length": 0.4, "train_overlap": 0.0, "test_overlap": 0.2}
+SMALL: dict[str, Any] = {"n_mfcc": 8, "segment_length": 0.4, "train_overlap": 0.0, "test_overlap": 0.15}
 
 
 def session(file: Path) -> Any:
@@ -112,7 +112,7 @@ def test_the_command_line(tmp_path: Path, command: Command) -> None:
     recording, output = tmp_path / "a.wav", tmp_path / "new" / "model.onnx"
     soundfile.write(recording, np.random.default_rng(0).normal(0, 0.1, 22050), 22050)
     done = command("export.py", "--checkpoint", folder, "--output", output, "--waveform", "--check", recording)
-    assert "4 segments of 1 recordings" in done.stdout and "ms in ONNX Runtime" in done.stdout
+    assert "3 segments of 1 recordings" in done.stdout and "ms in ONNX Runtime" in done.stdout
     onnx.checker.check_model(onnx.load(output))
     opened = session(output)
     (given,), (made,) = opened.get_inputs(), opened.get_outputs()
@@ -121,7 +121,7 @@ def test_the_command_line(tmp_path: Path, command: Command) -> None:
     told = opened.get_modelmeta().custom_metadata_map
     config = json.loads((folder / "config.json").read_text())
     assert json.loads(told["classes"]) == CLASSES and told["sample_rate"] == "16000"
-    assert (told["segment_samples"], told["hop_samples"]) == ("6400", "3200") and told["input"] == "waveform"
+    assert (told["segment_samples"], told["hop_samples"]) == ("6400", "4000") and told["input"] == "waveform"
     assert float(told["temperature"]) == config["temperature"] and told["weights"] == config["weights"]
     assert told["licence"] == config["licence"] and told["synthetic"] == "true"
 

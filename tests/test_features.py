@@ -262,6 +262,23 @@ def test_the_maximum_over_all_bins_is_found(tones: list, noise: float, seed: int
     assert found == pytest.approx((np.abs(np.fft.rfft(frames(x[0].numpy()), 3198)) ** 2).max(), rel=1e-5)
 
 
+def test_the_maximum_is_found_where_the_coarse_points_are_lower_than_elsewhere() -> None:
+    """Bursts at both ends of a frame: the spectrum falls steeply around its maximum, which lies between two of the 2048
+    points. A tone on one of those, almost as loud, is the maximum of the points."""
+    t = np.arange(640)
+    bursts = np.cos(2 * np.pi * 2511.75 / 16000 * (t - 319.5)) * ((t < 110) | (t >= 530))
+    tone = np.sin(2 * np.pi * 5000 / 16000 * t)
+
+    def highest(wave: np.ndarray, points: int) -> float:
+        return (np.abs(np.fft.rfft(wave, points)) ** 2).max()
+
+    tone *= math.sqrt(0.99 * highest(bursts, 3198) / highest(tone, 3198))
+    assert highest(bursts, 2048) < 0.86 * highest(tone, 3198)
+    x = torch.from_numpy(np.concatenate((bursts, np.zeros(640), tone))).float()[None]
+    found = features._maximum(x, features.kept_power(x)).item()
+    assert found == pytest.approx(highest(bursts, 3198), rel=1e-5)
+
+
 def test_emodb_matches_the_reference_numbers(golden: dict, emodb_iemocap: Path) -> None:
     for item in golden["features"]["items"]:
         name, utterance = item["feature"], item["utt"]

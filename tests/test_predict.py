@@ -33,7 +33,7 @@ import train
 from audio import AudioError
 from cli import UserError
 
-SMALL: dict[str, Any] = {"n_mfcc": 12, "segment_length": 0.6, "train_overlap": 0.0, "test_overlap": 0.3}
+SMALL: dict[str, Any] = {"n_mfcc": 12, "segment_length": 0.6, "train_overlap": 0.0, "test_overlap": 0.35}
 FUZZ = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
@@ -291,11 +291,11 @@ def test_a_test_utterances_probabilities_are_the_runs(split: str, here: Path) ->
 def test_the_timeline(recognise: inference.Recogniser, tmp_path: Path) -> None:
     file = babble(tmp_path / "a.wav", 2.0)
     one = recognise(file)
-    assert one.seconds == 2.0 and len(one.starts) == 1 + (32000 - 9600) // 4800 == len(one.timeline)
-    np.testing.assert_allclose(np.diff(one.starts), 0.3)
+    assert one.seconds == 2.0 and len(one.starts) == 1 + (32000 - 9600) // 4000 == len(one.timeline)
+    np.testing.assert_allclose(np.diff(one.starts), 0.25)
     np.testing.assert_allclose(one.ends - one.starts, 0.6)
     np.testing.assert_allclose(one.timeline.sum(1), 1)
-    wave = features.segment(audio.load_audio(file), 0.6, 0.3)
+    wave = features.segment(audio.load_audio(file), 0.6, 0.35)
     np.testing.assert_allclose(one.timeline, metrics.softmax(recognise.logits(wave), recognise.temperature))
     assert one.label == CLASSES[one.probabilities.argmax()]
 
@@ -305,7 +305,7 @@ def test_short_recordings_are_repeated_and_said_so(padding: bool, tmp_path: Path
     folder = make_checkpoint(tmp_path / "c", "MACNN", padding=padding, **SMALL)
     recognise, file = inference.Recogniser(checkpoints.load(folder)), babble(tmp_path / "a.wav", 0.25)
     one = recognise(file)
-    segments = features.segment(audio.load_audio(file), 0.6, 0.3, padding=True)
+    segments = features.segment(audio.load_audio(file), 0.6, 0.35, padding=True)
     np.testing.assert_array_equal(one.logits, recognise.logits(segments).mean(0))
     assert one.note.startswith("shorter than 0.6 s: repeated") and ("as in training" in one.note) == padding
     assert one.ends[0] == one.seconds == 0.25

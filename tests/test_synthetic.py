@@ -70,6 +70,8 @@ def test_everything_of_a_release_is_there(made: Path, utterances: list[Utterance
     assert handle.is_synthetic(made.parent)
     assert not handle.is_synthetic(made / "Session1")
     assert "no recordings of people" in (made / handle.SYNTHETIC).read_text()
+    told = handle.report(made, utterances, handle.Problems())
+    assert "a synthetic release" in told and "full release" not in told
 
 
 def test_evaluation_files_are_in_the_official_format(made: Path, utterances: list[Utterance]) -> None:
