@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 import calibration
 import figures
 import metrics
+import records
 
 
 def drawn(temperature: float, n: int = 4000, classes: int = 4, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -76,12 +77,10 @@ def test_no_temperature_is_more_probable() -> None:
     logits, labels = drawn(1.7, n=100)
 
     def surprise(temperature: float) -> float:  # of the labels, and of the temperature itself
-        return (
-            metrics.cross_entropy(logits, labels, temperature) + (np.log(temperature) / calibration.SPREAD) ** 2 / 200
-        )
+        return metrics.cross_entropy(logits, labels, temperature) + (np.log(temperature) / 0.35) ** 2 / 200
 
     least = surprise(calibration.fit_temperature(logits, labels))
-    for temperature in np.geomspace(calibration.COLDEST, calibration.HOTTEST, 300):
+    for temperature in np.geomspace(0.05, 20, 300):
         assert least <= surprise(temperature) + 1e-9
 
 
@@ -89,7 +88,7 @@ def test_of_many_utterances_no_temperature_is_likelier() -> None:
     logits, labels = drawn(1.7, n=4000)
     found = calibration.fit_temperature(logits, labels)
     least = metrics.cross_entropy(logits, labels, found)
-    for temperature in np.geomspace(calibration.COLDEST, calibration.HOTTEST, 300):
+    for temperature in np.geomspace(0.05, 20, 300):
         assert least <= metrics.cross_entropy(logits, labels, temperature) + 1e-4
 
 
@@ -115,6 +114,12 @@ def test_a_small_sample_makes_nothing_certain() -> None:
         calibration.fit_temperature(np.zeros((0, 4)), np.zeros(0, int))
 
 
+def test_a_temperature_is_from_a_twentieth_to_twenty() -> None:
+    labels = np.tile(np.arange(4), 1000)
+    assert calibration.fit_temperature(0.1 * np.eye(4)[labels], labels) == pytest.approx(0.05, rel=1e-4)  # all right
+    assert calibration.fit_temperature(5 * np.eye(4)[labels], (labels + 1) % 4) == pytest.approx(20, rel=1e-4)
+
+
 def said(axis: Any) -> list[str]:
     """The texts of an axis's legend."""
     return [text.get_text() for text in axis.get_legend().get_texts()]
@@ -129,8 +134,15 @@ def panel(runs: list[tuple[np.ndarray, np.ndarray]], temperatures: list[float] |
 
 def test_a_panel_says_its_errors() -> None:
     runs = [drawn(2.0, 300, seed=1), drawn(2.0, 300, seed=2)]
-    assert any(name.startswith("with temperature: ECE") and "±" in name for name in said(panel(runs, [2.0, 2.0])))
-    assert not any("with temperature" in name for name in said(panel(runs[:1])))
+    (a, b), (c, d) = ([metrics.ece(*run, temperature=t) for run, t in zip(runs, ts, strict=True)]
+                      for ts in ([1.0, 1.0], [2.0, 3.0]))  # fmt: skip
+    # of two numbers the sample standard deviation is their distance by the root of two
+    assert said(panel(runs, [2.0, 3.0]))[:3] == [
+        "perfect",
+        f"as trained: ECE {(a + b) / 2:.1f} ± {abs(a - b) / 2**0.5:.1f} %",
+        f"with temperature: ECE {(c + d) / 2:.1f} ± {abs(c - d) / 2**0.5:.1f} %",
+    ]
+    assert said(panel(runs[:1]))[:2] == ["perfect", f"as trained: ECE {a:.1f} %"]
 
 
 def test_the_figures_points_are_the_bins() -> None:
@@ -138,6 +150,21 @@ def test_the_figures_points_are_the_bins() -> None:
     counts, confidence, accuracy = metrics.confidence_bins(metrics.softmax(logits), labels)
     line = next(line for line in panel([(logits, labels)]).lines if str(line.get_label()).startswith("as trained"))
     np.testing.assert_allclose(np.asarray(line.get_xydata()), np.stack((confidence, accuracy), 1)[counts > 0])
+
+
+def test_the_figure_scores_the_picked_epoch_at_a_temperature_of_its_validation_utterances(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    labels, val_labels = generator.integers(0, 4, 60), generator.integers(0, 4, 30)
+    val = (val_labels, guesses(1, val_labels, [0.8, 0.2]))  # the first epoch is picked, of the test's it is the worse
+    make_run(tmp_path, guesses(1, labels, [0.4, 0.7]), labels, split="8:1:1", val=val)
+    (run,) = records.runs(tmp_path)
+    figure = figures.reliability(figures.complete_groups([run], "validation")).figure
+    tested, held_out = run.part("test"), run.part("val")
+    temperature = calibration.fit_temperature(held_out.logits[0], val_labels)
+    assert said(figure.axes[0])[1:3] == [
+        f"as trained: ECE {metrics.ece(tested.logits[0], labels):.1f} %",
+        f"with temperature: ECE {metrics.ece(tested.logits[0], labels, temperature=temperature):.1f} %",
+    ]
 
 
 @pytest.mark.parametrize("split", ["8:2", "8:1:1"])

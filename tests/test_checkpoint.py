@@ -246,6 +246,26 @@ def test_a_shape_that_would_fill_the_memory(copy: Path) -> None:
     refused(copy, "'shape'")
 
 
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"rule": "best"}, "'rule' is none of paper, validation, last"),
+        ({"temperature": 1e-4}, "'temperature' is out of range"),
+        ({"temperature": 1001}, "'temperature' is out of range"),
+        ({"classes": ["sad"]}, "'classes' are not"),
+        ({"classes": ["sad", "angry", "sad", "happy"]}, "'classes' are not"),
+        ({"classes": ["sad", "angry", "", "happy"]}, "'classes' are not"),
+        ({"classes": ["sad", "angry", "a\x1b[2J", "happy"]}, "'classes' are not"),
+        ({"classes": ["sad", "angry", "a" * 101, "happy"]}, "'classes' are not"),
+        ({"corpus": "a\nb"}, "'corpus' has characters"),
+        ({"scores": {"test": {"WA": 50.0, "UA": 50.0, "macroF1": 50.0}}}, "'scores' lacks the test's"),
+    ],
+)
+def test_values_that_no_run_writes(values: dict[str, Any], said: str, copy: Path) -> None:
+    change(copy, **values)
+    refused(copy, "config.json is not a checkpoint's", said)
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=True) | st.text(max_size=8),
     lambda inside: st.lists(inside, max_size=4) | st.dictionaries(st.text(max_size=6), inside, max_size=4),
@@ -264,11 +284,12 @@ KEYS = st.sampled_from(
 FUZZ = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
-def load_or_refuse(folder: Path) -> None:
+def load_or_refuse(folder: Path, *sentences: str) -> None:
+    """Load a folder, or see it refused with one of these."""
     try:
         checkpoints.load(folder)
     except UserError as error:
-        assert str(folder) in str(error)
+        assert str(folder) in str(error) and any(sentence in str(error) for sentence in sentences), error
 
 
 @FUZZ
@@ -279,7 +300,7 @@ def test_any_value_anywhere_in_config(key: str, value: Any, made: Path, tmp_path
     where, _, name = key.rpartition(".")
     (config[where] if where else config)[name] = value
     (folder / "config.json").write_text(json.dumps(config))
-    load_or_refuse(folder)
+    load_or_refuse(folder, "is not a checkpoint's", "is not the file that", "does not hold the weights")
 
 
 @FUZZ
@@ -305,4 +326,4 @@ def test_any_bytes_as_weights(data: st.DataObject, made: Path, tmp_path: Path) -
             )
     (folder / "model.safetensors").write_bytes(whole)
     change(folder)
-    load_or_refuse(folder)
+    load_or_refuse(folder, "does not hold the weights", "not finite", "(SafetensorError")

@@ -47,8 +47,11 @@ def test_no_utterances_is_an_error():
 
 def test_a_class_that_does_not_occur_has_no_recall():
     text = metrics.format_scores(metrics.scores(np.eye(3)[[0, 0, 1]], np.array([0, 0, 0])), ["a", "b", "c"])
-    assert [line.split() for line in text.splitlines()[1:4]] == [
+    assert [line.split() for line in text.splitlines()[:4]] == [["precision", "recall", "F1", "support"],
         ["a", "100.00", "66.67", "80.00", "3"], ["b", "–", "–", "–", "0"], ["c", "–", "–", "–", "0"]]  # fmt: skip
+    assert [line.split() for line in text.splitlines()[6:10]] == [
+        ["a", "b", "c"], ["a", "2", "1", "0"], ["b", "0", "0", "0"], ["c", "0", "0", "0"]]  # fmt: skip
+    assert "WA 66.67   UA 66.67   macroF1 40.00   weightedF1 80.00" in text
     assert text.endswith("UA is the mean recall of the 1 classes that occur, of 3")
 
 
@@ -69,6 +72,16 @@ def test_rules_and_equally_good_epochs():
     assert metrics.pick_epoch(records, "validation", (logits, labels)) == 2
     assert metrics.pick_epoch(records, "validation", (logits[::-1], labels)) == 1
     assert metrics.pick_epoch(records, "validation", ([logits[0]] * 4, labels)) == 1
+
+
+def test_epochs_that_differ_in_the_last_bit_are_equal():
+    records = [{part: {"WA": wa, "UA": ua} for part in ("test", "val")} for wa, ua in [(0.3, 0.0)] + 19 * [(0.1, 0.2)]]
+    assert 0.3 + 0.0 < 0.1 + 0.2
+    assert metrics.pick_epoch(records, "paper") == 0
+    generator = np.random.default_rng(0)
+    logits, labels = generator.normal(0, 3, (50, 4)), np.zeros(50, dtype=int)
+    shuffled = [generator.permutation(logits) for _ in records]  # the mean of the same numbers in another order
+    assert metrics.pick_epoch(records, "validation", (shuffled, labels)) == 0
 
 
 def test_cross_entropy_is_torchs():
