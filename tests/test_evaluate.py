@@ -4,6 +4,7 @@ import csv
 import json
 import re
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,15 @@ import pytest
 import soundfile
 from conftest import Command
 from made_checkpoints import make_checkpoint
+from sklearn.metrics import confusion_matrix
 
+import checkpoints
+import inference
 import metrics
 import records
+import stats
+from corpora import Utterance
+from evaluate import main, report
 
 QUICK = ("--gpu", -1, "--model", "CNN_GAP", "--quiet", "--epochs", 2, "--segment_length", 0.5, "--train_overlap", 0.25,
          "--test_overlap", 0.25)  # fmt: skip
@@ -21,11 +28,11 @@ QUICK = ("--gpu", -1, "--model", "CNN_GAP", "--quiet", "--epochs", 2, "--segment
 
 @pytest.fixture
 def corpus(tmp_path: Path) -> Path:
-    """40 tones and noises of two classes and six speakers, some too short for a segment of 0.5 s."""
+    """40 tones and noises of two classes and six speakers, some too short for a segment of 0.5 s, one just as long."""
     rng = np.random.default_rng(0)
     rows = ["path,emotion,speaker"]
     for i in range(40):
-        n = 5000 if i in (12, 24, 36) else int(rng.integers(9000, 20000))
+        n = {12: 5000, 24: 5000, 36: 5000, 1: 8000}.get(i) or int(rng.integers(9000, 20000))
         wave = 0.1 * rng.standard_normal(n) if i % 2 else 0.3 * np.sin(np.arange(n) * rng.uniform(0.05, 0.3))
         soundfile.write(tmp_path / f"{i}.wav", wave, 16000)
         rows.append(f"{i}.wav,{('sad', 'angry')[i % 2]},s{i // 2 % 6}")
@@ -52,14 +59,17 @@ def test_scores_are_those_of_the_run(here: Path, corpus: Path, command: Command,
         f"{run.n_test} utterances; left out: {run.config['n_train']} it was trained on or chosen by, 0 of other" in out
     )
     assert "these speakers were heard in training" in out
-    assert re.search(r"95 % intervals over [56] speakers|[2-4] speakers: too few for an interval over speakers", out)
-    assert "expected calibration error" in out
+    assert "is spelt" not in out
+    error = metrics.ece(test.logits[-1], test.labels)
+    assert out.endswith(f"expected calibration error of the probabilities: {error:.1f} %\n")
     rows = {row["name"]: row for row in csv.DictReader((tmp_path / "p.csv").open())}
     assert sorted(rows) == sorted(test.names.tolist())
     for name, logits, label in zip(test.names, test.logits[-1], test.labels, strict=True):
         p = [float(rows[name][f"p_{c}"]) for c in run.config["classes"]]
         assert p == pytest.approx(metrics.softmax(logits), abs=1e-4)
         assert rows[name]["class"] == run.config["classes"][label]
+        assert rows[name]["predicted"] == run.config["classes"][logits.argmax()]
+    assert [rows[name]["speaker"] for name in test.names] == test.speakers.tolist()
 
 
 @pytest.mark.parametrize(("split", "rule"), [("8:2", "paper"), ("8:1:1", "last"), ("speaker", "validation")])
@@ -87,19 +97,50 @@ def test_what_trained_or_chose_the_model_is_never_scored(
 
 
 def test_short_ones_are_left_out_as_in_training_and_kept_on_request(
-    corpus: Path, command: Command, tmp_path: Path
+    corpus: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, tmp_path: Path
 ) -> None:
+    def evaluate(checkpoint: Path, *flags: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["evaluate.py", str(corpus), "--checkpoint", str(checkpoint), *flags])
+        assert main() == 0
+        return capsys.readouterr().out
+
     shape = {"segment_length": 0.5, "train_overlap": 0.25, "test_overlap": 0.25}
     checkpoint = make_checkpoint(tmp_path / "c", "CNN_GAP", **shape)
-    out = command("evaluate.py", corpus, "--checkpoint", checkpoint, "--gpu", -1).stdout
+    out = evaluate(checkpoint)
     assert (
         "37 utterances; left out: 0 it was trained on or chosen by, 0 of other classes, 3 shorter than 0.5 s, 0 broken"
         in out
     )
-    assert re.search(r"WA \[[\d.]+, [\d.]+\] .*95 % intervals over 6 speakers", out)
-    assert (
-        "40 utterances" in command("evaluate.py", corpus, "--checkpoint", checkpoint, "--gpu", -1, "--padding").stdout
+    assert "the corpus has no class that is spelt neutral, happy, which it was trained on too" in out
+    assert "40 utterances" in evaluate(checkpoint, "--padding")
+    assert "40 utterances" in evaluate(make_checkpoint(tmp_path / "padded", "CNN_GAP", padding=True, **shape))
+
+
+def test_what_a_report_says_of_its_predictions(tmp_path: Path) -> None:
+    """The interval is of each speaker's counts, the calibration error with and without the temperature."""
+    recognise = inference.Recogniser(checkpoints.load(make_checkpoint(tmp_path / "c", "CNN_GAP", validation=True)))
+    classes, rng, at = recognise.checkpoint.classes, np.random.default_rng(0), np.zeros(1)
+    labels, speakers = rng.integers(0, 4, 120), rng.permutation(np.arange(120) % 6)
+    logits = rng.normal(0, 1, (120, 4)).astype(np.float32)
+    logits[:, 1] += speakers  # the higher a speaker's number, the more of the answers are "sad"
+    logits[np.arange(120), labels] += 2
+    scored = []
+    for i in range(120):
+        p = metrics.softmax(logits[i], recognise.temperature)
+        one = inference.Prediction("", classes, logits[i], p, at, at, p[None], 1.0, at == 0)
+        scored.append((Utterance("", "", f"s{speakers[i]}", "", "", "", ""), classes[labels[i]], one))
+    counts = np.array(
+        [confusion_matrix(labels[speakers == s], logits[speakers == s].argmax(1), labels=range(4)) for s in range(6)]
     )
+    interval = stats.interval(counts[None])
+    assert interval is not None
+    text = report(scored, recognise)
+    for name, low, high in zip(metrics.SCORE_NAMES.values(), interval.low, interval.high, strict=True):
+        assert f"{name} [{low:.2f}, {high:.2f}]" in text
+    assert "(95 % intervals over 6 speakers)" in text
+    warm, plain = (metrics.ece(logits, labels, temperature=t) for t in (recognise.temperature, 1.0))
+    said = f"expected calibration error of the probabilities: {warm:.1f} %, {plain:.1f} % without the temperature"
+    assert text.endswith(said) and f"{warm:.1f}" != f"{plain:.1f}"
 
 
 def test_a_corpus_that_does_not_say_who_speaks_has_no_interval(corpus: Path, command: Command, tmp_path: Path) -> None:
