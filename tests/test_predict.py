@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -329,26 +330,51 @@ def test_a_folder_as_table_json_and_csv(small: Path, recordings: Path, command: 
     lines = table.stdout.splitlines()
     assert [line.split()[0] for line in lines] == ["recording", *names]
     assert lines[3].endswith("repeated; such were left out of training") and "SYNTHETIC" in table.stderr
-    assert "calibrated (temperature" in table.stderr
+    temperature = recognise.temperature
+    assert f"probabilities are calibrated (temperature {temperature:g}, fitted on the 40 validation" in table.stderr
 
     told = json.loads(command("predict.py", recordings, "--checkpoint", small, "--json", "--timeline").stdout)
-    assert [one["file"] for one in told["utterances"]] == names and told["broken"] == []
-    assert told["classes"] == CLASSES and told["calibrated"] and told["synthetic"]
-    for one, name in zip(told["utterances"], names, strict=True):
-        expected = recognise(name)
-        np.testing.assert_allclose(list(one["probabilities"].values()), expected.probabilities, atol=1e-5)
-        assert one["class"] == expected.label and len(one["timeline"]) == one["segments"] == len(expected.starts)
+    utterances = told.pop("utterances")
+    assert told == {"checkpoint": str(small), "model": "MACNN", "calibrated": True, "temperature": temperature,
+                    "synthetic": True, "classes": CLASSES, "broken": []}  # fmt: skip
+    assert [one["file"] for one in utterances] == names
+    for one, name in zip(utterances, names, strict=True):
+        expected, course = recognise(name), one["timeline"]
+        assert one["probabilities"] == pytest.approx(dict(zip(CLASSES, expected.probabilities, strict=True)), abs=1e-5)
+        assert (one["class"], one["note"], one["segments"]) == (expected.label, expected.note, len(expected.starts))
+        assert one["seconds"] == pytest.approx(expected.seconds, abs=1e-4)
+        assert [part["start"] for part in course] == pytest.approx(expected.starts, abs=1e-4)
+        assert [part["end"] for part in course] == pytest.approx(expected.ends, abs=1e-4)
+        of_parts = [[part["probabilities"][c] for c in CLASSES] for part in course]
+        np.testing.assert_allclose(of_parts, expected.timeline, atol=1e-5)
 
     text = command("predict.py", recordings, "--checkpoint", small, "--csv", "--timeline", "--jobs", 1).stdout
-    rows = list(csv.DictReader(io.StringIO(text)))
-    whole = [row for row in rows if row["part"] == "utterance"]
-    assert [row["file"] for row in whole] == names
-    assert len(rows) == sum(1 + one["segments"] for one in told["utterances"])
-    for row, one in zip(whole, told["utterances"], strict=True):
-        assert row["class"] == one["class"]
-        np.testing.assert_allclose(
-            [float(row[f"p_{c}"]) for c in CLASSES], list(one["probabilities"].values()), atol=1e-5
-        )
+    rows = csv.DictReader(io.StringIO(text))
+    for one in utterances:
+        whole = {"part": "utterance", "start": 0, "end": one["seconds"], "note": one["note"], **one}
+        for part in (whole, *({"part": "segment", "note": "", **part} for part in one["timeline"])):
+            row, p = next(rows), part["probabilities"]
+            assert (row["file"], row["part"], row["note"]) == (one["file"], part["part"], part["note"])
+            assert row["class"] == max(p, key=p.__getitem__)
+            numbers = [float(row[key]) for key in ("start", "end", *(f"p_{c}" for c in CLASSES))]
+            assert numbers == pytest.approx([part["start"], part["end"], *(p[c] for c in CLASSES)], abs=1e-4)
+    assert next(rows, None) is None
+
+
+@pytest.mark.parametrize("timeline", [False, True])
+def test_a_table_says_what_a_prediction_does(
+    timeline: bool, recognise: inference.Recogniser, recordings: Path, capsys: pytest.CaptureFixture
+) -> None:
+    one = replace(recognise(recordings / "z.wav", "z.wav"), note="as told")
+    one.heard[1] = False
+    predict.Table(["z.wav"], CLASSES, timeline).add(one)
+    rows = [["z.wav", "2.00", one.label, *(f"{p:.3f}" for p in one.probabilities), "as", "told"]]
+    if timeline:
+        for start, end, p in zip(one.starts, one.ends, one.timeline, strict=True):
+            rows.append([f"{start:.2f}", "-", f"{end:.2f}", CLASSES[p.argmax()], *(f"{x:.3f}" for x in p)])
+        rows[2].append("silent")
+    found = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert found == [["recording", "seconds", "class", *CLASSES], *rows]
 
 
 def test_broken_ones_are_reported_and_left_out(small: Path, recordings: Path, tmp_path: Path, command: Command) -> None:
@@ -358,6 +384,9 @@ def test_broken_ones_are_reported_and_left_out(small: Path, recordings: Path, tm
     told = json.loads(done.stdout)
     assert [Path(one["file"]).name for one in told["utterances"]] == ["good.wav"]
     assert [Path(one["file"]).name for one in told["broken"]] == ["bad.wav", "none.wav"]
+    assert "timeline" not in told["utterances"][0]
+    for one in told["broken"]:
+        assert f"error: {one['fault']}\n" in done.stderr and one["file"] in one["fault"]
     assert "bad.wav: cannot be decoded" in done.stderr and "none.wav: does not exist" in done.stderr
 
 
@@ -370,7 +399,7 @@ def test_standard_input(small: Path, recordings: Path) -> None:
         if status:
             assert b"error: -: " in done.stderr and b"/tmp" not in done.stderr.split(b"error:")[1]
         else:
-            row = next(csv.DictReader(io.StringIO(done.stdout.decode())))
+            (row,) = csv.DictReader(io.StringIO(done.stdout.decode()))
             raw = inference.Recogniser(checkpoints.load(small), calibrate=False)(recordings / "b" / "a.flac")
             np.testing.assert_allclose(float(row["p_sad"]), raw.probabilities[1], atol=1e-5)
 
@@ -380,7 +409,7 @@ def test_pictures(
 ) -> None:
     from matplotlib.image import imread
 
-    command("predict.py", recordings, "--checkpoint", small, "--plot", tmp_path / "plots")
+    done = command("predict.py", recordings, "--checkpoint", small, "--plot", tmp_path / "plots")
     made = sorted(f.relative_to(tmp_path / "plots").as_posix() for f in (tmp_path / "plots").rglob("*") if f.is_file())
     assert made == ["b/a.flac.png", "b/short.wav.png", "z.wav.png"]
     image = imread(tmp_path / "plots" / "z.wav.png")[:, :, :3]
@@ -388,8 +417,10 @@ def test_pictures(
         rgb = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
         assert (np.abs(image - rgb).max(2) < 0.02).sum() > 50, colour
     for suffix, magic in ((".pdf", b"%PDF"), (".svg", b"<?xml"), (".png", b"\x89PNG")):
-        predict.plot(recognise(recordings / "z.wav"), tmp_path / f"one{suffix}")
+        predict.plot(recognise(recordings / "z.wav"), tmp_path / f"one{suffix}", done.stderr.splitlines()[0])
         assert (tmp_path / f"one{suffix}").read_bytes().startswith(magic)
+    # its own recording's, under what the command says; sums of other batches are rounded otherwise
+    assert np.abs(imread(tmp_path / "one.png")[:, :, :3] - image).mean() < 1e-3
 
 
 @pytest.mark.parametrize(
@@ -411,7 +442,19 @@ def test_calibrate_needs_a_temperature(recordings: Path, tmp_path: Path, command
     folder = make_checkpoint(tmp_path / "c", "MACNN", **SMALL)
     done = command("predict.py", recordings / "z.wav", "--checkpoint", folder, "--calibrate", status=2)
     assert "no validation part" in done.stderr
-    assert "not calibrated (none" in command("predict.py", recordings / "z.wav", "--checkpoint", folder).stderr
+    done = command("predict.py", recordings / "z.wav", "--checkpoint", folder, "--json")
+    told = json.loads(done.stdout)
+    assert "not calibrated (none" in done.stderr and (told["calibrated"], told["temperature"]) == (False, None)
+
+
+def test_a_temperature_that_is_not_applied_is_told(
+    small: Path, recordings: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    words = ["predict.py", recordings / "z.wav", "--checkpoint", small, "--json", "--no-calibrate"]
+    monkeypatch.setattr(sys, "argv", [str(word) for word in words])
+    assert predict.main() == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["calibrated"], told["temperature"]) == (False, checkpoints.load(small).temperature)
 
 
 def test_a_gpu_without_memory_is_said(small: Path, recordings: Path, monkeypatch: pytest.MonkeyPatch) -> None:
