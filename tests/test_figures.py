@@ -131,14 +131,19 @@ def test_curves_are_means_with_bands(runs: list[records.Run]) -> None:
     # GLAM, epoch 4: WA 100, 75, 75
     assert lines["GLAM"].get_ydata()[-1] == pytest.approx(250 / 3)
     assert loss.lines[0].get_ydata() == pytest.approx([1, 1 / 2, 1 / 3, 1 / 4])
-    bottom = min(np.asarray(path.vertices)[:, 1].min() for path in wa.collections[0].get_paths())
-    assert bottom == pytest.approx(25)  # epoch 1: all said neutral, 25 % in every seed
+    (band,) = (np.asarray(path.vertices) for path in wa.collections[list(wa.lines).index(lines["GLAM"])].get_paths())
+    assert band[:, 1].min() == pytest.approx(25)  # epoch 1: all said neutral, 25 % in every seed
+    # epoch 4: +16.67, -8.33, -8.33, squares 416.67 over n - 1 = 2: 14.43
+    ends = band[band[:, 0] == 4, 1]
+    assert [ends.min(), ends.max()] == pytest.approx([250 / 3 - 14.43, 250 / 3 + 14.43], abs=0.01)
     styles = {(line.get_color(), line.get_linestyle(), line.get_marker()) for line in wa.lines}
     assert len(styles) == len({style[0] for style in styles}) == len({style[2] for style in styles}) == 2
 
 
 def test_curves_of_one_run(tmp_path: Path) -> None:
-    make_run(tmp_path, [SOME], LABELS)
+    make_run(tmp_path, [[0, 0, 0, 0]], [0, 0, 0, 1])
+    drawn = figures.curves(figures.complete_groups(report.runs(tmp_path), "paper"))
+    assert [axis.lines[0].get_ydata()[0] for axis in drawn.figure.axes] == [1, 75, 50]  # loss, WA, UA
     files = figures.make("curves", report.runs(tmp_path), arguments(output=tmp_path / "out"))
     assert all(is_drawn(file) for file in files)
 
@@ -154,6 +159,9 @@ def test_alpha_against_the_published_line(tmp_path: Path) -> None:
     ours, published = (container.lines[0] for container in containers)
     assert list(ours.get_xdata()) == [0, 0.5, 2] and ours.get_ydata() == pytest.approx([87.5] * 3)
     assert list(published.get_ydata()) == [80.44, 81.18, 80.80]
+    bars = [np.ptp([bar[:, 1] for bar in container.lines[2][0].get_segments()], axis=1) / 2 for container in containers]
+    assert bars[0] == pytest.approx([312.5**0.5] * 3)  # 75 and 100: +-12.5, squares 312.5 over n - 1 = 1
+    assert bars[1] == pytest.approx([1.54, 1.47, 1.39])
     files = figures.make("alpha", found, arguments(output=tmp_path))
     assert [file.name for file in files] == ["alpha-impro-8-2-paper.pdf", "alpha-impro-8-2-paper.png"]
     assert all(is_drawn(file) for file in files)
@@ -226,12 +234,15 @@ def test_one_dataset_and_split_a_figure(tmp_path: Path) -> None:
 def test_published_settings_before_changed_ones(runs: list[records.Run], tmp_path: Path) -> None:
     make_run(tmp_path / "runs", [SOME], LABELS, settings={"alpha": 2})
     make_run(tmp_path / "runs", [SOME], LABELS, settings={"epochs": 1}, model="CNN_GAP")
+    make_run(tmp_path / "runs", [SOME], LABELS, settings={"epochs": 1, "batch_size": 8}, model="CNN_GAP")
     shown = figures.as_published(report.runs(tmp_path / "runs"), {})
     assert {(run.model, recipes.plain(run.changed)) for run in shown} == {
         ("CNN_GAP", "epochs=1"),
         ("GLAM", ""),
         ("MACNN", ""),
     }
+    asked = figures.as_published(report.runs(tmp_path / "runs"), {"alpha": 2})
+    assert {recipes.plain(run.changed) for run in asked if run.model == "GLAM"} == {"alpha=2"}
 
 
 def test_more_than_can_be_told_apart(tmp_path: Path) -> None:
@@ -320,8 +331,12 @@ def test_tsne_is_drawn(runs: list[records.Run], tmp_path: Path, monkeypatch: pyt
     shown = [run for run in runs if run.seed == 0]
     drawn = figures.tsne(shown)
     assert "GLAM seed 0, epoch 4 (rule last)" in drawn.caption and "b) MACNN" in texts(drawn)
-    assert {text for text in texts(drawn) if text in CLASSES} == set(CLASSES)
     first, second = (figures.embed(hidden) for _ in range(2))
+    points: list[Any] = list(drawn.figure.axes[0].collections)
+    for c, own in enumerate(points):  # the class that the legend says stands where its utterances are
+        np.testing.assert_array_equal(own.get_offsets(), first[labels == c])
+    assert [own.get_label() for own in points] == [text for text in texts(drawn) if text in CLASSES] == CLASSES
+    assert len({tuple(own.get_facecolor()[0]) for own in points}) == 4
     assert (first == second).all() and first.shape == (60, 2)
 
 
