@@ -158,6 +158,8 @@ def test_no_interval_where_most_draws_lack_a_class() -> None:
     assert stats.interval_of_change(confusions, confusions, same_seeds=True) is None
     fourth = np.stack([one, two, three, one + two + three])[None]  # 175 of 256 draws hold the fourth
     assert stats.interval(fourth) is not None
+    means = np.where(np.arange(100) < 50, 1.0, np.nan)[:, None].repeat(4, 1)
+    assert stats._bounds(means, 10) is not None and stats._bounds(means[1:], 10) is None, "50 of 100, 49 of 99"
 
 
 # ---------------------------------------------------------------------------------------------------- tests
@@ -236,6 +238,14 @@ def test_verdicts() -> None:
     assert [test.verdict for test in found] == ["B is better", "no difference shown", "n too small to tell"]
 
 
+def test_a_verdict_is_of_the_corrected_p() -> None:
+    mostly = np.array([1.0, 2, -3, 4, 5, 6, 7, 8])  # W- = 3; subsets of 1..8 with sum <= 3: {} 1 2 3 12, 5 of 256
+    (alone,) = stats.compare([(("A", "B"), mostly)])
+    assert (alone.adjusted, alone.verdict) == (pytest.approx(10 / 256), "A is better")
+    first, _ = stats.compare([(("A", "B"), mostly), (("A", "C"), mostly)])
+    assert (first.adjusted, first.verdict) == (pytest.approx(20 / 256), "no difference shown")
+
+
 def test_a_clear_test_leaves_room_for_the_next() -> None:
     # 10 pairs of one sign take p = 0.00195, doubled by Holm; the next is then not doubled: 6 pairs reach 0.03125
     found = stats.compare([(("A", "B"), UP[:10]), (("A", "C"), UP[:6])])
@@ -282,6 +292,14 @@ def test_hard_speakers_cancel_in_a_change() -> None:
     wa = metrics.scores_of(after.sum(1)).mean(0)[0] - metrics.scores_of(before.sum(1)).mean(0)[0]
     assert change.low[0] < wa < change.high[0] < 0
     assert change.high[0] - change.low[0] < 0.7 * (alone.high[0] - alone.low[0])
+
+
+def test_equal_seeds_tell_no_more_of_a_change_than_one() -> None:
+    one, four = (
+        stats.interval_of_change(*(crossed(i, 1, 5).repeat(n, 0) for i in (1, 2)), same_seeds=True) for n in (1, 4)
+    )
+    assert one is not None and four is not None
+    assert four.low == pytest.approx(one.low) and four.high == pytest.approx(one.high)
 
 
 def test_one_seed_and_one_speaker_have_no_interval_of_change() -> None:
