@@ -101,6 +101,14 @@ def test_broken_epochs_are_named(tmp_path: Path, text: str) -> None:
         only(tmp_path).pick("paper")
 
 
+def test_an_epoch_without_validation_scores_is_broken_where_the_split_has_them(tmp_path: Path) -> None:
+    folder = make_run(tmp_path, RIGHT, LABELS, split="8:1:1", val=(LABELS, RIGHT))
+    (epoch,) = only(tmp_path).epochs
+    (folder / "epochs.jsonl").write_text(json.dumps({k: v for k, v in epoch.items() if k != "val"}) + "\n")
+    with pytest.raises(records.BrokenRecord, match=r"epochs\.jsonl is not a run's record \(KeyError: 'val'\)"):
+        only(tmp_path).pick("validation")
+
+
 def test_broken_predictions_are_named(tmp_path: Path) -> None:
     folder = make_run(tmp_path, RIGHT, LABELS)
     run = only(tmp_path)
@@ -183,20 +191,30 @@ def test_8_2_read_as_8_1_1_is_that_split(tmp_path: Path) -> None:
     assert run.part("test").names.tolist() == expected["test"] and run.part("val").names.tolist() == expected["val"]
     assert run.split_digest == expected["digest"]
     assert run.n_test == len(expected["test"])
-    val = [names.index(name) for name in expected["val"]]
-    for epoch, guess in zip(run.epochs, predicted, strict=True):
-        by_hand = metrics.scores(np.eye(4)[guess[val]], labels[val])
-        assert epoch["val"] == by_hand
+    for part in ("val", "test"):
+        own = [names.index(name) for name in expected[part]]
+        by_hand = [metrics.scores(np.eye(4)[guess[own]], labels[own]) for guess in predicted]
+        assert [epoch[part] for epoch in run.epochs] == by_hand
     means = [epoch["val"]["WA"] + epoch["val"]["UA"] for epoch in run.epochs]
     assert run.pick("validation") == means.index(max(means))
 
 
-def test_a_run_on_another_corpus_does_not_stand_for_a_derived_one(tmp_path: Path) -> None:
-    make_run(tmp_path, HALF, LABELS, seed=1)
-    make_run(tmp_path, RIGHT, LABELS, seed=1, split="8:1:1", val=(LABELS, RIGHT), corpus_digest="f" * 32)
-    both = records.with_derived(records.runs(tmp_path))
-    assert sorted((run.split, run.corpus_digest[0]) for run in both) == [("8:1:1", DIGEST[0]), ("8:1:1", "f"),
-                                                                         ("8:2", DIGEST[0])]  # fmt: skip
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"corpus_digest": "f" * 32},
+        {"dataset": "script"},
+        {"model": "ResMultiConv3"},
+        {"settings": {"alpha": 1}},
+        {"seed": 2},
+    ],
+    ids=lambda other: next(iter(other)),
+)
+def test_a_run_of_another_kind_does_not_stand_for_a_derived_one(tmp_path: Path, other: dict[str, Any]) -> None:
+    whole = make_run(tmp_path, HALF, LABELS)
+    real = make_run(tmp_path, RIGHT, LABELS, split="8:1:1", val=(LABELS, RIGHT), **other)
+    both = [run for run in records.with_derived(records.runs(tmp_path)) if run.split == "8:1:1"]
+    assert {run.folder for run in both} == {whole, real}
 
 
 def test_a_file_is_written_as_its_name_says(tmp_path: Path) -> None:
@@ -212,8 +230,10 @@ def test_a_file_is_written_as_its_name_says(tmp_path: Path) -> None:
 
 def test_what_is_missing_is_trained_on_the_same_kind_of_machine(tmp_path: Path) -> None:
     make_run(tmp_path, HALF, LABELS, settings={"threads": 1})
+    make_run(tmp_path, HALF, LABELS, settings={"threads": 1}, model="MACNN")
+    make_run(tmp_path, HALF, LABELS, settings={"threads": 1}, model="MACNN", seed=2)
     text = render.markdown(report.named_table("comparison", records.runs(tmp_path), ["impro"])[0])
-    assert "sweep.py --table comparison --seeds 1 --datasets impro --threads 1 --device cpu" in text
+    assert "sweep.py --table comparison --seeds 2 --datasets impro --threads 1 --device cpu" in text
 
 
 def test_runs_of_a_part_of_iemocap_say_why_nothing_published_is_there(tmp_path: Path) -> None:
@@ -242,6 +262,13 @@ def test_mean_and_deviation(tmp_path: Path) -> None:
     assert frame["WA"].tolist() == ["75.00 ± 35.36"] and frame["n"].tolist() == ["2"]
     assert frame["published WA"].tolist() == ["81.18 ± 1.47"]
     assert "Changed" not in frame
+
+
+def test_seeds_tested_on_other_utterances_say_so(tmp_path: Path) -> None:
+    make_run(tmp_path, HALF, LABELS, seed=1)
+    make_run(tmp_path, [[*HALF[0], 0]], [*LABELS, 0], seed=2)
+    frame = report.table(report.runs(tmp_path))
+    assert frame["Utterances"].tolist() == ["4–5"] and frame["Splits"].iloc[0].endswith(" of 2")
 
 
 @pytest.mark.parametrize(
@@ -286,14 +313,15 @@ def test_settings_corpora_and_synthetic_data_are_not_mixed(tmp_path: Path) -> No
     assert set(frame["Changed"]) == {"–", "epochs=1"}
 
 
-def fold_runs(root: Path, seed: int = 1, folds: Sequence[int] = (0, 1), model: str = "GLAM") -> None:
+def fold_runs(root: Path, seed: int = 1, folds: Sequence[int] = (0, 1), **more: Any) -> None:
     """Fold 0: labels 0 0 0 1, all said 0: WA 75, UA 50. Fold 1: labels 0 1, all said 1: WA 50, UA 50.
-    Pooled: 4 of 6 right, WA 66.67; recalls 3/4 and 1/2, UA 62.5. Averaged: WA 62.5, UA 50."""
+    Pooled: 4 of 6 right, WA 66.67; recalls 3/4 and 1/2, UA 62.5. Averaged: WA 62.5, UA 50. A second epoch is all
+    right, and worse on the validation part."""
     for fold, labels, said in ((0, [0, 0, 0, 1], 0), (1, [0, 1], 1)):
         if fold in folds:
-            predicted = [[said] * len(labels)]
-            make_run(root, predicted, labels, split="session", seed=seed, fold=fold, folds=2, val=(LABELS, RIGHT),
-                     model=model, speakers=[f"S{fold}"] * len(labels))  # fmt: skip
+            predicted, val = [[said] * len(labels), labels], (LABELS, [RIGHT[0], HALF[0]])
+            make_run(root, predicted, labels, split="session", seed=seed, fold=fold, folds=2, val=val,
+                     speakers=[f"S{fold}"] * len(labels), **more)  # fmt: skip
 
 
 def test_folds_pooled_and_averaged(tmp_path: Path) -> None:
@@ -302,6 +330,10 @@ def test_folds_pooled_and_averaged(tmp_path: Path) -> None:
     assert cell(frame, "WA", Folds="pooled") == "66.67" and cell(frame, "UA", Folds="pooled") == "62.50"
     assert cell(frame, "WA", Folds="averaged") == "62.50" and cell(frame, "UA", Folds="averaged") == "50.00"
     assert frame["Utterances"].tolist() == ["6", "6"] and frame["n"].tolist() == ["1", "1"]
+    document, _ = report.named_table("speaker_independent", report.runs(tmp_path), ["impro"])
+    frame = document.sections[0].frame
+    assert cell(frame, "WA", Source="ours, folds pooled").startswith("66.67 [")
+    assert cell(frame, "WA", Source="ours, mean over folds") == "62.50"  # the interval is of the pooled score
 
 
 def test_pooling_confusions_is_pooling_logits(tmp_path: Path) -> None:
@@ -317,10 +349,12 @@ def test_incomplete_rounds_are_marked_and_not_counted(tmp_path: Path) -> None:
     fold_runs(tmp_path)
     fold_runs(tmp_path, seed=2, folds=(1,))
     frame = report.table(report.runs(tmp_path), "validation")
-    assert cell(frame, "WA", Folds="pooled, incomplete: 1 of 2 (seed 2)") == "50.00"
+    incomplete = "pooled, incomplete: 1 of 2 (seed 2)"
+    assert cell(frame, "WA", Folds=incomplete) == "50.00" and cell(frame, "Utterances", Folds=incomplete) == "2"
     assert cell(frame, "n", Folds="pooled") == "1" and cell(frame, "WA", Folds="pooled") == "66.67"
     document, _ = report.named_table("speaker_independent", report.runs(tmp_path), ["impro"])
     assert any("not counted, incomplete: seed 2 has 1 of 2 folds" in note for note in document.sections[0].notes)
+    assert any("trains what is missing (7 of 8 rows)" in note for note in document.sections[0].notes)
 
 
 def test_a_row_with_incomplete_rounds_alone_has_no_figures(tmp_path: Path) -> None:
@@ -329,6 +363,7 @@ def test_a_row_with_incomplete_rounds_alone_has_no_figures(tmp_path: Path) -> No
     frame = document.sections[0].frame
     row = frame[(frame["Model"] == "GLAM") & (frame["Split"] == "session")]
     assert row["Source"].tolist() == ["incomplete: seed 1 has 1 of 2 folds"] and row["WA"].tolist() == [""]
+    assert any("trains what is missing (8 of 8 rows)" in note for note in document.sections[0].notes)
 
 
 # ------------------------------------------------------------------------------------------- tables by name
@@ -408,6 +443,7 @@ def test_ours_published_difference(tmp_path: Path) -> None:
     assert cell(frame[frame["Dataset"] == "impro"], "Source", Model="MHCNN (MACNN)") == "missing"
     text = " ".join(document.caption)
     assert "optimistic" in text and "Split 8:2" in text and "speakers" in text
+    assert f"impro: corpus IEMOCAP, digest {DIGEST[:8]}; as its owner says." in document.caption
 
 
 def only_digest(root: Path) -> str:
@@ -418,9 +454,13 @@ def only_digest(root: Path) -> str:
 
 def test_other_corpora_have_no_published_figures(tmp_path: Path) -> None:
     make_run(tmp_path, HALF, LABELS, dataset="emodb", corpus="EMO-DB")
-    document, _ = report.named_table("comparison", report.runs(tmp_path), ["emodb"])
-    assert not {"published", "ours − published"} & set(document.sections[0].frame["Source"])
-    assert len(document.sections[0].frame) == 4
+    fold_runs(tmp_path, dataset="emodb", corpus="EMO-DB")
+    for name, rows in (("comparison", 4), ("split811", 4), ("speaker_independent", 8 + 1)):  # folds take two lines
+        document, _ = report.named_table(name, report.runs(tmp_path), ["emodb"])
+        assert not {"published", "ours − published"} & set(document.sections[0].frame["Source"])
+        assert len(document.sections[0].frame) == rows
+        caption = " ".join(document.caption)
+        assert not re.search("Published:|of the published 8:1:1|speaker-independent has been published", caption)
 
 
 def test_a_table_under_another_rule_has_no_published_figures(tmp_path: Path) -> None:
@@ -437,7 +477,9 @@ def test_a_table_under_another_rule_has_no_published_figures(tmp_path: Path) -> 
 def test_synthetic_stands_beside_the_numbers(tmp_path: Path) -> None:
     make_run(tmp_path, HALF, LABELS, synthetic=True, corpus="synthetic")
     document, _ = report.named_table("comparison", report.runs(tmp_path), ["impro"])
-    assert cell(document.sections[0].frame, "WA", Source="ours SYNTHETIC").startswith("50.00")
+    frame = document.sections[0].frame
+    assert cell(frame, "WA", Source="ours SYNTHETIC").startswith("50.00")
+    assert set(frame["Source"]) == {"missing", "ours SYNTHETIC"}  # the published are of another corpus in every row
     assert any("SYNTHETIC" in text for text in document.caption)
 
 
@@ -481,6 +523,13 @@ def test_of_two_machines_the_one_with_most_runs_counts(tmp_path: Path, most: int
     assert group.scores()[:, 0].tolist() == [100 if most == 2 else 50] * 3
 
 
+def test_of_machines_with_equally_many_runs_the_same_counts_in_whatever_order_they_are_read(tmp_path: Path) -> None:
+    for threads, said in ((1, HALF), (2, RIGHT)):
+        make_run(tmp_path, said, LABELS, settings={"threads": threads})
+    found = report.runs(tmp_path)
+    assert [records.Group(order, "paper").scores()[0, 0] for order in (found, found[::-1])] == [50, 50]
+
+
 def test_seeds_that_are_none_of_the_published_are_told_beside_them(tmp_path: Path) -> None:
     for seed in (2602656884, 987654):
         make_run(tmp_path, HALF, LABELS, seed=seed)
@@ -518,6 +567,24 @@ def test_intervals_say_what_they_resample(tmp_path: Path) -> None:
     assert cell(document.sections[0].frame, "WA", Model="GLAM") == "50.00 [50.00, 50.00]"
 
 
+def test_what_is_said_of_every_row_names_none(tmp_path: Path) -> None:
+    said = "the interval resamples speakers (one seed)"
+
+    def note() -> str:
+        document, _ = report.named_table("comparison", report.runs(tmp_path), ["impro"])
+        (found,) = [note for note in document.sections[0].notes if said in note]
+        return found
+
+    for model in ("GLAM", "MACNN"):
+        make_run(tmp_path, [HALF[0] * 2], **BOTH, model=model)
+    assert note() == f"MHCNN (MACNN) on impro, 8:2; GLAM on impro, 8:2: {said}."
+    make_run(tmp_path, [HALF[0] * 2], **BOTH, model="APCNN")
+    assert note() == f"Every row with runs: {said}."
+    for seed in (1, 2):
+        make_run(tmp_path, [HALF[0] * 2], **BOTH, model="AACNN", seed=seed)
+    assert note().startswith("APCNN on impro, 8:2; MHCNN")
+
+
 # --------------------------------------------------------------------------------------- which is better
 
 
@@ -533,6 +600,9 @@ def test_better_over_seeds(tmp_path: Path) -> None:
     assert cell(frame, "p", Score="WA") == "0.0312" and cell(frame, "n", Score="WA") == "6 seeds"
     assert cell(frame, "Mean difference", Score="UA") == "−50.00"  # MHCNN against GLAM
     assert cell(frame, "Same split", Score="WA") == "6 of 6"
+    make_run(tmp_path, HALF, LABELS, seed=0, model="APCNN")  # two pairs of one seed, which are not corrected for
+    document, _ = report.named_table("comparison", report.runs(tmp_path), ["impro"])
+    assert len(document.sections[1].frame) == 2 * 3 and "(1 of them)" in " ".join(document.sections[1].notes)
 
 
 def test_too_few_seeds_to_tell(tmp_path: Path) -> None:
@@ -545,18 +615,22 @@ def test_too_few_seeds_to_tell(tmp_path: Path) -> None:
 
 
 def test_better_over_folds(tmp_path: Path) -> None:
-    for seed in (1, 2):
-        fold_runs(tmp_path, seed)
-        fold_runs(tmp_path, seed, model="MACNN")
+    for seed, said in ((1, RIGHT), (2, HALF)):
+        for fold in (0, 1):
+            for model, predicted in (("GLAM", said), ("MACNN", HALF)):
+                make_run(tmp_path, predicted, LABELS, model=model, split="session", seed=seed, fold=fold, folds=2,
+                         val=(LABELS, RIGHT))  # fmt: skip
     document, _ = report.named_table("speaker_independent", report.runs(tmp_path), ["impro"])
     frame = document.sections[1].frame
     assert set(frame["n"]) == {"2 folds"} and set(frame["Same split"]) == {"4 of 4"}
-    assert set(frame["Mean difference"]) == {"+0.00"}
+    assert set(frame["Mean difference"]) == {"−25.00"}  # in each fold the mean of 50 - 100 and 50 - 50
 
 
 def test_ablations_are_tested_against_glam_alone(tmp_path: Path) -> None:
-    for model in ("GLAM", "ResMultiConv3", "MACNN", "AACNN"):
+    for model in ("ResMultiConv3", "MACNN", "AACNN"):
         make_run(tmp_path, HALF, LABELS, model=model)
+    assert len(report.named_table("ablation", report.runs(tmp_path))[0].sections) == 1, "there is no GLAM"
+    make_run(tmp_path, HALF, LABELS)
     frame = report.named_table("ablation", report.runs(tmp_path))[0].sections[1].frame
     assert set(frame["Pair"]) == {f"GLAM against {other}" for other in ("Multi-scale", "MHCNN", "AACNN")}
 
@@ -579,16 +653,20 @@ def test_protocols_say_what_choosing_on_the_test_set_is_worth(tmp_path: Path) ->
     numbers = document.numbers[(document.numbers["kind"] == "change") & (document.numbers["score"] == "WA")]
     assert numbers["mean"].tolist() == pytest.approx([-50, 0, -100 / 3])
     assert numbers["low"].tolist()[0] == -50 and set(numbers["other"]) == {"8:2, paper"}
-    assert any(note.startswith("GLAM on impro") for note in document.sections[0].notes)
+    chain = "8:2, paper → 8:1:1, validation → session, validation"  # without the rule `last`
+    assert f"GLAM on impro: WA and UA fall or stay all along {chain}." in document.sections[0].notes
+    make_run(tmp_path, [HALF[0] * 2] * 2, **BOTH, dataset="script")
+    frame = report.named_table("protocols", report.runs(tmp_path), ["impro", "script"])[0].numbers
+    last = frame[(frame["kind"] == "change") & (frame["rule"] == "last") & (frame["score"] == "WA")]
+    assert dict(zip(last["dataset"], last["mean"], strict=True)) == {"impro": -50, "script": 0}  # each from its own
 
 
 def test_protocols_say_when_scores_do_not_fall(tmp_path: Path) -> None:
-    make_run(tmp_path, [[0, 0, 0, 0]], LABELS)  # WA 25, and 8:1:1 0 or 50
+    make_run(tmp_path, [[0, 0, 0, 0]], LABELS)  # WA and UA 25, and 0 in the half that is 8:1:1's test
     fold_runs(tmp_path)
     notes = report.named_table("protocols", report.runs(tmp_path))[0].sections[0].notes
-    assert any(
-        "does not fall along the row as may be expected" in note and "to session, validation" in note for note in notes
-    )
+    wa, ua = (f"rises by {by} from 8:1:1, validation to session, validation" for by in ("66.67", "62.50"))
+    assert f"GLAM on impro does not fall along the row as may be expected: WA {wa}; UA {ua}." in notes
 
 
 # -------------------------------------------------------------------------------------------------- formats
@@ -632,7 +710,7 @@ def test_csv_reads_back(document: render.Document) -> None:
     frame = pd.read_csv(StringIO(render.csv(document)))
     glam = frame[(frame["kind"] == "score") & (frame["dataset"] == "impro") & (frame["model"] == "GLAM")]
     assert glam["score"].tolist() == list(metrics.SCORES)
-    assert glam["mean"].tolist() == [100] * 4 and glam["n"].tolist() == [6] * 4
+    assert glam["mean"].tolist() == [100] * 4 and glam["n"].tolist() == [6] * 4 and glam["folds"].isna().all()
     assert glam["difference"].tolist() == pytest.approx([100 - 81.18, 100 - 79.25, 100 - 79.87, 100 - 80.99])
     assert set(frame[frame["status"] == "missing"]["published_mean"].dropna()) >= {70.73, 62.53}
     test = frame[frame["kind"] == "comparison"]
@@ -684,14 +762,15 @@ def test_html_is_one_page_that_loads_nothing(document: render.Document) -> None:
 
 
 def test_utterances_most_often_wrong(tmp_path: Path) -> None:
-    # u0 (neutral) wrong in all 3 seeds, u1 (sad) in 2, u2 (angry) in none, u3 (happy) in 1
-    for seed, said in enumerate(([1, 0, 2, 3], [1, 0, 2, 3], [2, 1, 2, 0])):
-        make_run(tmp_path, [said], LABELS, seed=seed)
+    # u0 (neutral) wrong in all 3 seeds, u1 (sad) in 2, u2 (angry) in none, u3 (happy) in 1; u4 in the one that tests it
+    for seed in (0, 1):
+        make_run(tmp_path, [[2, 0, 2, 3]], LABELS, seed=seed)
+    make_run(tmp_path, [[1, 1, 2, 0, 1]], [*LABELS, 0], seed=2)
     frame = report.errors(report.runs(tmp_path))
-    assert frame["name"].tolist() == ["u0", "u1", "u3"] and frame["wrong"].tolist() == [3, 2, 1]
+    assert frame["name"].tolist() == ["u0", "u1", "u4", "u3"] and frame["wrong"].tolist() == [3, 2, 1, 1]
     first = frame.iloc[0]
     assert (first["tested"], first["speaker"], first["label"]) == (3, "A", "neutral")
-    assert first["predictions"] == "sad 2, angry 1" and first["path"] == "Session1/sentences/wav/u0.wav"
+    assert first["predictions"] == "angry 2, sad 1" and first["path"] == "Session1/sentences/wav/u0.wav"
     assert frame.iloc[1]["predictions"] == "neutral 2, sad 1"
     assert len(report.errors(report.runs(tmp_path), most=2)) == 2
 
@@ -872,6 +951,8 @@ def test_overview_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
     call(monkeypatch, "--runs", tmp_path, "--set", "epochs=1", "--format", "csv", "--output", tmp_path / "out.csv")
     frame = pd.read_csv(tmp_path / "out.csv")
     assert set(frame["dataset"]) == {"demo"} and set(frame["changed"]) == {"epochs=1"} and frame["synthetic"].all()
+    call(monkeypatch, "--runs", tmp_path, "--table", "comparison")
+    assert "1 unfinished run is not counted" in capsys.readouterr().err
 
 
 def test_overview_under_validation_reads_8_2_as_8_1_1(
@@ -951,9 +1032,10 @@ def test_runs_with_other_settings_are_told_where_rows_are_missing(tmp_path: Path
     for seed in (1, 2):
         make_run(tmp_path, RIGHT, LABELS, seed=seed, settings={"epochs": len(RIGHT)})
     make_run(tmp_path, RIGHT, LABELS, model="MACNN")
-    document, _ = report.named_table("comparison", report.runs(tmp_path), ["impro"])
-    notes = " ".join(document.sections[0].notes)
-    assert f"finished runs with other settings: epochs={len(RIGHT)} (2). `--set" in notes
+    for name in ("comparison", "split811"):  # which is made of the same runs
+        document, _ = report.named_table(name, report.runs(tmp_path), ["impro"])
+        notes = " ".join(document.sections[0].notes)
+        assert f"finished runs with other settings: epochs={len(RIGHT)} (2). `--set" in notes
     document, _ = report.named_table("comparison", report.runs(tmp_path), ["impro"], {"epochs": len(RIGHT)})
     assert "with other settings: as published (1)" in " ".join(document.sections[0].notes)
 
@@ -970,13 +1052,16 @@ def test_what_is_not_known_of_published_figures_is_said(tmp_path: Path) -> None:
 def test_a_change_draws_the_same_seeds_on_both_sides_where_they_are_the_same(tmp_path: Path) -> None:
     """Seeds that differ much, each falling by one utterance: drawn together, the fall is certain."""
     labels = np.arange(40) % 4
-    for seed, right in enumerate((38, 28, 18), start=1):
+    for seed, right in enumerate((38, 28, 18) * 2, start=1):
         first, last = (np.where(np.arange(40) < n, labels, (labels + 1) % 4) for n in (right, right - 1))
         make_run(tmp_path, [first, last], labels, seed=seed, speakers=["A"] * 40)
-    paper, last = (records.Group(report.runs(tmp_path), rule) for rule in ("paper", "last"))
-    difference, interval = tables.change(paper, last)
+    own, others = ([run for run in report.runs(tmp_path) if (run.seed > 3) == later] for later in (False, True))
+    difference, interval = tables.change(records.Group(own, "paper"), records.Group(own, "last"))
     assert difference[0] == pytest.approx(-2.5)
     assert interval is not None and interval.low[0] == interval.high[0] == pytest.approx(-2.5)
+    difference, interval = tables.change(records.Group(own, "paper"), records.Group(others, "last"))
+    assert difference[0] == pytest.approx(-2.5)  # to other seeds, which are drawn apart
+    assert interval is not None and interval.low[0] < -2.5 - 25 and interval.high[0] > -2.5 + 25
 
 
 def test_an_empty_folder_is_no_run(tmp_path: Path) -> None:
