@@ -58,6 +58,9 @@ def test_seeds_do_not_make_up_for_speakers() -> None:
     assert interval is not None
     assert (interval.low[0], interval.high[0]) == (0, 100)
     assert interval.over == "speakers and seeds"
+    one, four = (stats.interval(crossed(1, 1, 5).repeat(n, 0)) for n in (1, 4))
+    assert one is not None and four is not None
+    assert four.low == pytest.approx(one.low) and four.high == pytest.approx(one.high)
 
 
 def test_one_speaker_resamples_seeds() -> None:
