@@ -10,6 +10,8 @@ import time
 import wave
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -180,12 +182,66 @@ def test_content_digests(tmp_path: Path, own_cache: Path) -> None:
     assert content_digests(names[:2]) == [a, b]
 
 
-def test_writes_within_a_tick_of_the_clock_are_told_apart(tmp_path: Path) -> None:
+def test_digests_that_another_process_writes_meanwhile_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
+    ours.write_text("one")
+    theirs.write_text("two")
+    digest = cache._digest
+
+    def meanwhile(file: str) -> list[Any]:
+        monkeypatch.setattr(cache, "_digest", digest)
+        content_digests([theirs])
+        return digest(file)
+
+    monkeypatch.setattr(cache, "_digest", meanwhile)
+    content_digests([ours])
+    with forbidden((cache, "digest_file")):
+        assert "" not in content_digests([ours, theirs])
+
+
+def test_writes_within_a_tick_of_the_clock_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The kernel stamps files with the time of its last tick: the same for two writes within it."""
     file = tmp_path / "a"
-    for i in range(20):
+    for i in range(10):
         file.write_text(f"contents {i:02d}")
         assert content_digests([file]) == [cache.digest_file(file)]
+    precise = cache._signature
+
+    def of_last_tick(name: str) -> list[int]:  # Linux 6.13 and later have finer times, on some file systems
+        size, *times, inode = precise(name)
+        return [size, *(at - at % 10_000_000 for at in times), inode]
+
+    def write(text: str) -> None:
+        file.write_text(text)
+        os.utime(file, (1, 1))
+
+    monkeypatch.setattr(cache, "_signature", of_last_tick)
+    for _ in range(5):
+        write("one")
+        *digested, _ = cache._digest(str(file))
+        write("two")
+        assert cache._signature(str(file)) != digested
+
+
+def test_a_file_that_changes_while_it_is_digested(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, digest_file = tmp_path / "a", cache.digest_file
+    file.write_text("one")
+
+    def then_it_grows(name: Path, times: Iterator[int]) -> str:
+        digest = digest_file(name)
+        with open(name, "a") as f:
+            f.write("more" * next(times, 0))
+        return digest
+
+    monkeypatch.setattr(cache, "digest_file", partial(then_it_grows, times=iter([1, 1])))
+    assert content_digests([file]) == [digest_file(file)] and file.stat().st_size == 11
+    monkeypatch.setattr(cache, "TICK", 0)
+    monkeypatch.setattr(cache, "digest_file", partial(then_it_grows, times=repeat(1)))
+    file.write_text("one")
+    with pytest.raises(UserError, match="a keeps changing while it is read"):
+        content_digests([file])
 
 
 def test_a_wave_that_changes_before_it_is_decoded(utterances: list[Utterance], own_cache: Path) -> None:
