@@ -31,6 +31,14 @@ FLAGS = ["--models", "CNN_GAP", "--datasets", "all", "--epochs", "3", "--threads
 MARKS = "<!-- table -->\n", "<!-- end of table -->\n"
 
 
+def until(condition: Callable[[], object], seconds: float = 60) -> None:
+    """Wait for a condition. Raises AssertionError where it does not come true in time."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"not so after {seconds:g} s"
+        time.sleep(0.01)
+
+
 # ---------------------------------------------------------------------------------- runs, and whether they are equal
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from faults import FLAGS, Watch, content, finished
+from faults import FLAGS, Watch, content, finished, until
 
 pytest.importorskip("ray", reason="pip install -r requirements-cluster.txt")
 pytestmark = pytest.mark.cluster
@@ -66,19 +66,17 @@ def test_a_node_is_killed_in_mid_sweep(cluster, here: Path, tmp_path: Path, caps
         return free is not None and not free.get("CPU")
 
     def kill() -> None:
-        while not finished(here):  # the workers of both nodes have started by then
-            time.sleep(0.05)
-        while not busy() or time.sleep(0.5) or not busy():  # twice: it has begun, and has not ended
-            time.sleep(0.05)
+        until(lambda: finished(here), 300)  # the workers of both nodes have started by then
+        until(lambda: busy() and not time.sleep(0.5) and busy(), 300)  # twice: it has begun, and has not ended
         cluster.remove_node(doomed, allow_graceful=False)
         killed.append(time.monotonic())
 
-    thread = threading.Thread(target=kill)
+    thread = threading.Thread(target=kill, daemon=True)
     thread.start()
     words = ["--seeds", 4, "--epochs", 80, "--save_model"]  # some seconds each: a node takes a moment to die
     with Watch(here) as watch:
         assert run(*words, "--ray", cluster.address) == 0
-    thread.join()
+    thread.join(600)
     told = capsys.readouterr()
     assert killed and "the machine it was on was lost; it is tried again" in told.err
     reference = sequential(tmp_path / "sequential", *words)
@@ -133,6 +131,26 @@ def test_failures_are_reported_and_the_rest_is_done(cluster, here: Path, tmp_pat
     assert equal(
         finished(here), {k: v for k, v in reference.items() if Path(k).name not in map(str, (broken, dying, diverging))}
     )
+
+
+def test_a_run_that_is_waited_for_does_not_stop_the_others(cluster, here: Path, monkeypatch) -> None:
+    import cluster as driver
+    import data
+    import recipes
+    import records
+    import workers
+    from files import lock
+
+    for module in (driver, workers):
+        monkeypatch.setattr(module, "LOOK_AGAIN", 0.05)
+    configs = [recipes.config_for("CNN_GAP", dataset="all", epochs=2, threads=1, seed=seed) for seed in (1, 2)]
+    folder = records.folder_of(configs[0], *data.identity(configs[0]), here)
+    with driver.connected(cluster.address, driver.Share(cpus=1, gpus=0, tries=1), {}) as execute:
+        with lock(folder / "lock"):
+            assert [one.status for one in execute(configs[:1], False)] == ["held"]
+            outcomes = execute(configs, True)
+            assert next(outcomes).config == configs[1]  # the other is held, and this process holds it
+        assert [(one.config, one.status) for one in outcomes] == [(configs[0], "done")]
 
 
 def test_local_cluster_by_command(here: Path, tmp_path: Path, command) -> None:

@@ -197,7 +197,8 @@ def test_unfinished_run_is_not_reported(here: Path, stop) -> None:
 
 @pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_command_killed_in_an_epoch(seed: int, here: Path, tmp_path: Path) -> None:
-    flags = f"--model CNN_GAP --dataset all --gpu -1 --threads 1 --quiet --epochs 5 --seed {seed} --save_model"
+    epochs = 20  # of a tenth of a second or less: the last is still to come when the second begins
+    flags = f"--model CNN_GAP --dataset all --gpu -1 --threads 1 --quiet --epochs {epochs} --seed {seed} --save_model"
     words = [sys.executable, "train.py", *flags.split()]
     process = subprocess.Popen(words, cwd=ROOT, stderr=subprocess.PIPE)
     while not list(here.glob("*/*/*/*/*/state.safetensors")) and process.poll() is None:
@@ -212,7 +213,7 @@ def test_command_killed_in_an_epoch(seed: int, here: Path, tmp_path: Path) -> No
         "begun anew, not continued"
     )
     config = recipes.parse_config(
-        {"model": "CNN_GAP", "dataset": "all", "gpu": -1, "threads": 1, "epochs": 5, "seed": seed}
+        {"model": "CNN_GAP", "dataset": "all", "gpu": -1, "threads": 1, "epochs": epochs, "seed": seed}
     )
     assert content(state.parent) == content(trained(config, tmp_path / "whole", "last"))
 

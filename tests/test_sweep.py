@@ -6,11 +6,12 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
-from faults import FLAGS, ROOT, children, content, finished
+from faults import FLAGS, ROOT, children, content, finished, until
 
 import recipes
 import seeds
@@ -19,6 +20,7 @@ import tables
 import train
 import workers
 from cli import UserError
+from files import lock
 
 BASE = [*FLAGS[4:], "--datasets", "all"]  # without the models
 
@@ -216,6 +218,17 @@ def test_one_run_that_fails_does_not_stop_the_others(here: Path, monkeypatch, ca
     assert "RuntimeError: an accident (tried 2 times)" in told.out
     assert [calls.count(seed) for seed in seeds.read_seeds()[:3]] == [1, 2, 1], "bad input is not tried again"
     assert len(finished(here)) == 1
+
+
+def test_a_run_that_another_process_holds_comes_last(here: Path, capsys) -> None:
+    words = ["--models", "CNN_GAP", "--epochs", 1, "--seeds", 2]
+    first, second = (job.folder for job in jobs(*words))
+    sweeping = threading.Thread(target=run, args=words, daemon=True)
+    with lock(first / "lock"):
+        sweeping.start()
+        until((second / "done").exists)
+    sweeping.join(60)
+    assert (first / "done").exists() and capsys.readouterr().out.endswith("0 were done, 2 trained, 0 failed\n")
 
 
 def test_processes_give_what_one_process_gives(here: Path, tmp_path: Path, command) -> None:

@@ -1,11 +1,12 @@
 """Several runs in one process, and steps replayed from a graph: the numbers are those of one run alone."""
 
 import sys
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -126,10 +127,31 @@ def test_a_run_that_is_waited_for_does_not_stop_the_others(here: Path, monkeypat
     configs = [recipes.config_for("CNN_GAP", dataset="all", epochs=2, threads=1, seed=seed) for seed in (1, 2)]
     folder = records.folder_of(configs[0], *data.identity(configs[0]), here)
     with lock(folder / "lock"):
+        unwaited = workers.in_turns(configs, False, 2, 3, {"quiet": True})
+        assert next(unwaited).status == "held"
+        unwaited.close()
         outcomes = workers.in_turns(configs, True, 2, 3, {"quiet": True})
         assert next(outcomes).config == configs[1]  # the other is held, and this process holds it
         assert not (folder / "done").exists()
     assert [(one.config, one.status) for one in outcomes] == [(configs[0], "done")]
+
+
+def test_a_wait_is_neither_restless_nor_in_the_way_of_others(monkeypatch) -> None:
+    now = [0.0]
+    clock = SimpleNamespace(monotonic=lambda: now[0], sleep=lambda seconds: now.append(now.pop() + seconds))
+    monkeypatch.setattr(workers, "time", clock)
+    waiting: workers.Waiting[str] = workers.Waiting()
+    waiting.held.append("run")
+    queue, looks = deque[str](), []
+    for _ in range(30):
+        waiting.look(queue, busy=False)
+        if queue:
+            looks.append(now[0])
+            waiting.held.append(queue.popleft())
+    assert [round(at / workers.LOOK_AGAIN) for at in looks] == [1, 2]
+    before = now[0]
+    waiting.look(queue, busy=True)
+    assert now[0] == before and not queue and waiting.held == ["run"]
 
 
 def test_flags_that_contradict_each_other(here: Path, command) -> None:
