@@ -11,13 +11,32 @@ import numpy as np
 import pytest
 import soundfile
 
+import cli
+import path
+import train
 from tests.conftest import ROOT
 
 QUICK = ("train.py", "--gpu", -1, "--model", "CNN_GAP", "--epochs", 1, "--quiet")
 
 
-def refused(command, *words, says, **kwargs):
-    error = command(*QUICK, *words, status=2, **kwargs).stderr
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """`command` for train.py, in this process, which has imported torch."""
+    monkeypatch.chdir(ROOT)
+
+    def run(*words, status=0):
+        monkeypatch.setattr(sys, "argv", list(map(str, words)))
+        with pytest.raises(SystemExit) as exited:
+            cli.run_main(train.main)
+        out, err = capsys.readouterr()
+        assert exited.value.code == status, err
+        return subprocess.CompletedProcess(words, status, out, err)
+
+    return run
+
+
+def refused(call, *words, says):
+    error = call(*QUICK, *words, status=2).stderr
     assert error.startswith(("error:", "usage:", "warning:")), error
     for text in says if isinstance(says, tuple) else (says,):
         assert text in error, error
@@ -53,20 +72,20 @@ def refused(command, *words, says, **kwargs):
         (("--segment_length", "30"), ("no usable utterance", "--padding")),
     ],
 )
-def test_a_flag_that_cannot_be(here, command, words, says):
-    refused(command, *words, says=says)
+def test_a_flag_that_cannot_be(here, call, words, says):
+    refused(call, *words, says=says)
     assert not list(here.rglob("config.json"))
 
 
 @pytest.mark.parametrize("kind", ["missing", "empty", "other"])
-def test_a_corpus_that_is_none(here, command, tmp_path, monkeypatch, kind):
+def test_a_corpus_that_is_none(here, call, tmp_path, monkeypatch, kind):
     root = tmp_path / "corpus"
     if kind != "missing":
         root.mkdir()
     if kind == "other":
         (root / "holiday.txt").write_text("sun")
-    monkeypatch.setenv("IEMOCAP", str(root))
-    refused(command, says=(str(root), "path.py"))
+    monkeypatch.setattr(path, "IEMOCAP", root)
+    refused(call, says=(str(root), "path.py"))
 
 
 def write_corpus(folder, seconds=2.2, classes=("sad", "angry"), each=6, **formats):
@@ -80,9 +99,9 @@ def write_corpus(folder, seconds=2.2, classes=("sad", "angry"), each=6, **format
     return folder / "own.csv"
 
 
-def test_too_short_for_a_segment(here, command, tmp_path):
-    refused(command, "--dataset", write_corpus(tmp_path, seconds=0.5), says=("no usable utterance", "--padding"))
-    command(*QUICK, "--dataset", tmp_path / "own.csv", "--padding")
+def test_too_short_for_a_segment(here, call, tmp_path):
+    refused(call, "--dataset", write_corpus(tmp_path, seconds=0.5), says=("no usable utterance", "--padding"))
+    call(*QUICK, "--dataset", tmp_path / "own.csv", "--padding")
 
 
 @pytest.mark.parametrize(
@@ -97,9 +116,9 @@ def test_too_short_for_a_segment(here, command, tmp_path):
         ("", "path"),
     ],
 )
-def test_a_csv_that_is_no_corpus(here, command, tmp_path, text, says):
+def test_a_csv_that_is_no_corpus(here, call, tmp_path, text, says):
     (tmp_path / "own.csv").write_text(text)
-    refused(command, "--dataset", tmp_path / "own.csv", says=("own.csv", says))
+    refused(call, "--dataset", tmp_path / "own.csv", says=("own.csv", says))
 
 
 def break_waves(folder):
@@ -118,23 +137,23 @@ def break_waves(folder):
     }
 
 
-def test_broken_recordings_are_listed_together_or_left_out(here, command, tmp_path):
+def test_broken_recordings_are_listed_together_or_left_out(here, call, tmp_path):
     corpus = write_corpus(tmp_path)
     broken = break_waves(tmp_path)
-    error = command(*QUICK, "--dataset", corpus, status=2).stderr
+    error = call(*QUICK, "--dataset", corpus, status=2).stderr
     for name, fault in broken.items():
         (line,) = [line for line in error.splitlines() if name in line]
         assert fault in line
     assert "--skip_bad" in error
     assert not list(here.rglob("config.json"))
-    out = command("train.py", *QUICK[1:-1], "--dataset", corpus, "--skip_bad").stdout
+    out = call(*QUICK[:-1], "--dataset", corpus, "--skip_bad").stdout
     assert "5 broken left out" in out
 
 
 @pytest.mark.parametrize(
     ("rate", "channels", "subtype"), [(8000, 1, "PCM_16"), (48000, 2, "PCM_24"), (44100, 1, "FLOAT")]
 )
-def test_other_formats_are_converted(here, command, tmp_path, rate, channels, subtype):
+def test_other_formats_are_converted(here, call, tmp_path, rate, channels, subtype):
     rng, rows = np.random.default_rng(0), ["path,emotion"]
     for i in range(10):
         soundfile.write(
@@ -142,22 +161,23 @@ def test_other_formats_are_converted(here, command, tmp_path, rate, channels, su
         )
         rows.append(f"{i}.wav,{('sad', 'angry')[i % 2]}")
     (tmp_path / "own.csv").write_text("\n".join(rows))
-    command(*QUICK, "--dataset", tmp_path / "own.csv")
+    call(*QUICK, "--dataset", tmp_path / "own.csv")
 
 
-def test_a_label_without_a_wave_and_a_wave_without_a_label(here, command, small_release, tmp_path, monkeypatch):
+def test_a_label_without_a_wave_and_a_wave_without_a_label(here, call, command, small_release, tmp_path, monkeypatch):
     root = tmp_path / "IEMOCAP_full_release"
     shutil.copytree(small_release, root)
     waves = sorted(w for w in root.rglob("*.wav") if not w.name.startswith("._"))
     waves[0].rename(waves[0].with_name(waves[0].name.replace(waves[0].stem[-3:], "777")))
     monkeypatch.setenv("IEMOCAP", str(root))
+    monkeypatch.setattr(path, "IEMOCAP", root)
     out = command("handleIEMOCAP.py").stdout
     assert "without" in out and waves[0].stem in out
-    command(*QUICK, "--dataset", "all")
+    call(*QUICK, "--dataset", "all")
 
 
-def test_a_test_overlap_that_is_too_long_is_halved(here, command):
-    error = command(*QUICK, "--dataset", "impro", "--test_overlap", "2.5").stderr
+def test_a_test_overlap_that_is_too_long_is_halved(here, call):
+    error = call(*QUICK, "--dataset", "impro", "--test_overlap", "2.5").stderr
     assert "--test_overlap 2.5" in error and "1.0 s" in error
 
 
@@ -179,17 +199,17 @@ def test_ctrl_c_keeps_what_is_done(here, command):
     assert list(here.rglob("state.safetensors")) and not list(here.rglob("done"))
 
 
-def test_a_split_that_cannot_be_leaves_no_run_behind(here, command, tmp_path):
+def test_a_split_that_cannot_be_leaves_no_run_behind(here, call, tmp_path):
     corpus = tmp_path / "mine.csv"
     rng = np.random.default_rng(0)
     for i in range(6):
         soundfile.write(tmp_path / f"{i}.wav", rng.normal(0, 0.1, 40000), 16000)
     rows = [f"{i}.wav,{'ab'[i % 2]}" for i in range(6)]
     corpus.write_text("\n".join(["path,emotion", *rows]))
-    refused(command, "--dataset", corpus, "--split", "dialog", says="dialog")
+    refused(call, "--dataset", corpus, "--split", "dialog", says="dialog")
     assert not [file for file in here.rglob("*") if file.is_file()]
 
 
-def test_more_threads_than_cores_are_told(here, command):
-    error = command(*QUICK, "--threads", 4 * (os.cpu_count() or 1), "--dataset", "nowhere", status=2).stderr
+def test_more_threads_than_cores_are_told(here, call):
+    error = call(*QUICK, "--threads", 4 * (os.cpu_count() or 1), "--dataset", "nowhere", status=2).stderr
     assert "cores; more threads than cores are slower" in error
