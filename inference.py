@@ -184,10 +184,9 @@ class Recogniser:
         torch.set_num_threads(max(1, cores // jobs))
         try:
             with ThreadPoolExecutor(jobs) as executor:
-                bar = tqdm(executor.map(one, recordings), total=len(recordings), unit="recording", leave=False,
-                           disable=True if len(recordings) == 1 else None)  # fmt: skip
                 try:
-                    yield from bar
+                    yield from tqdm(executor.map(one, recordings), total=len(recordings), unit="recording", leave=False,
+                                    disable=True if len(recordings) == 1 else None)  # fmt: skip
                 finally:
                     stopped.set()  # after Ctrl-C nobody waits for hours of sound
         finally:

@@ -515,6 +515,19 @@ def test_a_recogniser_goes_on_after_one_was_left(recognise: inference.Recogniser
     assert torch.get_num_threads() == threads
 
 
+def test_ctrl_c_before_the_first_result_is_waited_for(recognise: inference.Recogniser, monkeypatch) -> None:
+    ended: list[bool] = []
+    monkeypatch.setattr(inference.Recogniser, "__call__", lambda self, *given: ended.append(given[-1].wait(5)))
+
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(inference, "tqdm", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        next(recognise.each([("a.wav", "a")]))
+    assert ended == [True]
+
+
 def test_ctrl_c_does_not_wait_for_a_long_recording(small: Path, tmp_path: Path) -> None:
     soundfile.write(tmp_path / "long.flac", np.zeros(3600 * 16000 * 4, np.int16), 16000)
     words = [sys.executable, "predict.py", str(tmp_path / "long.flac"), "--checkpoint", str(small), "--gpu", "-1"]
