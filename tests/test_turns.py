@@ -154,16 +154,6 @@ def test_a_wait_is_neither_restless_nor_in_the_way_of_others(monkeypatch) -> Non
     assert now[0] == before and not queue and waiting.held == ["run"]
 
 
-def test_flags_that_contradict_each_other(here: Path, command) -> None:
-    for more, words in (
-        (("--jobs", 2), "leave one out"),
-        (("--vary", "threads=1,2"), "share a process"),
-        (("--vary", "deterministic=true,false"), "share a process"),
-    ):
-        told = command("sweep.py", *FLAGS, "--at_once", 2, *more, status=2)
-        assert words in told.stderr
-
-
 # ------------------------------------------------------------------------------------------------- graphs
 
 
