@@ -341,48 +341,67 @@ def test_a_folder_as_table_json_and_csv(small: Path, recordings: Path, command: 
                     "synthetic": True, "classes": CLASSES, "broken": []}  # fmt: skip
     assert [one["file"] for one in utterances] == names
     for one, name in zip(utterances, names, strict=True):
-        expected, course = recognise(name), one["timeline"]
-        assert one["probabilities"] == pytest.approx(dict(zip(CLASSES, expected.probabilities, strict=True)), abs=1e-5)
-        assert (one["class"], one["note"], one["segments"]) == (expected.label, expected.note, len(expected.starts))
-        assert one["seconds"] == pytest.approx(expected.seconds, abs=1e-4)
-        assert [part["start"] for part in course] == pytest.approx(expected.starts, abs=1e-4)
-        assert [part["end"] for part in course] == pytest.approx(expected.ends, abs=1e-4)
-        of_parts = [[part["probabilities"][c] for c in CLASSES] for part in course]
-        np.testing.assert_allclose(of_parts, expected.timeline, atol=1e-5)
+        expected = recognise(name)
+        np.testing.assert_allclose(list(one["probabilities"].values()), expected.probabilities, atol=1e-5)
+        assert one["class"] == expected.label and len(one["timeline"]) == one["segments"] == len(expected.starts)
 
     text = command("predict.py", recordings, "--checkpoint", small, "--csv", "--timeline", "--jobs", 1).stdout
-    rows = csv.DictReader(io.StringIO(text))
-    for one in utterances:
-        whole = {"part": "utterance", "start": 0, "end": one["seconds"], "note": one["note"], **one}
-        for part in (whole, *({"part": "segment", "note": "", **part} for part in one["timeline"])):
-            row, p = next(rows), part["probabilities"]
-            assert (row["file"], row["part"], row["note"]) == (one["file"], part["part"], part["note"])
-            assert row["class"] == max(p, key=p.__getitem__)
-            numbers = [float(row[key]) for key in ("start", "end", *(f"p_{c}" for c in CLASSES))]
-            assert numbers == pytest.approx([part["start"], part["end"], *(p[c] for c in CLASSES)], abs=1e-4)
-    assert next(rows, None) is None
+    rows = list(csv.DictReader(io.StringIO(text)))
+    whole = [row for row in rows if row["part"] == "utterance"]
+    assert [row["file"] for row in whole] == names
+    assert len(rows) == sum(1 + one["segments"] for one in utterances)
+    for row, one in zip(whole, utterances, strict=True):
+        assert row["class"] == one["class"]
+        np.testing.assert_allclose(
+            [float(row[f"p_{c}"]) for c in CLASSES], list(one["probabilities"].values()), atol=1e-5
+        )
 
 
 @pytest.mark.parametrize("timeline", [False, True])
-def test_a_table_says_what_a_prediction_does(
+def test_table_csv_and_json_say_what_a_prediction_does(
     timeline: bool, recognise: inference.Recogniser, recordings: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    one = replace(recognise(recordings / "z.wav", "z.wav"), note="as told")
+    one = replace(recognise(recordings / "z.wav", "z.wav"), note="cut")
+    one.timeline[:] = np.random.default_rng(0).dirichlet(np.ones(4), len(one.starts))  # of several classes
     one.heard[1] = False
-    predict.Table(["z.wav"], CLASSES, timeline).add(one)
-    rows = [["z.wav", "2.00", one.label, *(f"{p:.3f}" for p in one.probabilities), "as", "told"]]
-    if timeline:
-        for start, end, p in zip(one.starts, one.ends, one.timeline, strict=True):
-            rows.append([f"{start:.2f}", "-", f"{end:.2f}", CLASSES[p.argmax()], *(f"{x:.3f}" for x in p)])
-        rows[2].append("silent")
-    found = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert found == [["recording", "seconds", "class", *CLASSES], *rows]
+    whole = ("utterance", 0.0, 2.0, one.probabilities, "cut")
+    columns = zip(one.starts, one.ends, one.timeline, one.heard, strict=True)
+    segments = [("segment", start, end, p, "" if heard else "silent") for start, end, p, heard in columns]
+
+    table, rows = predict.Table(["z.wav"], CLASSES, timeline), predict.Csv(CLASSES, timeline)
+    titles = capsys.readouterr().out.splitlines()
+    assert titles[0].split() == ["recording", "seconds", "class", *CLASSES]
+    assert titles[1].split(",") == ["file", "part", "start", "end", "class", *(f"p_{c}" for c in CLASSES), "note"]
+    table.add(one)
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    rows.add(one)
+    written = list(csv.reader(capsys.readouterr().out.splitlines()))
+    expected_lines, expected_rows = [], []
+    for part, start, end, p, note in [whole, *segments] if timeline else [whole]:
+        label = CLASSES[p.argmax()]
+        when = ["z.wav", f"{end:.2f}"] if part == "utterance" else [f"{start:.2f}", "-", f"{end:.2f}"]
+        expected_lines.append([*when, label, *(f"{x:.3f}" for x in p), *note.split()])
+        expected_rows.append(["z.wav", part, f"{start:.4f}", f"{end:.4f}", label, *(f"{x:.9g}" for x in p), note])
+    assert lines == expected_lines and written == expected_rows
+
+    told = one.as_dict(timeline)
+    course = [
+        {"start": round(start, 4), "end": round(end, 4), "probabilities": dict(zip(CLASSES, p, strict=True)),
+         "silent": note == "silent"}
+        for _, start, end, p, note in segments
+    ]  # fmt: skip
+    assert told == {
+        "file": "z.wav", "class": one.label, "probabilities": dict(zip(CLASSES, one.probabilities, strict=True)),
+        "seconds": 2.0, "segments": len(segments), "note": "cut", **({"timeline": course} if timeline else {}),
+    }  # fmt: skip
 
 
 def test_broken_ones_are_reported_and_left_out(small: Path, recordings: Path, tmp_path: Path, command: Command) -> None:
     (tmp_path / "bad.wav").write_bytes(b"no audio")
     babble(tmp_path / "good.wav", 1.0)
-    done = command("predict.py", tmp_path, tmp_path / "none.wav", "--checkpoint", small, "--json", status=1)
+    words = ("predict.py", tmp_path, tmp_path / "none.wav", "--checkpoint", small, "--json")
+    done = command(*words, "--plot", tmp_path / "plots", status=1)
+    assert [picture.name for picture in (tmp_path / "plots").iterdir()] == ["good.wav.png"]
     told = json.loads(done.stdout)
     assert [Path(one["file"]).name for one in told["utterances"]] == ["good.wav"]
     assert [Path(one["file"]).name for one in told["broken"]] == ["bad.wav", "none.wav"]
@@ -441,12 +460,13 @@ def test_what_cannot_be_asked(
 
 
 def test_calibrate_needs_a_temperature(recordings: Path, tmp_path: Path, command: Command) -> None:
-    folder = make_checkpoint(tmp_path / "c", "MACNN", **SMALL)
+    folder = make_checkpoint(tmp_path / "c", "MACNN", synthetic=False, **SMALL)
     done = command("predict.py", recordings / "z.wav", "--checkpoint", folder, "--calibrate", status=2)
     assert "no validation part" in done.stderr
     done = command("predict.py", recordings / "z.wav", "--checkpoint", folder, "--json")
     told = json.loads(done.stdout)
-    assert "not calibrated (none" in done.stderr and (told["calibrated"], told["temperature"]) == (False, None)
+    assert "not calibrated (none" in done.stderr and "SYNTHETIC" not in done.stderr
+    assert (told["calibrated"], told["temperature"], told["synthetic"]) == (False, None, False)
 
 
 def test_a_temperature_that_is_not_applied_is_told(
