@@ -197,6 +197,22 @@ def test_what_the_parts_of_glam_add_is_in_the_records():
     assert f"over the {len(runs)} runs with a speaker left out" in plain
 
 
+def test_what_bfloat16_does_is_in_the_records():
+    """GLAM under --amp minus GLAM, on the same splits, at the last epoch and at that of `paper`."""
+    glam = [[run for run in published("8:2", **more) if run.model == "GLAM"] for more in ({}, {"amp": True})]
+    plain, amp = ({run.seed: run for run in runs} for runs in glam)
+    cells = []
+    for rule in ("last", "paper"):
+        for score in ("WA", "UA"):
+            differences = np.array([amp[seed].scores(rule)[score] - plain[seed].scores(rule)[score] for seed in plain])
+            low, high = scipy.stats.t.interval(0.95, len(plain) - 1, differences.mean(), scipy.stats.sem(differences))
+            mean = round(differences.mean(), 1) + 0.0  # no −0.0
+            cells.append(f"{mean:+.1f} [{low:.1f}, {high:.1f}]".replace("-", "−"))
+    words = "{} points of WA and {} of UA at the last epoch, {} and {} at the one chosen on the test set".format(*cells)
+    page = (EMODB / "README.md").read_text(encoding="utf-8")
+    assert len(plain) == len(amp) == 5 and words in " ".join(page.split()), words
+
+
 def surprises(runs):
     """The mean cross-entropy of runs' test utterances without a temperature, with the likeliest on the validation
     utterances, and with ours."""
