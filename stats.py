@@ -47,9 +47,8 @@ def interval(confusions: NDArray, resamples: int = RESAMPLES, seed: int = 2021) 
         return None
     generator = np.random.default_rng(seed)
     speaker_draws, seed_draws = (_draws(n, resamples, generator) for n in (speakers, seeds))
-    bounds = _bounds(_drawn_means(confusions, speaker_draws, seed_draws), _drawn(seeds, speakers))
     over = "seeds (one speaker)" if speakers == 1 else "speakers (one seed)" if seeds == 1 else "speakers and seeds"
-    return None if bounds is None else Interval(bounds[0], bounds[1], over)
+    return _percentiles(_drawn_means(confusions, speaker_draws, seed_draws), _drawn(seeds, speakers), over)
 
 
 def interval_of_change(
@@ -68,8 +67,7 @@ def interval_of_change(
     other_draws = seed_draws if same_seeds else _draws(after.shape[0], resamples, generator)
     first = _drawn_means(before, speaker_draws, seed_draws)
     change = _drawn_means(after, speaker_draws, other_draws) - first
-    bounds = _bounds(change, _drawn(seeds, speakers))
-    return None if bounds is None else Interval(bounds[0], bounds[1], "shared speakers")
+    return _percentiles(change, _drawn(seeds, speakers), "shared speakers")
 
 
 def _drawn(seeds: int, speakers: int) -> int:
@@ -93,8 +91,8 @@ def _drawn_means(confusions: NDArray, speaker_draws: NDArray, seed_draws: NDArra
         return np.einsum("bs,bsk->bk", weights, np.nan_to_num(scores)) / weights.sum(1)[:, None]
 
 
-def _bounds(means: NDArray[np.float64], n: int) -> NDArray[np.float64] | None:
-    """The bounds `(2, 4)` of the 95 % interval from resamples `(B, 4)` of n speakers, or of n seeds.
+def _percentiles(means: NDArray[np.float64], n: int, over: str) -> Interval | None:
+    """The 95 % interval from resamples `(B, 4)` of n speakers, or of n seeds.
 
     Plain percentiles are too narrow for a small n, as is a normal interval that divides by n and ignores Student's t:
     the tails are cut at less than 2.5 %, so that they are wider by as much (Hesterberg, "What Teachers Should Know
@@ -106,7 +104,8 @@ def _bounds(means: NDArray[np.float64], n: int) -> NDArray[np.float64] | None:
     if len(counted) < len(means) / 2:
         return None
     outside = norm.cdf(t.ppf(LEVEL / 2, n - 1) * np.sqrt(n / (n - 1)))
-    return np.quantile(counted, [outside, 1 - outside], axis=0)
+    low, high = np.quantile(counted, [outside, 1 - outside], axis=0)
+    return Interval(low, high, over)
 
 
 def smallest_p(n: int) -> float:

@@ -140,8 +140,8 @@ def test_the_ends_of_an_interval_of_few_speakers() -> None:
     # n = 10: Student's t of 0.025 with 9 degrees of freedom is -2.262; times sqrt(10 / 9) it is -2.385, below which a
     # normal value is 0.00855 of the time
     means = np.arange(10001.0)[:, None].repeat(4, 1)
-    ends = stats._bounds(means, 10)
-    assert ends is not None and ends[:, 0] == pytest.approx([85.5, 10000 - 85.5], abs=0.5)
+    found = stats._percentiles(means, 10, "speakers")
+    assert found is not None and (found.low[0], found.high[0]) == pytest.approx((85.5, 10000 - 85.5), abs=0.5)
 
 
 def test_draws_without_a_class_are_left_out() -> None:
@@ -162,7 +162,8 @@ def test_no_interval_where_most_draws_lack_a_class() -> None:
     fourth = np.stack([one, two, three, one + two + three])[None]  # 175 of 256 draws hold the fourth
     assert stats.interval(fourth) is not None
     means = np.where(np.arange(100) < 50, 1.0, np.nan)[:, None].repeat(4, 1)
-    assert stats._bounds(means, 10) is not None and stats._bounds(means[1:], 10) is None, "50 of 100, 49 of 99"
+    half, fewer = (stats._percentiles(each, 10, "speakers") for each in (means, means[1:]))
+    assert half is not None and fewer is None, "50 of 100, 49 of 99"
 
 
 # ---------------------------------------------------------------------------------------------------- tests
