@@ -36,6 +36,7 @@ import time
 from collections.abc import Generator, Iterator
 from contextlib import suppress
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -63,8 +64,12 @@ from resume import BrokenState, History, load_state, save_state
 # ------------------------------------------------------------------------------------------------ one run
 
 
+@cache
 def commit() -> str | None:
-    """The commit of this code, `-dirty` behind it where files differ; where it is a copy, GLAM_COMMIT says what of."""
+    """The commit of this code, `-dirty` behind it where files differ; where it is a copy, GLAM_COMMIT says what of.
+
+    Asked for once: files that change while a process trains its runs are none that it has read.
+    """
     if "GLAM_COMMIT" in os.environ:
         return os.environ["GLAM_COMMIT"] or None
     git = ["git", "-C", str(path.ROOT), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]

@@ -118,12 +118,6 @@ class Command:
         assert "Traceback" not in done.stderr, done.stderr[-3000:]
         return done
 
-    def help(self, script: str) -> str:
-        """What `python SCRIPT --help` prints where nothing that takes long to import can be imported."""
-        heavy = ("torch", "pandas", "scipy", "matplotlib", "sklearn", "librosa")
-        code = f"import runpy, sys; sys.modules.update(dict.fromkeys({heavy})); sys.argv[1:] = ['--help']; "
-        return self(sys.executable, "-c", f"{code}runpy.run_path('{script}', run_name='__main__')").stdout
-
 
 @pytest.fixture(scope="session")
 def command() -> Command:

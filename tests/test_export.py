@@ -156,8 +156,8 @@ def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
         export.requirements()
 
 
-def test_help_teaches_at_once(command: Command) -> None:
-    text = command.help("export.py")
+def test_help_teaches(command: Command) -> None:
+    text = command("export.py", "--help").stdout
     assert "--waveform" in text and "metadata" in text
 
 

@@ -574,8 +574,8 @@ def test_a_name_that_is_not_utf8(small: Path, tmp_path: Path) -> None:
         assert (b"\xff\n.wav" if form == "--csv" else rb"\udcff\n.wav") in done.stdout
 
 
-def test_help_teaches_at_once(command: Command) -> None:
-    text = command.help("predict.py")
+def test_help_teaches(command: Command) -> None:
+    text = command("predict.py", "--help").stdout
     assert all(words in text for words in ("python predict.py FOLDER", "--timeline", "softmax", "exit status"))
 
 

@@ -919,10 +919,6 @@ def test_audit_of_a_table_looks_behind_it_alone(
 # -------------------------------------------------------------------------------------------- command line
 
 
-def test_help_is_quick_and_imports_nothing_heavy(command) -> None:
-    assert "--audit" in command.help("report.py")
-
-
 def test_an_empty_folder_says_what_to_run(tmp_path: Path) -> None:
     command = [sys.executable, "report.py", "--runs", str(tmp_path)]
     done = subprocess.run(command, cwd=Path(report.__file__).parent, capture_output=True, text=True)

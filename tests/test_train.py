@@ -226,6 +226,27 @@ def test_help_teaches_without_the_slow_imports(script):
     assert not imported & {"torch", "librosa", "pandas", "matplotlib", "scipy", "sklearn"}
 
 
+def test_the_commit_of_a_run_is_of_the_code_that_trains_it(tmp_path, monkeypatch):
+    def git(*words):
+        who = ("-c", "user.name=a", "-c", "user.email=a@b.c")
+        subprocess.run(["git", "-C", tmp_path, *who, *words], check=True, capture_output=True)
+
+    git("init")
+    git("commit", "--allow-empty", "-m", "one")
+    monkeypatch.setattr(path, "ROOT", tmp_path)
+    monkeypatch.delenv("GLAM_COMMIT", raising=False)
+    train.commit.cache_clear()
+    at_first = train.commit()
+    git("commit", "--allow-empty", "-m", "two")  # while a sweep goes on
+    assert train.commit() == at_first and len(at_first) == 40
+    train.commit.cache_clear()  # another process
+    assert train.commit() not in (at_first, None)
+    monkeypatch.setenv("GLAM_COMMIT", "of a copy")
+    train.commit.cache_clear()
+    assert train.commit() == "of a copy"
+    train.commit.cache_clear()
+
+
 def test_models_are_listed(command):
     out = command("train.py", "--list_models").stdout
     assert out.splitlines()[0].split()[0] == "AACNN"
