@@ -5,11 +5,11 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
 import soundfile
+from faults import until
 
 import cli
 import path
@@ -189,9 +189,7 @@ def test_an_output_folder_that_cannot_be_written(here, command, tmp_path):
 def test_ctrl_c_keeps_what_is_done(here, command):
     words = [sys.executable, *map(str, QUICK[:-1]), "--dataset", "impro", "--epochs", "500"]
     process = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    deadline = time.time() + 120
-    while not list(here.rglob("state.safetensors")) and time.time() < deadline:
-        time.sleep(0.1)
+    until(lambda: list(here.rglob("state.safetensors")), 120)
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=60)
     assert process.returncode == 130

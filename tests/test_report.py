@@ -919,6 +919,10 @@ def test_audit_of_a_table_looks_behind_it_alone(
 # -------------------------------------------------------------------------------------------- command line
 
 
+def test_help_teaches(command) -> None:
+    assert "--audit" in command("report.py", "--help").stdout
+
+
 def test_an_empty_folder_says_what_to_run(tmp_path: Path) -> None:
     command = [sys.executable, "report.py", "--runs", str(tmp_path)]
     done = subprocess.run(command, cwd=Path(report.__file__).parent, capture_output=True, text=True)

@@ -186,10 +186,8 @@ def test_what_the_parts_of_glam_add_is_in_the_records():
         for score, cell in zip(("WA", "UA"), cells, strict=True):
             pairs = [[folds[name][k].scores(rules[said])[score] for k in range(10)] for name in ("GLAM", model)]
             differences = np.subtract(*pairs)
-            low, high = scipy.stats.t.interval(0.95, 9, differences.mean(), scipy.stats.sem(differences))
             p, _ = stats.signed_rank(differences)
-            expected = f"{differences.mean():+.1f} [{low:.1f}, {high:.1f}], {p:.2f}".replace("-", "−")
-            assert cell == expected, (model, said, score)
+            assert cell == f"{said_of(differences)}, {p:.2f}", (model, said, score)
     runs = [run for of_model in folds.values() for run in of_model.values()]
     words = "{} in the mean, {} with the temperature that makes the validation utterances likeliest, {} with ours"
     plain = " ".join(page.split())
@@ -199,18 +197,24 @@ def test_what_the_parts_of_glam_add_is_in_the_records():
 
 def test_what_bfloat16_does_is_in_the_records():
     """GLAM under --amp minus GLAM, on the same splits, at the last epoch and at that of `paper`."""
-    glam = [[run for run in published("8:2", **more) if run.model == "GLAM"] for more in ({}, {"amp": True})]
-    plain, amp = ({run.seed: run for run in runs} for runs in glam)
+    plain, amp = (
+        {run.seed: run for run in published("8:2", **more) if run.model == "GLAM"} for more in ({}, {"amp": True})
+    )
     cells = []
     for rule in ("last", "paper"):
         for score in ("WA", "UA"):
-            differences = np.array([amp[seed].scores(rule)[score] - plain[seed].scores(rule)[score] for seed in plain])
-            low, high = scipy.stats.t.interval(0.95, len(plain) - 1, differences.mean(), scipy.stats.sem(differences))
-            mean = round(differences.mean(), 1) + 0.0  # no −0.0
-            cells.append(f"{mean:+.1f} [{low:.1f}, {high:.1f}]".replace("-", "−"))
+            pairs = [[runs[seed].scores(rule)[score] for seed in plain] for runs in (amp, plain)]
+            cells.append(said_of(np.subtract(*pairs)))
     words = "{} points of WA and {} of UA at the last epoch, {} and {} at the one chosen on the test set".format(*cells)
     page = (EMODB / "README.md").read_text(encoding="utf-8")
     assert len(plain) == len(amp) == 5 and words in " ".join(page.split()), words
+
+
+def said_of(differences):
+    """Their mean and its 95 % t interval, as the page has them."""
+    low, high = scipy.stats.t.interval(0.95, len(differences) - 1, differences.mean(), scipy.stats.sem(differences))
+    mean = round(differences.mean(), 1) + 0.0  # no −0.0
+    return f"{mean:+.1f} [{low:.1f}, {high:.1f}]".replace("-", "−")
 
 
 def surprises(runs):
