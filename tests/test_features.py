@@ -12,6 +12,7 @@ import python_speech_features as psf
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.optimize import linprog
 from scipy.signal import lfilter, welch
 
 import features
@@ -277,6 +278,26 @@ def test_the_maximum_is_found_where_the_coarse_points_are_lower_than_elsewhere()
     x = torch.from_numpy(np.concatenate((bursts, np.zeros(640), tone))).float()[None]
     found = features._maximum(x, features.kept_power(x)).item()
     assert found == pytest.approx(highest(bursts, 3198), rel=1e-5)
+
+
+@pytest.mark.slow
+def test_the_maximum_is_found_in_the_worst_frame_there_is() -> None:
+    """The frame whose largest value at the 2048 points is the smallest share of its maximum, by linear programming."""
+    bins = np.arange(500, 1500)
+    between = bins[np.abs(bins * 2048 / 3198 % 1 - 0.5).argmin()]  # the most even between two of the points
+
+    def spectrum(angles: np.ndarray) -> np.ndarray:  # of a symmetric frame, by its second half
+        return 2 * np.cos(np.outer(angles, np.arange(320) + 0.5))
+
+    points = spectrum(np.arange(1025) * 2 * np.pi / 2048)
+    best = linprog(-spectrum(between * 2 * np.pi / 3198)[0], np.vstack((points, -points)), np.ones(2 * len(points)),
+                   bounds=(None, None))  # fmt: skip
+    worst = np.concatenate((best.x[::-1], best.x))
+    wanted = (np.abs(np.fft.rfft(worst, 3198)) ** 2).max()
+    assert 0.79 < (np.abs(np.fft.rfft(worst, 2048)) ** 2).max() / wanted < 0.793
+    tone = np.sin(2 * np.pi * 5000 / 16000 * np.arange(640)) * math.sqrt(0.95 * wanted) / 320  # looked at first
+    x = torch.from_numpy(np.concatenate((worst, np.zeros(640), tone))).float()[None]
+    assert features._maximum(x, features.kept_power(x)).item() == pytest.approx(wanted, rel=1e-5)
 
 
 def test_emodb_matches_the_reference_numbers(golden: dict, emodb_iemocap: Path) -> None:

@@ -1056,6 +1056,37 @@ def test_a_change_draws_the_same_seeds_on_both_sides_where_they_are_the_same(tmp
     assert interval is not None and interval.low[0] < -2.5 - 25 and interval.high[0] > -2.5 + 25
 
 
+def test_a_change_has_no_interval_where_speakers_are_not_known(tmp_path: Path) -> None:
+    labels = np.arange(40) % 4
+    for seed in range(6):
+        first, last = (np.where(np.arange(40) < n + seed, labels, (labels + 1) % 4) for n in (30, 20))
+        make_run(tmp_path, [first, last], labels, seed=seed, speakers=["A"] * 39 + [""])
+    found = report.runs(tmp_path)
+    difference, interval = tables.change(records.Group(found, "paper"), records.Group(found, "last"))
+    assert difference[0] == pytest.approx(-25) and interval is None
+
+
+def test_a_row_that_stays_empty_is_told_of_only_where_one_is_empty(tmp_path: Path) -> None:
+    for fold in (0, 1):
+        make_run(tmp_path, RIGHT, LABELS, split="speaker", fold=fold, folds=10)
+    for model, said in (("GLAM", False), ("MACNN", True)):
+        cell = tables.Cell(model, model, "speaker", "last", dataset="impro")
+        notes = " ".join(report.notes_of(tables.find([cell], report.runs(tmp_path)), "python sweep.py"))
+        assert "trains what is missing (1 of 1 rows)" in notes and ("a row stays empty" in notes) == said
+
+
+def test_p_is_shown_with_four_digits(tmp_path: Path) -> None:
+    """n equal differences are sqrt(n) deviations from none: p is 0.000108 of 15, 0.000063 of 16."""
+    for n, seen in ((15, "0.0001"), (16, "<0.0001")):
+        root = tmp_path / str(n)
+        for seed in range(n):
+            make_run(root, [LABELS], LABELS, seed=seed)
+            make_run(root, [[(label + 1) % 4 for label in LABELS]], LABELS, seed=seed, model="MACNN")
+        document, _ = report.named_table("comparison", report.runs(root), ["impro"])
+        frame = document.sections[1].frame
+        assert frame.loc[frame["Pair"] == "MHCNN against GLAM", "p"].iloc[0] == seen
+
+
 def test_an_empty_folder_is_no_run(tmp_path: Path) -> None:
     folder = make_run(tmp_path, RIGHT, LABELS)
     (folder.parent / "77").mkdir()  # as git leaves it
