@@ -324,19 +324,27 @@ def our_training(config: Config, part: loops.Part, test: loops.Part) -> Callable
     return epoch
 
 
-def epoch_row(name: str, needed: float, config: Config, options: Options) -> Row:
-    """One epoch with its evaluation. The first losses, of the same weights and draws, are compared on as many segments
-    as --quick has: over hundreds of steps the order of summation alone drives two runs apart."""
+def difference_of(name: str, config: Config, n_train: int, test: loops.Part,
+                  ours: Callable[[loops.Part], list[float]]) -> float:  # fmt: skip
+    """By how much the first epoch's losses of ours are off the plain one, of the same weights and draws, on as many
+    segments as --quick has: over hundreds of steps the order of summation alone drives two runs apart. Raises UserError
+    where it is too much."""
+    few = made_up((test.x.shape[1], test.x.shape[2]), min(n_train, QUICK["train"]), 0, config.device)
     loops.arithmetic(config)
-    shape, (n_train, n_test) = shape_of(config), sizes(config, options)
-    part, test = made_up(shape, n_train, 0, config.device), made_up(shape, n_test, 1, config.device)
-    few = made_up(shape, min(n_train, QUICK["train"]), 0, config.device)
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False  # its rounding is as much as 1e-3
-    slow, fast = (training(config, few, test)() for training in (plain_training, our_training))
+    plain = plain_training(config, few, test)()
+    difference = max(abs(loss - plain) / plain for loss in ours(few))
     loops.arithmetic(config)
-    difference = abs(slow - fast) / slow
     if not config.amp and difference > 1e-3:
         raise UserError(f"{name}: the first epoch's loss differs by {difference:.1e}")
+    return difference
+
+
+def epoch_row(name: str, needed: float, config: Config, options: Options) -> Row:
+    """One epoch with its evaluation."""
+    shape, (n_train, n_test) = shape_of(config), sizes(config, options)
+    part, test = made_up(shape, n_train, 0, config.device), made_up(shape, n_test, 1, config.device)
+    difference = difference_of(name, config, n_train, test, lambda few: [our_training(config, few, test)()])
     plain, ours = plain_training(config, part, test), our_training(config, part, test)
     ratio, spread, _, _, spent = compare(plain, ours, options.repeats)
     share = 100 * flops(config, shape, n_train, n_test) / spent / matrix_rate(config)
@@ -359,11 +367,16 @@ def flops(config: Config, shape: tuple[int, int], n_train: int, n_test: int) -> 
 
 def matrix_rate(config: Config, n: int = 2048) -> float:
     """Operations a second of a square matrix product in the arithmetic a run uses, measured now."""
-    n = n * 4 if config.device == "cuda" else n
+    n, times = (n * 4, 10) if config.device == "cuda" else (n, 1)  # so that a launch takes none of a GPU's time
     kind = torch.bfloat16 if config.amp else torch.float32
     a, b = (torch.randn(n, n, device=config.device, dtype=kind) for _ in range(2))
-    a @ b
-    return 2 * n**3 / min(seconds(lambda: a @ b)[0] for _ in range(5))
+
+    def products() -> None:
+        for _ in range(times):
+            a @ b
+
+    products()
+    return times * 2 * n**3 / min(seconds(products)[0] for _ in range(5))
 
 
 def glam(options: Options, **changes: Any) -> Config:
@@ -461,19 +474,17 @@ def seeds_row(name: str, needed: float, config: Config, options: Options, share:
     """Seeds in turns in one process against one plain seed after another. Of these the start of the process is not
     counted, and the building of the network, milliseconds, once an epoch. With `share` the row is what part of the
     matrix rate the seeds reach together."""
-    loops.arithmetic(config)
     shape, (n_train, n_test) = shape_of(config), sizes(config, options)
     part, test = made_up(shape, n_train, 0, config.device), made_up(shape, n_test, 1, config.device)
     epochs, count = 2 if options.quick else 10, options.at_once  # a run of 50 pays its start once
     loader = plain_loader(part, config)
 
-    def plain() -> float:
+    def plain() -> None:
         model, optimizer = fresh(config, shape, fast=False)
-        loss = plain_epoch(model, optimizer, loader, config, np.random.RandomState(1))
+        plain_epoch(model, optimizer, loader, config, np.random.RandomState(1))
         plain_evaluate(model, test, config)
-        return loss
 
-    def fast() -> list[Any]:
+    def together(part: loops.Part, epochs: int) -> list[Any]:
         with tempfile.TemporaryDirectory() as folder:
             states = [Path(folder) / str(number) for number in range(count)]
             seeds = [seed_of(config, shape, part, test, epochs, state) for state in states]
@@ -483,11 +494,8 @@ def seeds_row(name: str, needed: float, config: Config, options: Options, share:
                     turn.advance()
             return [turn.result for turn in running]
 
-    ratio, spread, loss, losses, spent = compare(plain, fast, options.repeats, epochs * count)
-    difference = max(abs(each - loss) / loss for each in losses)
-    exact = options.quick and config.device == "cpu" and not config.amp  # a GPU has TF32, whose rounding is 1e-3
-    if difference > (1e-3 if exact else 1e-2):
-        raise UserError(f"{name}: the first epoch's loss differs by {difference:.1e}")
+    difference = difference_of(name, config, n_train, test, lambda few: together(few, 1))
+    ratio, spread, _, _, spent = compare(plain, lambda: together(part, epochs), options.repeats, epochs * count)
     rate = 100 * flops(config, shape, n_train, n_test) * epochs * count / spent / matrix_rate(config)
     per_hour = 3600 * epochs * count / spent / config.epochs
     note = (

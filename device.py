@@ -125,7 +125,8 @@ def describe(device: str) -> str:
 def ran_out(error: BaseException) -> bool:
     """Whether a GPU's memory did not suffice: also cuBLAS and cuDNN take of it, and say so in words of their own."""
     said = str(error).lower()
-    marks = ("error: out of memory", "alloc_failed", "allocation_failed")
+    marks = ("error: out of memory", "alloc_failed", "allocation_failed", "cublas_status_not_initialized",
+             "unable to find an engine to execute this computation")  # fmt: skip
     return isinstance(error, torch.OutOfMemoryError) or (
         isinstance(error, RuntimeError) and any(mark in said for mark in marks)
     )

@@ -146,8 +146,8 @@ def main() -> int:
     corpus = data.corpus(args.corpus, args.happy)
     fair = known(corpus, checkpoint, args.corpus)
     utterances = fair.utterances
-    recognise = Recogniser(checkpoint, device)
     with memory_told("--gpu -1 computes on the CPU"):
+        recognise = Recogniser(checkpoint, device)
         predicted = predict_all(recognise, utterances, args.jobs)
     keep = args.padding or checkpoint.padding
     scored = [one for one in predicted if keep or round(one[2].seconds * SAMPLE_RATE) >= checkpoint.size]

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from cli import warn
 from device import ran_out
-from loops import Part, Trainer, draws, set_rate
+from loops import Part, Trainer, draws, searching, set_rate
 from recipes import Config
 
 WARM_UP = 3  # plain steps before: kernels are chosen in them, and the optimiser's state comes into being
@@ -24,17 +24,27 @@ TOGETHER = 4  # replays before another run has its turn
 
 
 def capture(step: Callable[[], None]) -> Callable[[], None]:
-    """What repeats the work that `step` queues on the current stream, with the same memory for everything."""
+    """What repeats the work that `step` queues on the current stream, with the same memory for everything.
+
+    Raises what the step raises while it is captured; torch is then as before.
+    """
     graph, pool, gpu = torch.cuda.CUDAGraph(), torch.cuda.graph_pool_handle(), torch.cuda.current_device()
+    cause: BaseException | None = None
     try:
         with torch.cuda.graph(graph, pool=pool, stream=torch.cuda.current_stream()):
-            step()
-    except RuntimeError:
+            try:
+                step()
+            except BaseException as error:
+                cause = error
+                raise
+    except RuntimeError as end:  # whatever broke it off, the end of a broken capture is an error of its own
         # torch 2.11 leaves the allocator in the middle of a capture that broke off: it would never free memory again
         with suppress(RuntimeError):  # which says that it did not
             torch._C._cuda_endAllocateToPool(gpu, pool)
             torch._C._cuda_releasePool(gpu, pool)
-        raise
+        random = torch.cuda.default_generators[gpu]  # it waits for the capture's end; a copy of its state does not
+        random.graphsafe_set_state(random.clone_state())
+        raise (cause or end) from None
     return graph.replay
 
 
@@ -113,9 +123,6 @@ class GraphTrainer(Trainer):
         warn(
             f"the training step cannot be replayed as a CUDA graph ({why}); steps are launched kernel by kernel, slower"
         )
-        if cuda:  # a capture that broke off leaves the generator waiting for its end; a copy of its state is not
-            default = torch.cuda.default_generators[torch.cuda.current_device()]
-            default.graphsafe_set_state(default.clone_state())
         back()
         self._due()
 
@@ -137,7 +144,8 @@ class GraphTrainer(Trainer):
                 set_rate(self.optimizer, self.rate(epoch, number))
                 here = self.batches[number, : len(batch)]  # on the device: a copy from the host would wait for it
                 others = None if partner is None else self.partners[number, : len(batch)]
-                self.losses[number] = self.step(here, share, 1 - share, others)
+                with searching(False):
+                    self.losses[number] = self.step(here, share, 1 - share, others)
                 self.at.add_(1)
             elif self.replay:
                 self.replay()

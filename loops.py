@@ -7,6 +7,7 @@ return their result at the end. `drain` runs one to its end.
 import math
 import warnings
 from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -106,8 +107,26 @@ def arithmetic(config: Config) -> None:
     if config.device == "cpu":
         device.keep_freed_memory()
     torch.use_deterministic_algorithms(config.deterministic)
+    # or every new tensor is filled under --deterministic, for those who read what they have not written
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = not config.deterministic
+    if (
+        config.device == "cuda"
+    ):  # or each search for the fastest kernel frees all memory that is kept, of other runs too
+        torch._C._cudnn_set_conv_benchmark_empty_cache(False)
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = not config.deterministic
+
+
+@contextmanager
+def searching(worth: bool) -> Iterator[None]:
+    """Where cuDNN searches for the fastest kernels, let it do so only if it is worth it: not for the last batch, whose
+    size is another for most seeds."""
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = before and worth
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
 
 
 def autocast(config: Config) -> torch.autocast:
@@ -182,9 +201,9 @@ class Trainer:
         waits for it."""
         part, config = self.part, self.config
         x = part.x[part.rows[batch.to(part.rows.device)]].to(config.device, non_blocking=True).unsqueeze(1)
-        y = part.labels[batch.to(part.labels.device)]
+        y = part.labels[batch.to(part.labels.device, non_blocking=True)]
         if partner is not None:
-            partner = partner.to(y.device)
+            partner = partner.to(y.device, non_blocking=True)
             x = share * x + rest * x[partner]  # (B, 1, F, T)
         with autocast(config):
             logits = self.model(x).float()
@@ -201,7 +220,8 @@ class Trainer:
         losses = []
         for number, (batch, share, partner) in enumerate(draws(len(self.part.rows), self.config, generator)):
             set_rate(self.optimizer, self.rate(epoch, number))
-            losses.append(self.step(batch, share, 1 - share, partner))
+            with searching(len(batch) == self.config.batch_size):
+                losses.append(self.step(batch, share, 1 - share, partner))
             bar.update()
             yield
         return torch.stack(losses)
@@ -231,8 +251,9 @@ def evaluation(model: nn.Module, part: Part, config: Config) -> Generator[None, 
     """Logits `(U, C)` of each utterance: the mean over its segments, in double precision."""
     model.eval()
     logits = []
-    for rows in part.rows.split(evaluation_batch(part.x)):
-        with torch.inference_mode(), autocast(config):
+    size = evaluation_batch(part.x)
+    for rows in part.rows.split(size):
+        with torch.inference_mode(), autocast(config), searching(len(rows) == size):
             logits.append(model(part.x[rows].to(config.device).unsqueeze(1)).float())
         yield
     with torch.inference_mode():

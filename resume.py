@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 import metrics
+from device import ran_out
 from files import atomic, digest_of
 
 
@@ -72,7 +73,8 @@ def save_state(
 def load_state(
     file: Path, model: nn.Module, optimizer: torch.optim.Optimizer, generator: np.random.RandomState
 ) -> History | None:
-    """Undo `save_state`; None where there is no file. Raises BrokenState, the model then being half restored."""
+    """Undo `save_state`; None where there is no file. Raises BrokenState, the model then being half restored, and what
+    a GPU raises, which says nothing of the file."""
     if not file.exists():
         return None
     try:
@@ -104,4 +106,6 @@ def load_state(
         logits = {k: list(v.numpy()) for k, v in part("logits.").items()}
         return History(recorded, logits, part("best."), best_epoch, code=code)
     except (SafetensorError, AttributeError, LookupError, ValueError, TypeError, RuntimeError, OSError) as error:
+        if ran_out(error) or isinstance(error, torch.AcceleratorError):
+            raise
         raise BrokenState(f"{file} cannot be used ({type(error).__name__}: {error})") from None

@@ -23,19 +23,22 @@ class Turn(Generic[_T]):
     """A run that goes on when asked to; `result` is what it returned once `going` is false."""
 
     def __init__(self, steps: Generator[None, None, _T], where: str):
-        self.steps = steps
+        self.steps, self.where = steps, where
         self.going = True
         self.result: _T | None = None
         self.stream: torch.cuda.Stream | None = None
-        if where == "cuda":
+        self.random: device.RandomState | None = None
+
+    def _begin(self) -> device.RandomState:
+        if self.where == "cuda":
             device.check_gpu()
             idle = _idle[torch.cuda.current_device()]
             self.stream = idle.pop() if idle else torch.cuda.Stream()
-        self.random = device.random_state(where)
+        return device.random_state(self.where)
 
     def advance(self) -> None:
-        """Let the run go on until it gives way or ends. What it raises is raised."""
-        before = device.swap_random_state(self.random)
+        """Let the run go on until it gives way or ends. What it raises is raised, and that the GPU cannot be used."""
+        before = device.swap_random_state(self.random or self._begin())
         try:
             with torch.cuda.stream(self.stream) if self.stream else nullcontext():
                 next(self.steps)

@@ -145,7 +145,7 @@ def in_turns(configs: Sequence[Config], wait: bool, at_once: int, tries: int, op
                         outcome = accident(config, error)
                 running.remove(each)
                 del turn, each
-                if torch.cuda.is_available():
+                with contextlib.suppress(RuntimeError):  # of a GPU that fails for good, as every run on it will say
                     torch.cuda.empty_cache()
                 if outcome and outcome.status == "held" and wait:
                     waiting.held.append((config, tried))

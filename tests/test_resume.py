@@ -188,6 +188,24 @@ def test_damaged_state_is_not_used(damage: str, here: Path, tmp_path: Path, stop
     assert content(folder) == content(trained(config, tmp_path / "whole"))
 
 
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory."), torch.AcceleratorError("CUDA error")])
+def test_a_gpu_that_fails_while_a_state_is_read_loses_nothing(
+    error: RuntimeError, here: Path, stop, monkeypatch
+) -> None:
+    config, state = state_after_an_epoch(here, stop)
+    before = state.read_bytes()
+
+    def fail(model: torch.nn.Module, weights: dict[str, Any]) -> None:
+        raise error
+
+    with monkeypatch.context() as patch, pytest.raises(type(error)):
+        patch.setattr(torch.nn.Module, "load_state_dict", fail)
+        trained(config, here)
+    assert state.read_bytes() == before
+    folder = trained(config, here)
+    assert (folder / "done").exists()
+
+
 def test_unfinished_run_is_not_reported(here: Path, stop) -> None:
     import report
 

@@ -3,7 +3,7 @@
 import sys
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -104,6 +104,22 @@ def test_more_at_once_than_memory_holds(here: Path, tmp_path: Path, capsys, monk
     assert "4 trained, 0 failed" in told.out and max(most) == 2
     one, other = finished(here), finished(tmp_path / "sequential")
     assert one.keys() == other.keys() and all(content(one[k]) == content(other[k]) for k in one)
+
+
+def test_a_run_for_whose_start_memory_is_short_begins_later(here: Path, capsys, monkeypatch) -> None:
+    real, going = turns.Turn._begin, []
+
+    def begin(turn: turns.Turn) -> Any:
+        if sum(each.going for each in going) == 2:
+            turn._end()
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        going.append(turn)
+        return real(turn)
+
+    monkeypatch.setattr(turns.Turn, "_begin", begin)
+    assert run("--models", "CNN_GAP", "--epochs", 1, "--seeds", 3, "--at_once", 3) == 0
+    told = capsys.readouterr()
+    assert "3 runs at once do not fit" in told.err and "3 trained, 0 failed" in told.out
 
 
 def test_one_that_memory_does_not_hold_fails_and_the_others_are_kept(here: Path, capsys, monkeypatch) -> None:
@@ -289,18 +305,23 @@ def test_runs_after_each_other_share_a_stream(monkeypatch) -> None:
         if error:
             raise error
 
-    first, second = turns.Turn(work(), "cuda"), turns.Turn(work(ValueError), "cuda")
+    def begun(*error: type[Exception]) -> turns.Turn:
+        turn = turns.Turn(work(*error), "cuda")
+        turn.advance()
+        return turn
+
+    first, second = begun(), begun(ValueError)
     assert first.stream is not second.stream
-    first.advance(), first.advance(), second.advance()
+    first.advance()
     assert not first.going and second.going and first.stream is None
     with pytest.raises(ValueError):
         second.advance()
-    third, fourth = turns.Turn(work(), "cuda"), turns.Turn(work(), "cuda")
+    third, fourth = begun(), begun()
     assert Stream.made == 2 and third.stream is not fourth.stream
     third.close(), third.close()
-    assert turns.Turn(work(), "cuda").stream and Stream.made == 2
+    assert begun().stream and Stream.made == 2
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
-    assert turns.Turn(work(), "cuda").stream.device_index == 1 and Stream.made == 3
+    assert begun().stream.device_index == 1 and Stream.made == 3
 
 
 @pytest.mark.parametrize(
@@ -313,6 +334,33 @@ def test_a_full_memory_is_no_matter_of_the_graph(error: RuntimeError, monkeypatc
     monkeypatch.setattr(graphs, "capture", full)
     with pytest.raises(type(error), match=str(error)):
         two_epochs(graphs.GraphTrainer, config_of({}))
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory."), KeyboardInterrupt()])
+def test_what_broke_a_capture_off_is_raised_not_that_it_ended(error: BaseException, monkeypatch) -> None:
+    """torch says that the capture failed "due to a previous error", in whose place that would stand."""
+
+    @contextmanager
+    def graph(*given: Any, **more: Any) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            raise RuntimeError("operation failed due to a previous error during capture")
+
+    def step() -> None:
+        raise error
+
+    states = []
+    generator = SimpleNamespace(clone_state=lambda: "copy", graphsafe_set_state=states.append)
+    for name, stand_in in {"CUDAGraph": object, "graph_pool_handle": lambda: (0, 1), "current_device": lambda: 0,
+                           "current_stream": object, "graph": graph}.items():  # fmt: skip
+        monkeypatch.setattr(torch.cuda, name, stand_in)
+    monkeypatch.setattr(torch.cuda, "default_generators", (generator,))
+    for name in ("_cuda_endAllocateToPool", "_cuda_releasePool"):
+        monkeypatch.setattr(torch._C, name, lambda *given: None, raising=False)
+    with pytest.raises(type(error)) as raised:
+        graphs.capture(step)
+    assert raised.value is error and states == ["copy"]
 
 
 class NothingFromTheHost(TorchDispatchMode):
