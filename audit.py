@@ -13,7 +13,7 @@ from cli import UserError
 from corpora import dataset_folder
 from files import digest_of
 from metrics import SCORES
-from records import Part, Run, finished, folders, levels, read_record, read_run, trained_as
+from records import STATE, Part, Run, finished, folders, levels, read_record, read_run, trained_as
 
 
 def _place(run: Run) -> Iterable[str]:
@@ -79,7 +79,7 @@ def problems(folder: Path) -> list[str]:
     if not finished(folder):
         return ["unfinished: it has no file `done`; give its command again, or delete the folder"]
     found = []
-    if (folder / "state.safetensors").exists():
+    if (folder / STATE).exists():
         found.append("unfinished: it was begun again for its weights; give that command again, with its --save_model, "
                      "or delete state.safetensors")  # fmt: skip
     try:

@@ -26,11 +26,11 @@ import train
 from cli import UserError, warn
 from files import atomic, lock, sweep_temporaries, write_text
 from recipes import Config, Options
+from records import STATE
 from workers import LOOK_AGAIN, Execute, Outcome, Waiting, again, attempt, given_up
 
 FILES = ("config.json", "split.json", "epochs.jsonl", "predictions.npz", "checkpoint/README.md",
          "checkpoint/model.safetensors", "checkpoint/config.json")  # fmt: skip
-STATE = "state.safetensors"
 NODES_LOST = 10  # a run is sent elsewhere when its machine is lost, at most this often
 
 

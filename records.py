@@ -29,6 +29,7 @@ FIELDS: dict[str, type | tuple[type, ...]] = {  # of config.json, as far as repo
     "model": str, "hash": str, "settings": dict, "changed": dict,
     "n_train": int, "n_val": (int, type(None)), "n_test": int,
 }  # fmt: skip
+STATE = "state.safetensors"  # of a run folder: what an interrupted run goes on from
 LARGEST = 1 << 26  # bytes of an epochs.jsonl that is read from a compressed one; 50 epochs are 20 kB
 _T = TypeVar("_T")
 
@@ -270,7 +271,7 @@ def finished(folder: Path, save_model: str | None = None) -> bool:
 
 def tidy(folder: Path) -> None:
     """Remove what a process killed at the very end has left in a finished run's folder."""
-    state = folder / "state.safetensors"
+    state = folder / STATE
     if (folder / "lock").exists() or state.exists():
         # of another user's folder, and where a file system has no locks, it is left as it is
         with suppress(OSError, UserError), lock(folder / "lock", wait=False) as mine:

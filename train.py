@@ -59,6 +59,7 @@ import turns
 from cli import UserError, warn
 from files import atomic, lock, sweep_temporaries, write_json, write_text
 from recipes import Config, Options, learning_rate
+from records import STATE
 from resume import BrokenState, History, load_state, save_state
 
 # ------------------------------------------------------------------------------------------------ one run
@@ -171,11 +172,11 @@ def steps(
             sweep_temporaries(folder)
             sweep_temporaries(folder / "checkpoint")
             try:
-                yield from _epochs(config, d, parts, folder, save_model, options.get("quiet", False), tensorboard)
+                yield from _epochs(config, d, parts, folder, options)
             except BrokenState as error:
                 warn(f"{error}; the run starts again")
-                (folder / "state.safetensors").unlink()
-                yield from _epochs(config, d, parts, folder, save_model, options.get("quiet", False), tensorboard)
+                (folder / STATE).unlink()
+                yield from _epochs(config, d, parts, folder, options)
             except UserError:
                 if not (folder / "config.json").exists():  # refused before anything of it was written
                     (folder / "lock").unlink(missing_ok=True)
@@ -195,9 +196,31 @@ def train(config: Config, *, wait: bool = True, d: data.Data | None = None, **op
     return turns.alone(steps(config, wait=wait, d=d, **options), config.device)
 
 
-def _epochs(config: Config, d: data.Data, parts: data.Parts, folder: Path, save_model: str | None, quiet: bool,
-            tensorboard: bool) -> Iterator[None]:  # fmt: skip
+def go_on(
+    folder: Path, run: dict[str, Any], fresh: History, save_model: str | None, model: nn.Module,
+    optimizer: torch.optim.Optimizer, generator: np.random.RandomState,
+) -> History:  # fmt: skip
+    """What an interrupted run has recorded, the model and the others being as they were then; `fresh` where there is
+    nothing. Code that it began with and that is not ours is noted in `run`. Raises BrokenState."""
+    history = load_state(folder / STATE, model, optimizer, generator) or fresh
+    history.val_labels = fresh.val_labels
+    code = {"commit": run["commit"], "versions": run["versions"]}
+    if not history.code or history.code[-1] != code:
+        history.code = [*history.code, code]
+    if len(history.code) > 1:
+        run["earlier"] = history.code[:-1]
+        warn(f"{folder} goes on with another commit or other versions than it began with: config.json says which")
+    picks = save_model in ("paper", "validation") and history.records  # `last` picks one that is still to come
+    if picks and history.best_epoch != history.pick(str(save_model)):
+        raise BrokenState(f"{folder / STATE} does not hold the weights that --save_model {save_model} picks so far")
+    return history
+
+
+def _epochs(
+    config: Config, d: data.Data, parts: data.Parts, folder: Path, options: Options
+) -> Generator[None, None, None]:
     """Train from the last recorded epoch on, in a folder that this process has locked."""
+    save_model, quiet = options.get("save_model"), options.get("quiet", False)
     loops.arithmetic(config)
     torch.manual_seed(config.seed)
     _, generator = data.published_draw(len(d.corpus.utterances), config.seed)
@@ -213,27 +236,20 @@ def _epochs(config: Config, d: data.Data, parts: data.Parts, folder: Path, save_
     scored = {name: loops.make_part(d.test, rows, d.corpus.labels, config.device)
               for name, rows in (("val", parts.val), ("test", parts.test)) if rows is not None}  # fmt: skip
 
-    state = folder / "state.safetensors"
-    fresh = History([], {name: [] for name in scored})
-    history = load_state(state, model, optimizer, generator) or fresh
-    code = {"commit": run["commit"], "versions": run["versions"]}
-    if not history.code or history.code[-1] != code:
-        history.code = [*history.code, code]
-    if len(history.code) > 1:
-        run["earlier"] = history.code[:-1]
-        warn(f"{folder} goes on with another commit or other versions than it began with: config.json says which")
-    repeated = records.finished(folder)  # for its weights: its records stay until new ones are complete
-    if not repeated:
+    val_labels = None if parts.val is None else d.corpus.labels[parts.val]
+    fresh = History([], {name: [] for name in scored}, val_labels=val_labels)
+    history = go_on(folder, run, fresh, save_model, model, optimizer, generator)
+
+    def write_records() -> None:
         write_json(folder / "config.json", run)
         write_json(folder / "split.json", record)
-    history.val_labels = None if parts.val is None else d.corpus.labels[parts.val]
-    picks = save_model in ("paper", "validation") and history.records  # `last` picks one that is still to come
-    if picks and history.best_epoch != history.pick(str(save_model)):
-        raise BrokenState(f"{state} does not hold the weights that --save_model {save_model} picks so far")
-    if not repeated:
         write_text(folder / "epochs.jsonl", "".join(json.dumps(r) + "\n" for r in history.records))
+
+    repeated = records.finished(folder)  # for its weights: its records stay until new ones are complete
+    if not repeated:
+        write_records()
     trainer = graphs.make_trainer(model, optimizer, training, config, weights)
-    board = curves.Curves(folder, run, history.records) if tensorboard else None
+    board = curves.Curves(folder, run, history.records) if options.get("tensorboard", False) else None
 
     done = len(history.records)
     bar = tqdm(range(done, config.epochs), initial=done, total=config.epochs, unit="epoch", disable=quiet,
@@ -256,7 +272,7 @@ def _epochs(config: Config, d: data.Data, parts: data.Parts, folder: Path, save_
             history.best_epoch = epoch
             history.best = {k: v.detach().cpu().clone() for k, v in model.state_dict().items()}
         if epoch + 1 < config.epochs:
-            save_state(state, model, optimizer, generator, history)
+            save_state(folder / STATE, model, optimizer, generator, history)
         if not repeated:
             with open(folder / "epochs.jsonl", "a", encoding="utf-8") as f:
                 f.write(json.dumps(epoch_record) + "\n")
@@ -266,18 +282,15 @@ def _epochs(config: Config, d: data.Data, parts: data.Parts, folder: Path, save_
             loss=f"{loss:.3f}", WA=f"{epoch_record['test']['WA']:.1f}", UA=f"{epoch_record['test']['UA']:.1f}"
         )
 
-    if repeated:
-        (folder / "done").unlink()
-        write_json(folder / "config.json", run)
-        write_json(folder / "split.json", record)
-    write_text(folder / "epochs.jsonl", "".join(json.dumps(r) + "\n" for r in history.records))  # and to the disk
+    (folder / "done").unlink(missing_ok=True)  # of a repeated run, whose records are replaced from here on
+    write_records()  # also where they are there: appended epochs may not be on the disk yet
     save_predictions(folder / "predictions.npz", d, scored, history)
     if save_model:
         save_checkpoint(folder / "checkpoint", model, run, save_model, history, heard(d, parts, save_model))
     if board:
         board.close()
     write_text(folder / "done", "")
-    state.unlink(missing_ok=True)
+    (folder / STATE).unlink(missing_ok=True)
 
 
 # ------------------------------------------------------------------------------------------------ printing
