@@ -68,8 +68,9 @@ def describe(name: str) -> str:
 
 
 def keywords(name: str) -> list[str]:
-    """The keywords a network takes besides its input's shape."""
-    return [each for each in inspect.signature(_classes[canonical(name)]).parameters if each != "shape"]
+    """The keywords a network takes besides its input's shape; those with a leading underscore are its family's own."""
+    parameters = inspect.signature(_classes[canonical(name)]).parameters
+    return [each for each in parameters if each != "shape" and not each.startswith("_")]
 
 
 def create_model(name: str, shape: tuple[int, int] = (26, 57), **kwargs: Any) -> "Classifier":

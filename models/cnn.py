@@ -28,7 +28,7 @@ class Trunk(Classifier):
     join: ClassVar[int] = 1  # dimension the stem's halves are joined along: 1 channels, 2 feature rows
     norm: ClassVar[dict[str, Any]] = {}  # batch norm's settings, where they are not torch's
 
-    def __init__(self, shape: tuple[int, int], num_classes: int = 4):
+    def __init__(self, shape: tuple[int, int]):
         super().__init__()
         rows, frames = (size - 1 for size in shape)  # the stem loses a row and a frame
         self.rows, self.frames = pooled_size(rows * self.join, frames)
@@ -69,7 +69,7 @@ class APCNN(Trunk):
     """
 
     def __init__(self, shape: tuple[int, int], num_classes: int = 4):
-        super().__init__(shape, num_classes)
+        super().__init__(shape)
         self.top_down = nn.Conv2d(CHANNELS, num_classes, 1)
         self.bottom_up = nn.Conv2d(CHANNELS, 1, 1)
 
@@ -88,7 +88,7 @@ class MACNN(Trunk):
     2020."""
 
     def __init__(self, shape: tuple[int, int], num_classes: int = 4, heads: int = 4, attn_hidden: int = 64):
-        super().__init__(shape, num_classes)
+        super().__init__(shape)
         self.fc = nn.Linear(attn_hidden, num_classes)
         projections = head_projections(CHANNELS, attn_hidden, heads)
         self.attention_query, self.attention_key, self.attention_value = projections
@@ -103,7 +103,7 @@ class CNNGAP(Trunk):
     """The trunk and a dense layer."""
 
     def __init__(self, shape: tuple[int, int], num_classes: int = 4):
-        super().__init__(shape, num_classes)
+        super().__init__(shape)
         self.fc = nn.Linear(CHANNELS * self.rows * self.frames, num_classes)
 
     def hidden(self, x: Tensor) -> Tensor:
@@ -117,7 +117,7 @@ class AACNNFlat(Trunk):
     join = 2
 
     def __init__(self, shape: tuple[int, int], num_classes: int = 4):
-        super().__init__(shape, num_classes)
+        super().__init__(shape)
         self.fc = nn.Linear(CHANNELS * self.rows * self.frames, num_classes)
 
     def hidden(self, x: Tensor) -> Tensor:
@@ -135,7 +135,7 @@ class AACNN(Trunk):
 
     def __init__(self, shape: tuple[int, int], num_classes: int = 4):
         features, frames = shape
-        super().__init__((features + 1, frames + 1), num_classes)
+        super().__init__((features + 1, frames + 1))
         self.fc = nn.Linear(CHANNELS * self.rows * self.frames, num_classes)
         for name, parameter in self.named_parameters():  # TensorFlow's initialisation
             if parameter.ndim > 1:

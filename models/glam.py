@@ -33,8 +33,8 @@ class Trunk(Classifier):
     kernel: ClassVar[int] = 3  # length of the first convolutions
     block: ClassVar[type[nn.Module]] = MultiScale
 
-    def __init__(self, shape: tuple[int, int], num_classes: int = 4, width: int = CHANNELS):
-        """`width`: inputs of the last layer for each position of the trunk's map."""
+    def __init__(self, shape: tuple[int, int], num_classes: int = 4, _width: int = CHANNELS):
+        """`_width`, a subclass's to give: inputs of the last layer for each position of the trunk's map."""
         super().__init__()
         features, frames = shape
         rows, columns = pooled_size(2 * features, frames)
@@ -50,7 +50,7 @@ class Trunk(Classifier):
         self.bn1a = nn.BatchNorm2d(16)
         self.bn1b = nn.BatchNorm2d(16)
         self.bn5 = nn.BatchNorm2d(CHANNELS)
-        self.fc = nn.Linear(width * self.positions, num_classes)
+        self.fc = nn.Linear(_width * self.positions, num_classes)
 
     def trunk(self, x: Tensor) -> Tensor:  # (B, 1, F, T)
         # rectified before they are joined: ReLU's gradient is dense, a slice of the join's is not, and batch norm's
@@ -75,7 +75,7 @@ class GlobalAware(Trunk):
     """Head: the paper's global-aware fusion, a gMLP block (Liu et al., "Pay Attention to MLPs", NeurIPS 2021) whose
     tokens are the 128 channels, with a tanh on its gate."""
 
-    def __init__(self, shape: tuple[int, int], num_classes: int = 4):  # no `width`: models.keywords reads this line
+    def __init__(self, shape: tuple[int, int], num_classes: int = 4):
         super().__init__(shape, num_classes)
         self.gmlp = gMLP(dim=self.positions, depth=1, seq_len=CHANNELS, act=nn.Tanh())
 
@@ -120,9 +120,6 @@ class GMLPResConv5(GlobalAware):
 class ResMultiConv3(Trunk):
     """Ablation: no global-aware fusion."""
 
-    def __init__(self, shape: tuple[int, int], num_classes: int = 4):  # no `width`, as above
-        super().__init__(shape, num_classes)
-
 
 @register("ResMultiConv5")
 class ResMultiConv5(ResMultiConv3):
@@ -136,7 +133,7 @@ class MHResMultiConv3(Trunk):
     """Ablation: head attention in place of global-aware fusion."""
 
     def __init__(self, shape: tuple[int, int], num_classes: int = 4, heads: int = 4, attn_hidden: int = 64):
-        super().__init__(shape, num_classes, width=heads * attn_hidden)
+        super().__init__(shape, num_classes, _width=heads * attn_hidden)
         projections = head_projections(CHANNELS, attn_hidden, heads)
         self.attention_query, self.attention_key, self.attention_value = projections
 
@@ -148,9 +145,6 @@ class MHResMultiConv3(Trunk):
 @register("AAResMultiConv3", paper="Multi-scale + AA")
 class AAResMultiConv3(Trunk):
     """Ablation: area attention in place of global-aware fusion, over all positions, row by row."""
-
-    def __init__(self, shape: tuple[int, int], num_classes: int = 4):
-        super().__init__(shape, num_classes)
 
     def fuse(self, x: Tensor) -> Tensor:
         x = x.flatten(2).transpose(1, 2)  # (B, D, 128)

@@ -141,16 +141,16 @@ def run_sums(x: Tensor, max_length: int) -> list[Tensor]:
     return sums
 
 
-def area_attention(x: Tensor, max_length: int = 3, dropout: float = AREA_DROPOUT, training: bool = False) -> Tensor:
+def area_attention(x: Tensor, max_length: int = 3, training: bool = False) -> Tensor:
     """Self-attention of positions to areas: (..., L, C) -> (..., L, C).
 
     An area is a run of 1 .. max_length neighbours, listed by length first; its key is the mean of its positions, its
-    value their sum. Logits are unscaled dot products; `dropout` is applied to the weights while training. Li, Kaiser,
-    Bengio and Si, "Area Attention", ICML 2019.
+    value their sum. Logits are unscaled dot products; weights are subject to dropout while training. Li, Kaiser, Bengio
+    and Si, "Area Attention", ICML 2019.
     """
     # as published: areas of two dimensions are allowed there, but the memory they are taken from has one row
     # A dot product with a mean is the mean of the dot products: a third of the multiplications
     logits = [each / length for length, each in enumerate(run_sums(x @ x.mT, max_length), start=1)]
     weights = torch.softmax(torch.cat(logits, dim=-1), dim=-1)  # (..., L, A), A = L + (L-1) + (L-2)
     values = torch.cat(run_sums(x.mT, max_length), dim=-1).mT  # (..., A, C)
-    return F.dropout(weights, dropout, training) @ values
+    return F.dropout(weights, AREA_DROPOUT, training) @ values
