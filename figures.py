@@ -552,7 +552,7 @@ def images(names: Iterable[str], rows: Sequence[tables.Row]) -> list[render.Imag
     for name, keys in itertools.product(
         names, dict.fromkeys((r.cell.dataset, r.cell.split, r.cell.rule) for r in rows)
     ):
-        own = [r.rounds for r in rows if (r.cell.dataset, r.cell.split, r.cell.rule) == keys and r.rounds]
+        own = [r.counted for r in rows if (r.cell.dataset, r.cell.split, r.cell.rule) == keys and r.counted]
         most = len(own) if name == "alpha" else MOST_PANELS
         for shown in (own[i : i + most] for i in range(0, len(own), most or 1)):
             if name != "alpha" or len(shown) > 1:

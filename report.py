@@ -163,7 +163,7 @@ def overview(found: list[Run], rule: str, begun: int, command: str) -> render.Do
 
 def lines(row: Row, changes: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
     """A row as it is read: ours, folds averaged, the published, the difference, the change from the first protocol."""
-    cell, group, paper = row.cell, row.rounds, row.paper
+    cell, group, paper = row.cell, row.counted, row.paper
     head = {"Dataset": cell.dataset, "Model": cell.name, "Split": cell.split, "Rule": cell.rule}
     found = _ours(row, group) if group else [{"Source": row.status}]
     if paper:
@@ -234,9 +234,9 @@ def say_protocols(rows: Sequence[Row]) -> list[str]:
     notes = []
     for dataset, model in dict.fromkeys((row.cell.dataset, row.cell.model) for row in rows):
         chain = [
-            (f"{row.cell.split}, {row.cell.rule}", row.rounds.scores().mean(0))
+            (f"{row.cell.split}, {row.cell.rule}", row.counted.scores().mean(0))
             for row in rows
-            if (row.cell.dataset, row.cell.model) == (dataset, model) and row.rounds and row.cell.rule != "last"
+            if (row.cell.dataset, row.cell.model) == (dataset, model) and row.counted and row.cell.rule != "last"
         ]
         rises = [
             f"{score} rises by {after[i] - before[i]:.2f} from {a} to {b}"
@@ -311,17 +311,19 @@ def notes_of(rows: Sequence[Row], command: str) -> list[str]:
         notes.append(f"No published figures: these runs are not of IEMOCAP's complete release ({'; '.join(named)}).")
     about: dict[str, list[str]] = {}  # what is said of which rows
     for row in rows:
+        if (group := row.counted) is None:
+            continue
         where = f"{row.cell.name} on {row.cell.dataset}, {row.cell.split}"
-        if row.rounds and row.rounds.incomplete:
-            about.setdefault(f"not counted, {row.rounds.left_open}", []).append(where)
-        if row.rounds and 0 < len(own := row.rounds.unpublished_seeds) < len(row.rounds.rounds):
+        if group.incomplete:
+            about.setdefault(f"not counted, {group.left_open}", []).append(where)
+        if 0 < len(own := group.unpublished_seeds) < len(group.rounds):
             said = f"counted beside seeds of the published 100: {', '.join(map(str, own[:3]))}{', ..' * (len(own) > 3)}"
             about.setdefault(said, []).append(where)
-        if row.rounds and row.interval is None:
-            about.setdefault(f"no interval, as {_why_no_interval(row.rounds)}", []).append(where)
-        elif row.interval and row.interval.over != "speakers and seeds":
+        if row.interval is None:
+            about.setdefault(f"no interval, as {_why_no_interval(group)}", []).append(where)
+        elif row.interval.over != "speakers and seeds":
             about.setdefault(f"the interval resamples {row.interval.over}", []).append(where)
-    groups = [row.rounds for row in rows if row.rounds]
+    groups = [row.counted for row in rows if row.counted]
     for said, places in about.items():
         everywhere = len(places) == len(groups) > 2
         notes.append(f"{'Every row with runs' if everywhere else '; '.join(dict.fromkeys(places))}: {said}.")
@@ -337,7 +339,7 @@ def notes_of(rows: Sequence[Row], command: str) -> list[str]:
 
 def caption_of(rows: Sequence[Row], settings: dict[str, Any], command: str) -> list[str]:
     """The caption of a table by name."""
-    groups = [row.rounds for row in rows if row.rounds]
+    groups = [row.counted for row in rows if row.counted]
     scores = "Scores in per cent: mean ± sample standard deviation over n seeds [95 % interval of the mean]."
     text = [f"{scores} {say_rules(row.cell.rule for row in rows)}"]
     if any(group.synthetic for group in groups):
@@ -395,7 +397,7 @@ def named_table(
     one_corpus = records.choose_corpus(fitting, corpus)
     rows = records.leaving_out_broken(lambda usable: tables.find(cells, usable), one_corpus)
     lacking = {row.cell.split for row in rows if row.status}
-    seeds = max((len(row.rounds.rounds) for row in rows if row.rounds and row.cell.split in lacking), default=1)
+    seeds = max((len(row.counted.rounds) for row in rows if row.counted and row.cell.split in lacking), default=1)
     more = sweep_command(name, datasets, settings, splits, seeds, root, one_corpus[0] if one_corpus else None, found)
     notes = [
         *notes_of(rows, more),
@@ -419,7 +421,7 @@ def _document(name: str, spec: Table, rows: list[Row], notes: list[str], caption
     sections = [render.Section(frame, notes=[*protocols, *notes])]
     tests = tables.comparisons(name, rows, spec.against) if spec.compare else []
     sections += [comparison_section(tests)] if tests else []
-    synthetic = any(row.rounds.synthetic for row in rows if row.rounds)
+    synthetic = any(row.counted.synthetic for row in rows if row.counted)
     numbers = DataFrame([*tables.numbers(name, rows), *changes, *tests])
     return render.Document(spec.title, caption, sections, numbers, synthetic=synthetic)
 

@@ -5,6 +5,7 @@ A table is an entry of TABLES. Its rows say which runs they take; nothing else n
 
 import csv
 import functools
+import itertools
 import json
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -223,14 +224,14 @@ class Row:
         return {} if self.elsewhere else paper_figures(self.group or self.cell)
 
     @property
-    def rounds(self) -> Group | None:
-        """The group, if it has a seed with all its folds."""
+    def counted(self) -> Group | None:
+        """The group, if it has a seed with all its folds: only those are counted."""
         return self.group if self.group and self.group.rounds else None
 
     @property
     def status(self) -> str:
         """`missing`, which folds are missing, or nothing."""
-        return "missing" if self.group is None else "" if self.rounds else self.group.left_open
+        return "missing" if self.group is None else "" if self.counted else self.group.left_open
 
 
 def find(cells: Iterable[Cell], found: Sequence[Run]) -> list[Row]:
@@ -240,9 +241,9 @@ def find(cells: Iterable[Cell], found: Sequence[Run]) -> list[Row]:
     for cell in cells:
         own = runs_of(cell, found)
         row = Row(cell, Group(own, cell.rule) if own else None, elsewhere=cell.dataset in foreign)
-        if row.rounds:
-            row.speakers = len(row.rounds.speakers)
-            row.interval = stats.interval(row.rounds.confusions()) if all(row.rounds.speakers) else None
+        if row.counted:
+            row.speakers = len(row.counted.speakers)
+            row.interval = stats.interval(row.counted.confusions()) if all(row.counted.speakers) else None
         rows.append(row)
     return rows
 
@@ -283,12 +284,12 @@ def changes(name: str, rows: Sequence[Row]) -> list[dict[str, Any]]:
     for row in rows:
         cell = row.cell
         first = next(r for r in rows if (r.cell.dataset, r.cell.model) == (cell.dataset, cell.model))
-        if row is first or not first.rounds or not row.rounds:
+        if row is first or not first.counted or not row.counted:
             continue
-        values, interval = change(first.rounds, row.rounds)
+        values, interval = change(first.counted, row.counted)
         about = {**_about(name, "change", cell), "other": f"{first.cell.split}, {first.cell.rule}"}
         for i, score in enumerate(SCORES):
-            record = {**about, "score": score, "mean": values[i], "synthetic": row.rounds.synthetic}
+            record = {**about, "score": score, "mean": values[i], "synthetic": row.counted.synthetic}
             if interval:
                 record |= {"low": interval.low[i], "high": interval.high[i], "resampled": interval.over}
             found.append(record)
@@ -299,7 +300,7 @@ def numbers(name: str, rows: Iterable[Row]) -> list[dict[str, Any]]:
     """The CSV's records of a table: one for each row, way to put folds together, and score."""
     found = []
     for row in rows:
-        cell, group = row.cell, row.rounds
+        cell, group = row.cell, row.counted
         about = {**_about(name, "score", cell), "status": row.status or "ok"}
         if group is None:
             paper = row.paper
@@ -347,16 +348,15 @@ def comparisons(name: str, rows: Iterable[Row], against: str | None) -> list[dic
     """Paired tests of WA and UA; a family is what shares dataset, split, rule and score."""
     families: dict[tuple[str, str, str], dict[str, Group]] = {}
     for row in rows:
-        if row.rounds:
+        if row.counted:
             key = (row.cell.dataset, row.cell.split, row.cell.rule)
-            families.setdefault(key, {})[row.cell.label] = row.rounds
+            families.setdefault(key, {})[row.cell.label] = row.counted
     found = []
     for key, groups in families.items():
-        labels = list(groups)
-        names = [(a, b) for i, a in enumerate(labels) for b in labels[i + 1 :]]
+        pairs = list(itertools.combinations(groups, 2))
         if against is not None:
-            names = [(against, b) for b in labels if b != against and against in groups]
-        found += _family(name, key, groups, names)
+            pairs = [(against, label) for label in groups if label != against and against in groups]
+        found += _family(name, key, groups, pairs)
     return found
 
 
