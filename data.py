@@ -135,6 +135,34 @@ def _check_columns(file: Path, columns: Sequence[str]) -> None:
                   f"{', '.join(COLUMNS)}")  # fmt: skip
 
 
+def _utterance(file: Path, line: int, row: dict[str, Any]) -> Utterance:
+    """The utterance of a CSV's row; without a name where the CSV gives none. Raises UserError naming the line."""
+    recording, emotion = (row["path"] or "").strip(), plain_label(row["emotion"] or "")
+    if None in row or not recording or not emotion:
+        raise UserError(
+            f"{file}, line {line}: every row needs a path and an emotion, and no more fields than the header"
+        )
+    if len(emotion) > LONGEST_LABEL or not emotion.isprintable():
+        raise UserError(f"{file}, line {line}: an emotion has at most {LONGEST_LABEL} printable characters; this is "
+                        f"{emotion[:50]!r}")  # fmt: skip
+    text = {column: plain_label(row.get(column) or "") for column in ("speaker", "session", "dialog", "split")}
+    name, where = (row.get("name") or "").strip(), str((file.parent / recording).absolute())
+    return Utterance(name, where, **text, kind="", emotion=emotion)
+
+
+def _refuse_doubles(file: Path, utterances: Sequence[Utterance], lines: Sequence[int]) -> None:
+    """Raise UserError where two rows of a CSV have one name, or one recording, by whatever path."""
+    for keys in ([u.name for u in utterances], [os.path.realpath(u.path) for u in utterances]):
+        first: dict[str, tuple[str, int]] = {}
+        for key, utterance, line in zip(keys, utterances, lines, strict=True):
+            if key in first:
+                name, earlier = first[key]
+                also = f", also as {utterance.name}" if utterance.name != name else ""
+                raise UserError(f"{file}, lines {earlier} and {line}: {name} is there twice{also}; every recording has "
+                                "one row, and a name of its own")  # fmt: skip
+            first[key] = utterance.name, line
+
+
 def csv_source(file: Path) -> Source:
     """Any corpus as a CSV with the columns `path,emotion` and, where known, `name,speaker,session,dialog,split`.
 
@@ -154,30 +182,12 @@ def csv_source(file: Path) -> Source:
     _check_columns(file, columns)
     if not rows:
         raise UserError(f"{file} has a header and no rows: write a row for each recording")
-    utterances = []
-    for number, row in rows:
-        row["emotion"] = plain_label(row["emotion"] or "")
-        if None in row or not (row["path"] or "").strip() or not row["emotion"]:
-            raise UserError(
-                f"{file}, line {number}: every row needs a path and an emotion, and no more fields than the header"
-            )
-        if len(row["emotion"]) > LONGEST_LABEL or not row["emotion"].isprintable():
-            raise UserError(f"{file}, line {number}: an emotion has at most {LONGEST_LABEL} printable characters; this "
-                            f"is {row['emotion'][:50]!r}")  # fmt: skip
-        text = {column: plain_label(row.get(column) or "") for column in ("speaker", "session", "dialog", "split")}
-        recording, name = str((file.parent / row["path"].strip()).absolute()), (row.get("name") or "").strip()
-        utterances.append(Utterance(name, recording, **text, kind="", emotion=row["emotion"]))
-    files = [Path(os.path.normpath(u.path)) for u in utterances]
+    lines, found = [line for line, _ in rows], [_utterance(file, line, row) for line, row in rows]
+    files = [Path(os.path.normpath(u.path)) for u in found]
     root = os.path.commonpath([file.parent for file in files])
     utterances = [u if u.name else replace(u, name=file.relative_to(root).as_posix())
-                  for u, file in zip(utterances, files, strict=True)]  # fmt: skip
-    names = [u.name for u in utterances]
-    for keys in (names, [os.path.realpath(u.path) for u in utterances]):  # a file by any of its paths is one
-        if twice := next((key for key, count in Counter(keys).items() if count > 1), None):
-            one, other, *_ = (row for row, key in zip(zip(names, rows, strict=True), keys, strict=True) if key == twice)
-            also = f", also as {other[0]}" if other[0] != one[0] else ""
-            raise UserError(f"{file}, lines {one[1][0]} and {other[1][0]}: {one[0]} is there twice{also}; every "
-                            "recording has one row, and a name of its own")  # fmt: skip
+                  for u, file in zip(found, files, strict=True)]  # fmt: skip
+    _refuse_doubles(file, utterances, lines)
     emotions = sorted({u.emotion for u in utterances})
     for same in sorted({e.casefold() for e in emotions}):
         if len(alike := [e for e in emotions if e.casefold() == same]) > 1:
