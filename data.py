@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 import audio
 import corpora
+import handleIEMOCAP
 import path
 from cache import content_digests
 from cli import UserError, warn, warn_once
@@ -65,8 +66,6 @@ class Source:
 
 
 def _iemocap(root: Path, kinds: tuple[str, ...], happy: str) -> Source:
-    import handleIEMOCAP
-
     class_of = IEMOCAP_CLASSES | dict.fromkeys(happy.split("+"), "happy")
     found = handleIEMOCAP.index(root)
     utterances = [u for u in found if u.kind in kinds]
@@ -622,17 +621,16 @@ def _load(config: Config, skip_bad: bool) -> Data:
 
 def _check_usable(config: Config, corpus: Corpus, count: int) -> None:
     """Warn where a release is not IEMOCAP's whole, or has not as many usable utterances: seeds then split otherwise."""
-    from handleIEMOCAP import USABLE
-
-    if config.dataset not in USABLE or config.test_dataset or corpus.synthetic:
+    usable = handleIEMOCAP.USABLE
+    if config.dataset not in usable or config.test_dataset or corpus.synthetic:
         return
     if corpus.name != "IEMOCAP":
         warn_once(f"{path.IEMOCAP} is not the complete release of IEMOCAP: results go by the name of {corpus.name}, "
                   "without published figures beside them; `python handleIEMOCAP.py` lists what is missing")  # fmt: skip
     published = (config.happy, config.classes, config.padding, config.segment_length) == ("exc", (), False, 1.8)
-    if published and count != USABLE[config.dataset]:
+    if published and count != usable[config.dataset]:
         warn_once(f"{config.dataset} has {count} utterances of at least 1.8 s, the full release "
-                  f"{USABLE[config.dataset]}: seeds do not split as published")  # fmt: skip
+                  f"{usable[config.dataset]}: seeds do not split as published")  # fmt: skip
 
 
 def check_classes(d: Data, parts: Parts, config: Config) -> None:
