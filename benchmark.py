@@ -365,9 +365,9 @@ def flops(config: Config, shape: tuple[int, int], n_train: int, n_test: int) -> 
     return training * n_train + forward * n_test
 
 
-def matrix_rate(config: Config, n: int = 2048) -> float:
+def matrix_rate(config: Config) -> float:
     """Operations a second of a square matrix product in the arithmetic a run uses, measured now."""
-    n, times = (n * 4, 10) if config.device == "cuda" else (n, 1)  # so that a launch takes none of a GPU's time
+    n, times = (8192, 10) if config.device == "cuda" else (2048, 1)  # so that launches take none of a GPU's time
     kind = torch.bfloat16 if config.amp else torch.float32
     a, b = (torch.randn(n, n, device=config.device, dtype=kind) for _ in range(2))
 

@@ -399,14 +399,14 @@ class NoSplit(UserError):
     """A split that a corpus cannot have, after what it says of its speakers, sessions and dialogs."""
 
 
-def _values(utterances: Sequence[Utterance], what: str, least: int) -> list[str]:
+def _values(utterances: Sequence[Utterance], what: str) -> list[str]:
     values = sorted({getattr(u, what) for u in utterances})
     if "" in values:
         count = sum(getattr(u, what) == "" for u in utterances)
         raise NoSplit(f"--split {what}: of {len(utterances)} utterances {count} have no {what}; a CSV file gives it "
                       f"in the column {what}, and --split 8:1:1 does without")  # fmt: skip
-    if len(values) < least:
-        raise NoSplit(f"--split {what} needs at least {least} {what}s; this corpus has {', '.join(values)} alone")
+    if len(values) < 3:  # one for each part
+        raise NoSplit(f"--split {what} needs at least 3 {what}s; this corpus has {', '.join(values)} alone")
     return values
 
 
@@ -421,7 +421,7 @@ def _sessions(utterances: Sequence[Utterance]) -> list[str]:
             raise NoSplit(f"--split session: the speaker {u.speaker} is in the sessions {session_of[u.speaker]} and "
                           f"{u.session}, so that a session left out is not one of unheard speakers; --split speaker "
                           "leaves speakers out")  # fmt: skip
-    return _values(utterances, "session", 3)
+    return _values(utterances, "session")
 
 
 @split("session", folds=lambda utterances: len(_sessions(utterances)))
@@ -433,10 +433,10 @@ def _session(utterances: Sequence[Utterance], seed: int, fold: int) -> Parts:
     return Parts(_rest(len(utterances), val, test), val, test)
 
 
-@split("speaker", folds=lambda utterances: len(_values(utterances, "speaker", 3)))
+@split("speaker", folds=lambda utterances: len(_values(utterances, "speaker")))
 def _speaker(utterances: Sequence[Utterance], seed: int, fold: int) -> Parts:
     """One speaker is test and the session's other speaker validation; without sessions of two, the next speaker."""
-    speakers = _values(utterances, "speaker", 3)
+    speakers = _values(utterances, "speaker")
     session_of = {u.speaker: u.session for u in utterances}
     speaker = speakers[fold]
     partners = [s for s in speakers if session_of[s] == session_of[speaker] != "" and s != speaker]
@@ -455,7 +455,7 @@ def scenario(utterance: Utterance) -> str:
 
 
 def _scenarios(utterances: Sequence[Utterance]) -> NDArray[np.str_]:
-    _values(utterances, "dialog", 3)
+    _values(utterances, "dialog")
     scenarios = np.array([scenario(u) for u in utterances])
     if len(there := np.unique(scenarios)) < 3:
         raise NoSplit(f"--split dialog needs at least 3 scenarios; this corpus has {', '.join(there)} alone")

@@ -13,6 +13,7 @@ import metrics
 
 LEVEL = 0.05
 RESAMPLES = 2000
+SEED = 2021  # of the draws
 FEWEST = 5  # speakers (seeds of one speaker): of fewer, a 95 % interval covers the truth 50 (two) to 88 times in 100
 
 
@@ -30,7 +31,7 @@ class Interval:
     over: str
 
 
-def interval(confusions: NDArray, resamples: int = RESAMPLES, seed: int = 2021) -> Interval | None:
+def interval(confusions: NDArray, resamples: int = RESAMPLES, seed: int = SEED) -> Interval | None:
     """95 % bootstrap interval of each score's mean over seeds, from counts `(S seeds, P speakers, C, C)`.
 
     Every resample draws P of the P speakers with replacement, each with all of that speaker's test utterances in every
@@ -51,9 +52,7 @@ def interval(confusions: NDArray, resamples: int = RESAMPLES, seed: int = 2021) 
     return _percentiles(_drawn_means(confusions, speaker_draws, seed_draws), _drawn(seeds, speakers), over)
 
 
-def interval_of_change(
-    before: NDArray, after: NDArray, same_seeds: bool, resamples: int = RESAMPLES, seed: int = 2021
-) -> Interval | None:
+def interval_of_change(before: NDArray, after: NDArray, same_seeds: bool) -> Interval | None:
     """The interval of each score's change from `before` to `after`, counts `(S, P, C, C)` of the same P speakers.
 
     As `interval`, with the same speakers drawn for both, and the same seeds where the runs of both are of one list of
@@ -62,9 +61,9 @@ def interval_of_change(
     seeds, speakers = min(before.shape[0], after.shape[0]), before.shape[1]
     if _drawn(seeds, speakers) < FEWEST:
         return None
-    generator = np.random.default_rng(seed)
-    speaker_draws, seed_draws = (_draws(n, resamples, generator) for n in (speakers, before.shape[0]))
-    other_draws = seed_draws if same_seeds else _draws(after.shape[0], resamples, generator)
+    generator = np.random.default_rng(SEED)
+    speaker_draws, seed_draws = (_draws(n, RESAMPLES, generator) for n in (speakers, before.shape[0]))
+    other_draws = seed_draws if same_seeds else _draws(after.shape[0], RESAMPLES, generator)
     first = _drawn_means(before, speaker_draws, seed_draws)
     change = _drawn_means(after, speaker_draws, other_draws) - first
     return _percentiles(change, _drawn(seeds, speakers), "shared speakers")
