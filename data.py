@@ -29,7 +29,7 @@ from recipes import Config
 
 IEMOCAP_CLASSES = {"neu": "neutral", "sad": "sad", "ang": "angry"}  # and one or two codes for happy
 OF_DATA = ("dataset", "test_dataset", "happy", "classes", "feature", "n_mfcc", "segment_length", "train_overlap",
-           "padding", "device")  # settings: runs that share them share their data  # fmt: skip
+           "test_overlap", "padding", "device")  # settings: runs that share them share their data  # fmt: skip
 HEARD = 12  # hexadecimal digits of a recording's digest that a checkpoint keeps
 IEMOCAP_LICENCE = "IEMOCAP release licence (USC SAIL): research use on request; recordings may not be passed on"
 
@@ -569,13 +569,7 @@ def load(config: Config, skip_bad: bool = False) -> Data:
 
     Raises UserError for an unknown dataset or feature, broken recordings, and a class without a usable utterance.
     """
-    import features
-
-    overlap = features.usable_test_overlap(config.segment_length, config.test_overlap)
-    if overlap != config.test_overlap:
-        warn_once(f"--test_overlap {config.test_overlap} is not shorter than the segment: {overlap} s is used")
-    shaping = {name: getattr(config, name) for name in OF_DATA}
-    return _load(Config(**shaping, test_overlap=overlap), skip_bad)
+    return _load(Config(**{name: getattr(config, name) for name in OF_DATA}), skip_bad)
 
 
 @lru_cache(maxsize=16)  # maps of files, so they take little memory
@@ -593,13 +587,19 @@ def _load(config: Config, skip_bad: bool) -> Data:
     second = first if config.test_overlap == config.train_overlap else store(config.test_overlap)
     keep = np.flatnonzero(first.counts > 0)
     usable = whole.subset(keep)
-    foreign = np.array([isinstance(u, Foreign) for u in usable.utterances])
+    foreign = np.array([isinstance(u, Foreign) for u in whole.utterances])
     for side, label in itertools.product(sorted({False, bool(config.test_dataset)}), range(len(whole.classes))):
-        if label not in usable.labels[foreign == side]:
+        own = (foreign == side) & (whole.labels == label)
+        if not own[keep].any():
+            name, wanted = (
+                config.test_dataset if side else config.dataset,
+                f"utterance of the class {whole.classes[label]}",
+            )
+            if not own.any():
+                raise UserError(f"{name} has no {wanted}; --classes picks classes")
             broken = f"; {len(first.bad)} recordings are broken, as {first.bad[0][1]}" if first.bad else ""
-            raise UserError(f"{config.test_dataset if side else config.dataset} has no usable utterance of the class "
-                            f"{whole.classes[label]} (at least {config.segment_length} s long; --padding keeps shorter "
-                            f"ones, --classes picks classes){broken}")  # fmt: skip
+            raise UserError(f"{name} has no usable {wanted} (at least {config.segment_length} s long; --padding keeps "
+                            f"shorter ones, --classes picks classes){broken}")  # fmt: skip
     _check_usable(config, whole, len(usable.utterances))
     train = Segments(first.x, first.starts[keep], first.counts[keep])
     test = train if second is first else Segments(second.x, second.starts[keep], second.counts[keep])

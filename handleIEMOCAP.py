@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import path
-from cli import UserError, parser, printable, run_main, warn
+from cli import UserError, parser, printable, run_main, warn, warn_once
 from corpora import Utterance, need_utf8, read_index, write_index
 from files import atomic, digest_file, digest_of, read_json, write_json
 
@@ -54,7 +54,7 @@ LABELS, WAVES = "dialog/EmoEvaluation", "sentences/wav"  # within a session
 JOURNAL = "GLAM_renamed.csv"  # in the release: what --rename did
 SYNTHETIC = "SYNTHETIC.txt"  # in a release that corpora/synthetic.py made up
 LONGEST = 2**24  # bytes; the release's own evaluation files stay under 2**17
-INDEX_VERSION = 2  # raise it when a release is to be listed otherwise: indexes made before are then made anew
+INDEX_VERSION = 3  # raise it when a release is to be listed otherwise: indexes made before are then made anew
 
 OFFICIAL = re.compile(
     r"(?P<dialog>Ses0(?P<session>[1-5])[FM]_(?:impro\d\d[ab]?|script\d\d_\db?))_(?P<letter>[FM])\d{3}", re.ASCII
@@ -106,8 +106,12 @@ class Problems:
             if cases:
                 lines += [f"{len(cases)} {title}", *(f"  {case}" for case in cases[:most])]
             if len(cases) > len(cases[:most]):
-                lines.append(f"  .. and {len(cases[most:])} more: --verbose lists them")
+                lines.append(f"  .. and {len(cases[most:])} more: `python handleIEMOCAP.py --verbose` lists them")
         return "\n".join(map(printable, lines))
+
+    def counts(self) -> str:
+        """How many there are of each kind, in a line; empty where there are none."""
+        return ", ".join(f"{len(cases)} {title}" for kind, title in PROBLEMS.items() if (cases := getattr(self, kind)))
 
 
 @dataclass(frozen=True)
@@ -284,12 +288,13 @@ def _contradictions(wave: Wave, utterance: Utterance) -> Iterator[str]:
         yield f"{wave.file}: {wave.name} belongs to another folder"
 
 
-def read(root: Path | None = None) -> tuple[list[Utterance], Problems]:
+def read(root: Path | None = None, most: int | None = 3) -> tuple[list[Utterance], Problems]:
     """A release's utterances, those with a label and a recording, and what does not fit together in it.
 
     They are sorted by the path the renamed file has or would have, such as
     `Session1/sentences/wav/Ses01F_impro01/Ses01F-impro01-01-01-F000.wav`, so that a seed means one split everywhere.
-    Raises UserError if `root` holds no release, or one without utterances.
+    Raises UserError if `root` holds no release, or one without utterances, with the first `most` problems of each kind
+    (None: all).
     """
     release, problems = find_release(root), Problems()
     labels, waves = read_labels(release, problems), read_waves(release, problems)
@@ -302,7 +307,8 @@ def read(root: Path | None = None) -> tuple[list[Utterance], Problems]:
     problems.without_wave = [name for name in labels if name not in waves]
     problems.without_label = [wave.file for name, (wave, *_) in waves.items() if name not in labels]
     if not found:
-        raise UserError(f"{release} has no utterance with both a label and a recording{EXPECTED}\n{problems.text(3)}")
+        text = f"{EXPECTED}\n{problems.text(most)}"
+        raise UserError(f"{release} has no utterance with both a label and a recording{text}")
     return [found[file] for file in sorted(found)], problems
 
 
@@ -331,14 +337,15 @@ def index_file(release: Path) -> Path:
     return path.CACHE / "index" / f"IEMOCAP-{digest_of(str(release), 8)}.csv"
 
 
-def _store(release: Path, tree: str, found: list[Utterance]) -> None:
+def _store(release: Path, tree: str, found: list[Utterance], problems: str) -> None:
     file = index_file(release)
     write_index(file, found)
-    write_json(file.with_suffix(".json"), {"release": str(release), "tree": tree, "index": digest_file(file)})
+    about = {"release": str(release), "tree": tree, "index": digest_file(file), "problems": problems}
+    write_json(file.with_suffix(".json"), about)
 
 
-def _stored(release: Path, tree: str) -> list[Utterance] | None:
-    """The stored index if it is up to date and whole."""
+def _stored(release: Path, tree: str) -> tuple[list[Utterance], str] | None:
+    """The stored index, and what was counted that does not fit together, if it is up to date and whole."""
     file = index_file(release)
     if not file.with_suffix(".json").exists():
         return None
@@ -347,7 +354,7 @@ def _stored(release: Path, tree: str) -> list[Utterance] | None:
         if about["tree"] != tree:
             return None
         if about["index"] == digest_file(file):
-            return read_index(file)
+            return read_index(file), about["problems"]
         reason = "it is not what was written"
     except (UserError, OSError, KeyError, TypeError) as error:
         reason = str(error)
@@ -356,15 +363,20 @@ def _stored(release: Path, tree: str) -> list[Utterance] | None:
 
 
 def index(root: Path | None = None) -> list[Utterance]:
-    """`utterances(root)` from the index in the cache, which is made first if it is missing, damaged or out of date."""
+    """`utterances(root)` from the index in the cache, which is made first if it is missing, damaged or out of date.
+
+    Warns of what does not fit together in the release.
+    """
     release = find_release(root)
     tree = tree_digest(release)  # before reading: a change meanwhile makes the index out of date, not wrong
-    found = _stored(release, tree)
-    if found is None:
+    stored = _stored(release, tree)
+    if stored is None:
         found, problems = read(release)
-        if problems:
-            warn(f"{len(problems)} problems in {release}; `python handleIEMOCAP.py` lists them")
-        _store(release, tree, found)
+        stored = found, problems.counts()
+        _store(release, tree, *stored)
+    found, counts = stored
+    if counts:
+        warn_once(f"{release}: {counts}; `python handleIEMOCAP.py` lists them")
     return found
 
 
@@ -545,8 +557,8 @@ def main() -> None:
             print(f"{left} others were renamed before --rename: --restore once more gives them their official names")
     else:
         tree = tree_digest(release)
-        found, problems = read(release)
-        _store(release, tree, found)
+        found, problems = read(release, None if args.verbose else 3)
+        _store(release, tree, found, problems.counts())
         print(report(release, found, problems, args.verbose))
         print(f"\nindex: {index_file(release)}")
 

@@ -15,11 +15,12 @@ from hypothesis import strategies as st
 import audio
 import data
 import features
+import handleIEMOCAP
 import loops
 import path
 import recipes
 from cli import UserError
-from corpora import Utterance
+from corpora import Utterance, synthetic
 from data import Foreign
 
 SEED = 987654
@@ -376,10 +377,25 @@ def test_a_class_without_a_usable_utterance_is_told_in_words(five):
         data.load(replace(five, segment_length=2.2, test_overlap=0.0))
 
 
+def test_a_class_without_any_recording_is_no_matter_of_length(tmp_path, monkeypatch):
+    root = tmp_path / "release"
+    synthetic.make(root, 60)
+    for utterance in handleIEMOCAP.utterances(root):
+        if utterance.emotion == "sad":
+            Path(utterance.path).unlink()
+    monkeypatch.setattr(path, "IEMOCAP", root)
+    monkeypatch.setattr(path, "CACHE", tmp_path / "cache")
+    data.forget()
+    with pytest.raises(UserError, match=r"^all has no utterance of the class sad; --classes picks classes$"):
+        data.load(recipes.config_for("CNN_GAP", dataset="all", device="cpu"))
+
+
 def test_an_overlap_that_is_not_shorter_than_the_segment_is_halved_and_said_so(five, capsys):
-    d = data.load(replace(five, test_overlap=1.6))
+    lengths = {"segment_length": 1.0, "train_overlap": 0.5, "test_overlap": 1.6}
+    config = recipes.config_for("CNN_GAP", dataset=five.dataset, **lengths)
     assert "warning: --test_overlap 1.6 is not shorter than the segment: 0.5 s is used" in capsys.readouterr().err
-    assert d.test is d.train  # 0.5 s is the training overlap
+    assert config.settings()["test_overlap"] == 0.5, "as it is recorded"
+    assert (d := data.load(config)).test is d.train  # 0.5 s is the training overlap
 
 
 def test_load_is_made_anew_after_forget_alone(five):

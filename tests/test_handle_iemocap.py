@@ -19,6 +19,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+import cli
 import handleIEMOCAP as handle
 import path
 from cli import UserError
@@ -542,10 +543,23 @@ def test_releases_have_indexes_of_their_own(release: Path, tmp_path: Path, cache
     assert len(list((cache / "index").glob("*.csv"))) == 2
 
 
-def test_index_warns_of_problems(release: Path, capsys: pytest.CaptureFixture) -> None:
+def test_index_warns_of_problems_whether_it_is_made_or_there(release: Path, capsys: pytest.CaptureFixture) -> None:
     wave_file(release, ORDER[0]).unlink()
-    handle.index(release)
-    assert "1 problems" in capsys.readouterr().err
+    wave_file(release, ORDER[1]).rename(wave_file(release, ORDER[1]).with_stem("Ses01F_impro01_F777"))
+    for _ in range(2):
+        cli.warn_once.cache_clear()
+        handle.index(release)
+        told = f"{release}: 2 labels without a recording, 1 recordings without a label; `python handleIEMOCAP.py`"
+        assert told in capsys.readouterr().err
+
+
+def test_a_release_without_utterances_lists_its_problems_if_asked(release: Path, command) -> None:
+    for name in ORDER:
+        wave_file(release, name).unlink()
+    for words, count in (((), 3), (("--verbose",), len(ORDER))):
+        error = command("handleIEMOCAP.py", "--root", release, *words, status=2).stderr
+        assert "has no utterance with both" in error and ("--verbose` lists them" in error) == (not words)
+        assert sum(f"  {name}" in error for name in ORDER) == count
 
 
 # --- rename and restore ------------------------------------------------------------------------------------------
@@ -757,7 +771,7 @@ def test_command_lists_twenty_problems_or_all(release: Path, command) -> None:
     labels.write_text(labels.read_text() + "[nonsense\n" * 30)
     done = command("handleIEMOCAP.py", "--root", release)
     assert "30 label lines that cannot be understood" in done.stdout
-    assert ".. and 10 more: --verbose lists them" in done.stdout
+    assert ".. and 10 more: `python handleIEMOCAP.py --verbose` lists them" in done.stdout
     assert done.stdout.count("'[nonsense'") == 20
     assert command("handleIEMOCAP.py", "--root", release, "--verbose").stdout.count("'[nonsense'") == 30
 
