@@ -270,8 +270,6 @@ def test_much_that_is_too_short_is_told(five, capsys):
 
 
 def test_a_release_with_other_usable_utterances_than_published_is_told(here, tmp_path, monkeypatch, capsys):
-    import handleIEMOCAP
-
     monkeypatch.setattr(handleIEMOCAP, "is_synthetic", lambda root: False)
     monkeypatch.setattr(handleIEMOCAP, "COMPLETE", len(handleIEMOCAP.index(path.IEMOCAP)))
     for i, emotion in enumerate(("sad", "angry")):
@@ -290,8 +288,6 @@ def test_a_release_with_other_usable_utterances_than_published_is_told(here, tmp
 
 
 def test_a_release_that_is_not_complete_is_told(here, monkeypatch, capsys):
-    import handleIEMOCAP
-
     monkeypatch.setattr(handleIEMOCAP, "is_synthetic", lambda root: False)
     d = data.load(recipes.config_for("GLAM"))
     told = capsys.readouterr().err
