@@ -1,4 +1,4 @@
-"""Where the corpora, the cache and the runs are: edit what is in quotes, no other file. Environment variables win."""
+"""Where the corpora, the cache and the runs are: for your data edit what is in quotes. Environment variables win."""
 
 import os
 from pathlib import Path
