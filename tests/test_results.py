@@ -197,6 +197,87 @@ def test_what_the_parts_of_glam_add_is_in_the_records():
     assert f"over the {len(runs)} runs with a speaker left out" in plain
 
 
+def test_intervals_of_the_reading_are_the_records():
+    """GLAM against itself without its fusion on 8:2; what sharing speakers is worth; both protocols apart."""
+
+    def change(before, after):
+        """Means, and the bounds of each interval, of WA and UA from one (split, model, rule) to another."""
+        groups = [
+            records.Group([run for run in runs_of(split) if run.model == model], rule)
+            for split, model, rule in (before, after)
+        ]
+        means, interval = tables.change(*groups)
+        return means, [(interval.low[i], interval.high[i]) for i in (0, 1)]
+
+    def text(numbers):
+        return [f"{number:.1f}".replace("-", "−") for number in np.array(numbers) + 0.0]
+
+    page = " ".join((EMODB / "README.md").read_text(encoding="utf-8").split())
+    means, bounds = change(("8:2", "GLAM", "paper"), ("8:2", "ResMultiConv3", "paper"))
+    (wa, ua), spans = text(means[:2]), [" to ".join(text(pair)) for pair in bounds]
+    assert f"WA is {wa} and UA {ua} points higher" in page
+    assert f"with 95 % bootstrap intervals of {spans[0]} and {spans[1]}" in page
+
+    same = {"paper": "8:2", "last": "8:2", "validation": "8:1:1"}
+    spans = {}
+    for model in ("GLAM", "AACNN"):
+        shared = {rule: change(("speaker", model, rule), (split, model, rule)) for rule, split in same.items()}
+        assert all(low < 0 < high for _, bounds in shared.values() for low, high in bounds)
+        pairs = [" and ".join(text(means[:2])) for means, _ in shared.values()]
+        assert (f"(AACNN: {', '.join(pairs)})" if model == "AACNN" else f"{pairs[1]} under `last`, {pairs[2]}") in page
+        spans[model] = [pair for _, bounds in shared.values() for pair in bounds]
+    narrowest = min(spans["GLAM"], key=lambda pair: pair[1] - pair[0])
+    assert f"the narrowest of GLAM's being {' to '.join(text(narrowest))} (WA, `paper`)" in page
+
+    said = {}
+    for model in ("GLAM", "AACNN", "MACNN", "APCNN"):
+        way = ("speaker", model, "validation"), ("8:2", model, "paper")
+        means, bounds = change(*way) if model != "APCNN" else change(*reversed(way))
+        said[model] = [f"{m} [{', '.join(text(pair))}]" for m, pair in zip(text(means[:2]), bounds, strict=False)]
+    assert "falls by {} points of WA and {} of UA, AACNN by".format(*said["GLAM"]) in page
+    assert "AACNN by {} and {} (table".format(*said["AACNN"]) in page
+    assert f"falls by {said['MACNN'][0]} and nothing" in page and said["MACNN"][1] == "0.0 [0.0, 0.0]"
+    assert "APCNN rises, by {} and {}:".format(*said["APCNN"]) in page
+
+
+def runs_of(split):
+    """EMO-DB's runs of a split with the published settings, 8:1:1 being read from those of 8:2."""
+    if split != "8:1:1":
+        return published(split)
+    return [run for run in records.with_derived(published("8:2")) if run.split == split]
+
+
+def test_numbers_of_utterances_are_the_records():
+    """How many are long enough, what always answering angry gives, and how MACNN answers for neutral."""
+    pages = [" ".join(f.read_text(encoding="utf-8").split()) for f in (ROOT / "README.md", EMODB / "README.md")]
+    usable, angry, validation = {}, {}, set()
+    for split in ("8:2", "8:1:1", "speaker"):
+        for model in ("GLAM", "MACNN"):
+            runs = [run for run in runs_of(split) if run.model == model]
+            labels = [run.part("test").labels for run in runs]
+            angry[split, model] = 100 * np.mean(np.concatenate(labels) == runs[0].config["classes"].index("angry"))
+            usable[split, model] = len(np.concatenate(labels)) // (1 if split == "speaker" else len(runs))
+            if split == "8:1:1":
+                validation |= {len(run.part("val").labels) for run in runs}
+    keys = [(split, model) for split in ("8:2", "8:1:1") for model in ("GLAM", "MACNN")]
+    parts = [f"{angry[key]:.0f} {'WA ' * (not i)}on the {usable[key]}" for i, key in enumerate(keys)]
+    always = f"{parts[0]} utterances, {', '.join(parts[1:])}"
+    assert all(always in page for page in pages), always
+    apart = [f"{angry['speaker', model]:.0f}" for model in ("GLAM", "MACNN")]
+    assert "under `speaker` {} and, with the longer segments, {}".format(*apart) in pages[0]
+    assert "(always angry: {} and {} WA)".format(*apart) in pages[1]
+    long, longer = (usable["speaker", model] for model in ("GLAM", "MACNN"))
+    run = published("speaker")[0].config
+    count = sum(run[key] for key in ("n_train", "n_val", "n_test", "n_dropped"))
+    words = f"({count} recordings, of which {long} are at least 1.8 s long and {longer} at least 2 s)"
+    assert words in pages[1]
+    assert f"the {min(validation)} or {max(validation)} validation utterances" in pages[1]
+    neutral = sum(np.array(run.scores("paper")["confusion"]) for run in runs_of("8:2") if run.model == "MACNN")[0]
+    assert neutral[0] == neutral[3] == 0
+    shares = 100 * neutral[1:3] / neutral.sum()
+    assert "Neutral goes to sad or angry, in {:.0f} and {:.0f} %".format(*shares) in pages[1]
+
+
 def test_what_bfloat16_does_is_in_the_records():
     """GLAM under --amp minus GLAM, on the same splits, at the last epoch and at that of `paper`."""
     plain, amp = (
