@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
+from made_checkpoints import CLASSES, make_checkpoint
 
 import data
 from cli import UserError
@@ -147,6 +149,83 @@ def test_the_feature_of_the_readme(checkout, small_release):
     (config,) = (checkout / "feature").rglob("config.json")
     assert json.loads(config.read_text())["shape"] == [257, 126]  # 2 s
     (checkout / "features.py").write_text(whole)
+
+
+def test_the_library_of_the_readme(tmp_path, monkeypatch, capsys):
+    """The lines under "Use it on a recording", where a recording and a checkpoint are as the commands leave them."""
+    (example,) = (text for text in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "inference." in text)
+    make_checkpoint(tmp_path / "runs" / "demo" / "8-1-1" / "GLAM" / "0123456789ab" / "1" / "checkpoint")
+    soundfile.write(tmp_path / "recording.wav", np.random.default_rng(0).normal(0, 0.1, 40000), 16000)
+    monkeypatch.chdir(tmp_path)
+    found: dict = {}
+    exec(compile(example, "README.md", "exec"), found)
+    label, probabilities = capsys.readouterr().out.split("\n", 1)
+    numbers = [float(number) for number in probabilities.strip().strip("[]").split()]
+    assert label in CLASSES and len(numbers) == 4 and sum(numbers) == pytest.approx(1, abs=1e-6)
+    shapes = re.search(r"# \(B, (.*)\) -> \(B, (\d)\)", example)
+    assert shapes is not None
+    into = (2, *map(int, shapes[1].split(", ")))
+    with torch.inference_mode():
+        assert found["model"](torch.zeros(into)).shape == (2, int(shapes[2]))
+
+
+def test_the_corpus_of_the_readme(checkout):
+    """The module under "Train it on your corpus" and its line of path.py, put where they say, are a dataset."""
+    (example,) = re.findall(r"```python\n(# corpora/mine.py\n.*?)```", README, re.DOTALL)
+    (line,) = re.findall(r"`(MINE = [^`]*)`", README)
+    whole = (checkout / "path.py").read_text()
+    folder = checkout / "its folder"
+    folder.mkdir()
+    for name in ("anna_12_a", "anna_13_n", "bert_12_n"):
+        soundfile.write(folder / f"{name}.wav", np.zeros(160), 16000)
+    asks = (
+        "import data; c = data.corpus('mine');"
+        "print(c.name, *c.classes, *(c.classes[y] + u.speaker + u.dialog for u, y in zip(c.utterances, c.labels)))"
+    )
+    environment = {key: value for key, value in os.environ.items() if key != "MINE"}
+    try:
+        (checkout / "path.py").write_text(f"{whole}{line}\n")
+        (checkout / "corpora" / "mine.py").write_text(example)
+        words = [sys.executable, "-c", asks]
+        done = subprocess.run(words, cwd=checkout, env=environment, capture_output=True, text=True)
+    finally:
+        (checkout / "path.py").write_text(whole)
+        (checkout / "corpora" / "mine.py").unlink(missing_ok=True)
+    assert done.stdout.strip() == "My corpus neutral angry angryanna12 neutralanna13 neutralbert12", done.stderr
+
+
+def inline(start):
+    """The commands in the text, not in a block, that begin so."""
+    return re.findall(rf"`({start}[^`]*)`", " ".join(README.split()))
+
+
+def listed(command, checkout, **variables):
+    """The runs that a command lists under --dry_run: their state and what each is."""
+    environment = {**os.environ, "GLAM_CACHE": str(checkout / "cache"), "VIRTUAL_ENV": sys.prefix, **variables}
+    words = ["bash", "-c", f"{command} --dry_run"]
+    done = subprocess.run(words, cwd=checkout, env=environment, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr[-2000:]
+    states = "done|started|missing|repeat|stale"
+    return re.findall(rf"^({states}) +(.+)$", done.stdout, re.MULTILINE)
+
+
+@pytest.mark.slow
+def test_all_tables_lists_the_runs_that_the_readme_says(checkout, small_release):
+    (command,) = inline("bash scripts/all_tables")
+    command = command.replace("[gpu]", "-1").replace("[n]", "1")
+    found = listed(command, checkout, IEMOCAP=str(small_release), GLAM_RUNS=str(checkout / "none"))
+    runs = {run for state, run in found if state == "missing"}
+    assert len(runs) > 24 and f"one seed is {sum(' fold ' not in run for run in runs)} runs" in README
+
+
+@pytest.mark.slow
+def test_emodb_tables_trains_no_run_again_but_for_weights(checkout, emodb):
+    (command,) = inline("bash scripts/emodb_tables")
+    found = listed(command.replace("EMODB_DIR", str(emodb)), checkout)
+    again = [run.split()[0] for state, run in found if state == "repeat"]
+    assert sorted(again) == ["AACNN", "GLAM", "MACNN", "ResMultiConv3"]
+    assert {state for state, _ in found} <= {"done", "missing", "repeat"}
+    assert sum(state == "done" for state, _ in found) > 100
 
 
 def test_the_readme_has_the_original_pages_commands():
