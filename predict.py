@@ -6,10 +6,10 @@
     arecord -d 5 -f S16_LE -r 16000 | python predict.py - --checkpoint CHECKPOINT
 
 Any rate, length and format that libsndfile reads. Channels are averaged: split a call with one party in each into two
-files first. A recording is cut into segments as in scoring; its probabilities are the softmax of the mean of its
-segments' logits, divided by the checkpoint's temperature if it has one (--no-calibrate: as they are, like those in
-predictions.npz). A recording shorter than a segment is repeated until one is full, with a note. Broken ones are
-reported and left out; the exit status is then 1.
+files first. A recording is cut into segments as in scoring, but silent ones are left out, unless all are. Its
+probabilities are the softmax of the mean of its segments' logits, divided by the checkpoint's temperature if it has one
+(--no-calibrate: as they are, like those in predictions.npz of a recording without silence). A recording shorter than a
+segment is repeated until one is full, with a note. Broken ones are reported and left out; the exit status is then 1.
 
 `python train.py --save_model` makes a checkpoint.
 """
