@@ -328,6 +328,14 @@ def leaving_out_broken(make: Callable[[list[Run]], _T], runs: Iterable[Run]) -> 
 # --------------------------------------------------------------------------------------- runs that belong together
 
 
+def splits_of(runs: Iterable[Run]) -> str:
+    """The digest of the runs' split, shortened; of several, the digest of theirs, and how many they are."""
+    digests = sorted({run.split_digest for run in runs})
+    if not digests:
+        return "–"
+    return digests[0][:8] if len(digests) == 1 else f"{digest_of(digests)[:8]} of {len(digests)}"
+
+
 class Round:
     """The runs of one seed: one run, or all the folds there are of it."""
 
@@ -443,11 +451,8 @@ class Group:
 
     @property
     def splits(self) -> str:
-        """The split's digest, shortened; of several, the digest of theirs, and how many they are."""
-        digests = sorted({run.split_digest for run in self.runs})
-        if not digests:
-            return "–"
-        return digests[0][:8] if len(digests) == 1 else f"{digest_of(digests)[:8]} of {len(digests)}"
+        """`splits_of` the runs of complete rounds."""
+        return splits_of(self.runs)
 
 
 def group_by_setting(runs: Iterable[Run], rule: str) -> list[Group]:

@@ -137,7 +137,7 @@ def _overview_lines(group: Group, head: dict[str, str]) -> list[dict[str, str]]:
     for part in group.incomplete:
         text = f"pooled, incomplete: {len(part.runs)} of {part.folds} (seed {part.seed})"
         scores = {name: f"{value:.2f}" for name, value in zip(SCORE_NAMES.values(), part.pooled, strict=True)}
-        about = {"n": "", "Utterances": str(part.n_test), "Splits": group.splits}
+        about = {"n": "", "Utterances": str(part.n_test), "Splits": records.splits_of(part.runs)}
         found.append({**head, "Folds": text, **about, **scores})
     return found
 

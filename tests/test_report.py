@@ -348,9 +348,12 @@ def test_incomplete_rounds_are_marked_and_not_counted(tmp_path: Path) -> None:
     fold_runs(tmp_path)
     fold_runs(tmp_path, seed=2, folds=(1,))
     frame = report.table(report.runs(tmp_path), "validation")
+    (other,) = [run for run in report.runs(tmp_path) if run.seed == 2]
     incomplete = "pooled, incomplete: 1 of 2 (seed 2)"
     assert cell(frame, "WA", Folds=incomplete) == "50.00" and cell(frame, "Utterances", Folds=incomplete) == "2"
     assert cell(frame, "n", Folds="pooled") == "1" and cell(frame, "WA", Folds="pooled") == "66.67"
+    assert cell(frame, "Splits", Folds=incomplete) == other.split_digest[:8]
+    assert cell(frame, "Splits", Folds="pooled").endswith(" of 2")
     document, _ = report.named_table("speaker_independent", report.runs(tmp_path), ["impro"])
     assert any("not counted, incomplete: seed 2 has 1 of 2 folds" in note for note in document.sections[0].notes)
     assert any("trains what is missing (7 of 8 rows)" in note for note in document.sections[0].notes)
