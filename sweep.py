@@ -208,21 +208,25 @@ def _pace(job: Job, known: dict[Path, float]) -> float | None:
     return None
 
 
-def time_left(todo: list[Job], at_once: int) -> str:
-    """How long these runs will take, after finished ones."""
+def time_left(todo: list[Job], at_once: int | None) -> str:
+    """How long these runs will take, after finished ones; with None for `at_once`, how many a cluster trains at once is
+    not known here."""
     known: dict[Path, float] = {}
-    seconds, unknown = 0.0, 0
+    seconds = []  # of the runs that are like a finished one
     for job in todo:
-        pace = _pace(job, known)
-        done = len(epochs(job.folder)) if job.state == "started" else 0
-        seconds += (pace or 0.0) * max(0, job.config.epochs - done)
-        unknown += pace is None
+        if (pace := _pace(job, known)) is not None:
+            done = len(epochs(job.folder)) if job.state == "started" else 0
+            seconds.append(pace * max(0, job.config.epochs - done))
     if not todo:
         return "nothing to do"
-    if unknown == len(todo):
+    if not seconds:
         return "time left: unknown until a first run is finished"
+    together = min(at_once or 1, len(seconds))
+    left = max(sum(seconds) / together, *seconds)  # a run is not shared out
+    how = f"with {together} at once" if at_once else "one after the other; a cluster shares this"
+    unknown = len(todo) - len(seconds)
     note = f"; {unknown} runs like none that is finished are not counted" if unknown else ""
-    return f"time left: about {tqdm.format_interval(round(seconds / at_once))} with {at_once} at once{note}"
+    return f"time left: about {tqdm.format_interval(round(left))} {how}{note}"
 
 
 # --------------------------------------------------------------------------------------------------- running
@@ -358,7 +362,7 @@ def main() -> int:
     if asked["dry_run"]:
         print("\n".join(f"{job.state:<8}{describe(job.config)}" for job in jobs))
         print(", ".join(f"{n} {state}" for state, n in Counter(job.state for job in jobs).items()))
-        print(time_left(todo, max(asked["jobs"], asked["at_once"])))
+        print(time_left(todo, None if asked["ray"] else max(asked["jobs"], asked["at_once"])))
         todo = []
     failures: list[str] = []
     if todo:

@@ -161,7 +161,11 @@ def test_states_and_time_left(here: Path, small_release: Path, tmp_path: Path, m
     assert [job.state for job in jobs(*one, "--seeds", 3, "--save_model")] == ["repeat", "started", "missing"]
     (done / "epochs.jsonl").write_text("".join(json.dumps({"seconds": 100.0}) + "\n" for _ in range(2)))
     todo = [job for job in jobs(*one, "--seeds", 4) if job.state != "done"]
-    assert sweep.time_left(todo, 2).startswith("time left: about 03:20")  # one run has both its epochs behind it
+    assert sweep.time_left(todo[1:], 2) == "time left: about 03:20 with 2 at once"
+    assert sweep.time_left(todo[1:], 8) == "time left: about 03:20 with 2 at once"  # there are no more
+    assert sweep.time_left(todo, 3).startswith("time left: about 03:20")  # one run has both its epochs behind it
+    assert run(*one, "--seeds", 4, "--dry_run", "--ray", "10.0.0.1:6379") == 0
+    assert "about 06:40 one after the other; a cluster shares this\n" in capsys.readouterr().out
     assert "not counted" in sweep.time_left([*todo, *jobs("--models", "GLAM")], 1)
 
     changed = tmp_path / "changed"
