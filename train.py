@@ -343,10 +343,13 @@ def print_result(folder: Path) -> None:
 
 
 def folds_to_run(config: Config, skip_bad: bool) -> Iterator[Config]:
-    """The configuration, or one for each fold where its split has folds and none was chosen. Raises NoSplit."""
+    """The configuration, or one for each fold where its split has folds and none was chosen. Raises NoSplit,
+    and UserError for a fold that the split has not."""
     split = data.split_by_name(config.split)
     if split.check:
         split.check(data.load(config, skip_bad).corpus.utterances)
+    if config.fold is not None:  # dividing refuses one that there is not, without folds whatever it is to divide
+        split(data.load(config, skip_bad).corpus.utterances if split.folds else (), config.seed, config.fold)
     if split.folds is None or config.fold is not None:
         yield config
         return

@@ -60,6 +60,10 @@ def test_seed_of_train_is_taken(here: Path) -> None:
     assert [job.config.seed for job in jobs("--seed", 5)] == [5]
 
 
+def test_fold_of_train_is_taken(here: Path) -> None:
+    assert [job.config.fold for job in jobs("--splits", "session", "--fold", 3)] == [3]
+
+
 def test_table_says_what_to_run(here: Path) -> None:
 
     wanted = tables.jobs("ablation", ["all"])
@@ -122,6 +126,8 @@ def test_rows_that_a_corpus_cannot_have_are_left_out(here: Path, tmp_path: Path,
         (["--models", "GLAM", "--model", "GLAM"], "contradict"),
         (["--models", "GLAMM"], "GLAMM"),
         (["--splits", "9:1"], "--split 9:1: choose one of"),
+        (["--fold", "0"], "--fold 0: the split 8:2 has no folds"),
+        (["--splits", "session", "--fold", "5"], "--fold 5: the split session has the folds 0 to 4"),
         (["--table", "ablation", "--models", "GLAM"], "leave"),
         (["--table", "protocols", "--splits", "session"], "take another"),
         (["--table", "alpha", "--alpha", "0.4"], "rows of this table differ in alpha"),
