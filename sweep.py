@@ -34,6 +34,8 @@ from cli import UserError, warn_once
 from files import read_json
 from workers import Execute
 
+VARIED = ("test_dataset", *(f.name for f in fields(recipes.Config) if f.name not in recipes.NAMED))  # --vary takes them
+
 
 def command_line() -> argparse.ArgumentParser:
     """The parser of this command."""
@@ -79,9 +81,11 @@ def variants(vary: list[str]) -> list[dict[str, Any]]:
         if not values:
             raise UserError(f"--vary {text}: write SETTING=VALUE,VALUE,..")
         name = {"test": "test_dataset"}.get(name, name)
-        if name in recipes.NAMED and name != "test_dataset":
+        if name in recipes.NAMED and name not in VARIED:
             raise UserError(f"--vary {text}: --models, --datasets, --splits and --seeds take several; folds are all "
                             "trained unless --fold names one")  # fmt: skip
+        if name not in VARIED:
+            raise UserError(f"--vary {text}: settings are test, {', '.join(VARIED[1:])}")
         lists.append([_as_given(dict([recipes.setting(f"{name}={v}", "--vary")])) for v in recipes.comma_list(values)])
     return [{k: v for one in choice for k, v in one.items()} for choice in itertools.product(*lists)]
 

@@ -114,7 +114,7 @@ def test_rows_that_a_corpus_cannot_have_are_left_out(here: Path, tmp_path: Path,
     ("words", "text"),
     [
         (["--vary", "alpha"], "write SETTING=VALUE"),
-        (["--vary", "runs=a,b"], "--vary runs=a: settings are"),
+        (["--vary", "runs=a,b"], "--vary runs=a,b: settings are test, feature, n_mfcc,"),
         (["--vary", "device=gpu"], "--device gpu: choose cpu or cuda"),
         (["--vary", "padding=1"], "--vary padding=1: padding is true or false"),
         (["--vary", "seed=1,2"], "and --seeds take several"),
@@ -143,6 +143,18 @@ def test_rows_that_a_corpus_cannot_have_are_left_out(here: Path, tmp_path: Path,
 def test_bad_flags(words: list[str], text: str, here: Path) -> None:
     with pytest.raises(UserError, match=text.replace("[", r"\[")):
         jobs(*words)
+
+
+def test_what_vary_names_it_takes() -> None:
+    with pytest.raises(UserError) as error:
+        sweep.variants(["foo=1"])
+    names = str(error.value).partition("settings are ")[2].split(", ")
+    flags = sweep.command_line().format_help()
+    assert "alpha" in names and "seed" not in names
+    values = {"test": "demo", "classes": "sad"}
+    for name in names:
+        assert f"--{name} " in flags or f"--{name}," in flags, name
+        sweep.variants([f"{name}={values.get(name) or getattr(recipes.Config(), name)}"])
 
 
 def test_a_cluster_writes_no_tensorboard_here(here: Path) -> None:
