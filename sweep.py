@@ -35,6 +35,13 @@ from files import read_json
 from workers import Execute
 
 VARIED = ("test_dataset", *(f.name for f in fields(recipes.Config) if f.name not in recipes.NAMED))  # --vary takes them
+STATES = {  # of a run that is asked for
+    "done": "finished",
+    "started": "begun, and goes on from there",
+    "missing": "not begun",
+    "repeat": "done, but without the weights that --save_model asks for",
+    "stale": "done, but recordings or labels have changed since",
+}
 
 
 def command_line() -> argparse.ArgumentParser:
@@ -53,7 +60,8 @@ def command_line() -> argparse.ArgumentParser:
     group.add_argument("--print", nargs="?", const=(), type=recipes.comma_list, metavar="FILE,..",
                        help="with --table: at the end print the table of such runs, or write it to these files, whose "
                        "endings say how: .md, .csv, .html, .tex")  # fmt: skip
-    group.add_argument("--dry_run", action="store_true", help="list the runs with their state and train none")
+    group.add_argument("--dry_run", action="store_true", help=f"list the runs with their state and train none: "
+                       f"{'; '.join(f'{state}: {said}' for state, said in STATES.items())}")  # fmt: skip
     group = parser.add_argument_group("where", "Results do not depend on it: --threads is the same for every run.")
     group.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at once on this machine (default: 1)")
     group.add_argument("--at_once", type=int, default=1, metavar="N",
@@ -147,8 +155,7 @@ def expand(
 
 @dataclass(frozen=True)
 class Job:
-    """A run and where it is or will be. States: done, started, missing; repeat: done, without the weights asked for;
-    stale: done, with recordings or labels that have changed since."""
+    """A run, where it is or will be, and its state, one of STATES."""
 
     config: recipes.Config
     folder: Path

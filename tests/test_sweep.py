@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -345,6 +346,12 @@ def test_run_command_takes_gpu_n_and_alpha(here: Path, command) -> None:
     assert told.stdout.count("done:") == 2
     runs = [json.loads((folder / "config.json").read_text()) for folder in finished(here).values()]
     assert {r["settings"]["alpha"] for r in runs} == {0.1} and {r["seed"] for r in runs} == set(seeds.read_seeds()[:2])
+
+
+def test_help_explains_every_state() -> None:
+    told = " ".join(sweep.command_line().format_help().split())
+    for state in ("done", "started", "missing", "repeat", "stale"):
+        assert re.search(rf"{state}: \w+", told.partition("train none: ")[2].partition(" where:")[0]), state
 
 
 def test_help_needs_no_torch(command) -> None:
