@@ -507,7 +507,7 @@ def test_pictures_of_recordings_with_odd_names(small: Path, tmp_path: Path, comm
 
 
 def test_of_a_folder_links_are_followed_and_what_is_left_out_is_told(
-    small: Path, recordings: Path, tmp_path: Path, command: Command
+    small: Path, recordings: Path, tmp_path: Path, command: Command, capsys: pytest.CaptureFixture
 ) -> None:
     folder = tmp_path / "mix"
     folder.mkdir()
@@ -524,6 +524,9 @@ def test_of_a_folder_links_are_followed_and_what_is_left_out_is_told(
     heard = ("a.wav", "again/b.wav", "day1/z.wav", "day1/b/a.flac", "day1/b/short.wav")
     assert names == [str(folder / name) for name in heard]
     assert "mix: 2 files are left out, as .m4a, .mp4 cannot be read; `ffmpeg" in done.stderr
+    (folder / "c.MP4").unlink()
+    assert len(predict.find_inputs([str(folder)], tmp_path)) == len(heard)
+    assert "mix: 1 file is left out, as .m4a cannot be read; `ffmpeg" in capsys.readouterr().err
 
 
 def test_a_recogniser_goes_on_after_one_was_left(recognise: inference.Recogniser, recordings: Path) -> None:
