@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tqdm import tqdm
+
 import cli
 import recipes
 from cli import UserError
@@ -81,7 +83,8 @@ def predict_all(recognise: "Recogniser", utterances: list[tuple["Utterance", str
     results = recognise.each([(u.path, u.path) for u, _ in utterances], jobs)
     for (utterance, label), result in zip(utterances, results, strict=True):
         if isinstance(result, str):
-            print(f"error: {result}", file=sys.stderr, flush=True)
+            with tqdm.external_write_mode():  # else the line stands on the bar
+                print(f"error: {result}", file=sys.stderr, flush=True)
         else:
             found.append((utterance, label, result))
     return found

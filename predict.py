@@ -27,6 +27,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tqdm import tqdm
+
 import cli
 from cli import UserError
 from files import atomic
@@ -380,18 +382,19 @@ def run(args: argparse.Namespace, inputs: list[Input], pictures: list[Path] | No
     broken, undrawn = [], 0
     try:
         for i, result in enumerate(recognise.each([(one.path, one.name) for one in inputs], args.jobs)):
-            if isinstance(result, str):
-                print(f"error: {cli.printable(result)}", file=sys.stderr, flush=True)
-                broken.append({"file": inputs[i].name, "fault": result})
-                continue
-            out.add(result)
-            if pictures:
-                try:
-                    plot(result, pictures[i], told)
-                    print(cli.printable(str(pictures[i])), file=sys.stderr, flush=True)
-                except OSError as error:  # what was predicted stands
-                    undrawn += 1
-                    print(f"error: {cli.refusal(error) or error}", file=sys.stderr, flush=True)
+            with tqdm.external_write_mode():  # else rows stand on the bar
+                if isinstance(result, str):
+                    print(f"error: {cli.printable(result)}", file=sys.stderr, flush=True)
+                    broken.append({"file": inputs[i].name, "fault": result})
+                    continue
+                out.add(result)
+                if pictures:
+                    try:
+                        plot(result, pictures[i], told)
+                        print(cli.printable(str(pictures[i])), file=sys.stderr, flush=True)
+                    except OSError as error:  # what was predicted stands
+                        undrawn += 1
+                        print(f"error: {cli.refusal(error) or error}", file=sys.stderr, flush=True)
     finally:  # also after Ctrl-C
         out.finish(broken)
     return 1 if broken or undrawn else 0

@@ -5,7 +5,9 @@ import os
 import signal
 import subprocess
 import sys
+import termios
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import hypothesis
@@ -123,6 +125,27 @@ class Command:
 def command() -> Command:
     """`command("train.py", "--epochs", 1)` -> the completed process, its status checked, without a traceback."""
     return Command()
+
+
+def at_a_terminal(*words: object, status: int = 0) -> list[str]:
+    """The lines that a command of the repository leaves on a terminal of 120 columns; longer ones are not wrapped."""
+    ours, its = os.openpty()
+    termios.tcsetwinsize(its, (40, 120))
+    process = subprocess.Popen([sys.executable, *map(str, words)], cwd=ROOT, stdin=its, stdout=its, stderr=its)
+    os.close(its)
+    told = b""
+    with suppress(OSError):  # which Linux raises when the last process that has the terminal is gone
+        while block := os.read(ours, 2**16):
+            told += block
+    os.close(ours)
+    lines = []
+    for text in told.decode().split("\r\n"):
+        line = ""
+        for piece in text.split("\r"):  # each is written over what stands there
+            line = piece + line[len(piece) :]
+        lines.append(line.rstrip())
+    assert process.wait() == status, lines
+    return lines
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from conftest import Command
+from conftest import Command, at_a_terminal
 from made_checkpoints import make_checkpoint
 from sklearn.metrics import confusion_matrix
 
@@ -165,6 +165,8 @@ def test_other_classes_are_left_out_and_broken_recordings_reported(
     left_out = "0 it was trained on or chosen by, 1 of other classes (bored 1), 3 shorter than 0.5 s, 1 broken"
     assert f"37 utterances; left out: {left_out}" in done.stdout
     assert "none.wav: does not exist" in done.stderr
+    lines = at_a_terminal("evaluate.py", corpus, "--checkpoint", checkpoint, "--gpu", -1, status=1)
+    assert f"error: {tmp_path / 'none.wav'}: does not exist" in lines  # and not on the bar
     # an answer that is none of the corpus's classes is wrong: the confusion has all four
     assert re.search(r"neutral +sad +angry +happy\n", done.stdout)
     (tmp_path / "gone.csv").write_text("path,emotion\nnone.wav,sad\nnothing.wav,angry\n")

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from conftest import ROOT, Command
+from conftest import ROOT, Command, at_a_terminal
 from faults import until
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -409,6 +409,18 @@ def test_broken_ones_are_reported_and_left_out(small: Path, recordings: Path, tm
     for one in told["broken"]:
         assert f"error: {one['fault']}\n" in done.stderr and one["file"] in one["fault"]
     assert "bad.wav: cannot be decoded" in done.stderr and "none.wav: does not exist" in done.stderr
+
+
+def test_at_a_terminal_no_line_stands_on_the_bar(small: Path, recordings: Path, tmp_path: Path) -> None:
+    words = ("predict.py", recordings, tmp_path / "none.wav", "--checkpoint", small, "--jobs", 1, "--csv")
+    lines = at_a_terminal(*words, "--plot", tmp_path / "plots", status=1)
+    names = [recordings / name for name in ("z.wav", "b/a.flac", "b/short.wav")]
+    pictures = [tmp_path / "plots" / f"{name.relative_to(recordings)}.png" for name in names]
+    starts = [word for name, picture in zip(names, pictures, strict=True) for word in (f"{name},utterance,", picture)]
+    starts += [f"error: {tmp_path / 'none.wav'}: does not exist", ""]
+    assert len(lines) == 2 + len(starts)  # what the checkpoint is, and the names of the columns
+    for line, start in zip(lines[2:], map(str, starts), strict=True):
+        assert line.startswith(start) and (start or not line), lines
 
 
 def test_standard_input(small: Path, recordings: Path) -> None:
