@@ -459,10 +459,19 @@ def write_table(file: Path, rows: list[str]) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=SCENARIOS["kills"][1], help="(default: 50)")
-    parser.add_argument("--seeds", type=int, default=20, help="runs in the sweep (default: 20)")
-    parser.add_argument("--only", help="one scenario: " + ", ".join(SCENARIOS))
-    parser.add_argument("--output", type=Path, default=ROOT / "results" / "reliability.md")
+    add = parser.add_argument
+    add("--kills", type=int, default=SCENARIOS["kills"][1], metavar="N",
+        help="how often the scenario kills stops a sweep (default: %(default)s)")  # fmt: skip
+    add(
+        "--seeds",
+        type=int,
+        default=20,
+        metavar="N",
+        help="runs in a sweep: of kills, others have at most 5 (default: 20)",
+    )
+    add("--only", choices=SCENARIOS, metavar="NAME", help=f"one scenario, and no table: {', '.join(SCENARIOS)}")
+    add("--output", type=Path, default=ROOT / "results" / "reliability.md", metavar="FILE",
+        help="the Markdown file that holds the table (default: results/reliability.md)")  # fmt: skip
     given = parser.parse_args()
     rows, bad = [], 0
     with tempfile.TemporaryDirectory() as temporary:

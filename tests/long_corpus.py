@@ -42,9 +42,12 @@ def measured(words: list[str], environment: dict[str, str]) -> tuple[float, int,
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--hours", type=float, default=20)
+    parser.add_argument("--hours", type=float, default=20, metavar="H", help="of synthetic speech (default: 20)")
     parser.add_argument(
-        "--folder", type=Path, help="where recordings and features go, and stay (default: a temporary one)"
+        "--folder",
+        type=Path,
+        metavar="DIR",
+        help="where recordings and features go, and stay (default: a temporary one)",
     )
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:

@@ -1,5 +1,6 @@
 """Whatever happens to a sweep, every run is there in the end, once, and equal to the bit (see faults.py)."""
 
+import re
 import sys
 from pathlib import Path
 
@@ -27,6 +28,17 @@ def test_nothing_is_lost_or_doubled(name: str, place: Place) -> None:
         pytest.skip(str(error))
     assert row.tried >= TIMES.get(name, 1)
     assert (row.lost, row.doubled, row.problems) == ([], [], [])
+
+
+@pytest.mark.parametrize("script", ["tests/faults.py", "tests/long_corpus.py"])
+def test_help_of_every_flag(script: str, command) -> None:
+    told = command(script, "--help").stdout.partition("show this help message")[2]
+    flags = re.findall(r"\n  (--\w+)", told)
+    assert flags and re.findall(r"\n  (--\w+)[^\n]*?(?:  +|\n {20,})\w", told) == flags
+
+
+def test_a_scenario_that_there_is_not_is_refused(command) -> None:
+    assert "invalid choice: 'xyz'" in command("tests/faults.py", "--only", "xyz", status=2).stderr
 
 
 def test_file_size_limit(here: Path, command) -> None:
