@@ -67,11 +67,36 @@ def test_two_runs_at_once_share_the_work(here):
         assert [record["epoch"] for record in records] == [1, 2, 3]
 
 
-@pytest.mark.parametrize("name", ["all_tables", "demo", "emodb_report", "emodb_tables", "setup", "test"])
+TABLES = ("ablation", "alpha", "comparison", "protocols", "speaker_independent", "split811")
+HELP = {
+    name: f"bash scripts/{name}" for name in ("all_tables", "demo", "emodb_report", "emodb_tables", "setup", "test")
+}
+HELP |= {name: f"bash scripts/{name} [gpu] [n] [flags]:" for name in TABLES}
+HELP |= {"table": "bash scripts/table NAME [gpu] [n] [flags]:"}
+HELP |= dict.fromkeys(("../run", *NAMED), "bash run [gpu] [n] [alpha] [flags]:")
+
+
+@pytest.mark.parametrize("name", HELP)
 def test_the_help_of_a_script_is_all_it_does(name, tmp_path):
     shutil.copytree(ROOT / "scripts", tmp_path / "scripts")
+    shutil.copy(ROOT / "run", tmp_path)
     environment = {"PATH": "/usr/bin:/bin"}  # no environment is active: what installs would make one
     words = ["bash", f"scripts/{name}", "--help"]
     done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0 and done.stdout.startswith(f"bash scripts/{name}") and not done.stderr, done
-    assert [file.name for file in tmp_path.iterdir()] == ["scripts"]
+    assert done.returncode == 0 and done.stdout.startswith(HELP[name]) and not done.stderr, done
+    assert ("python sweep.py --help lists them" in done.stdout) == ("[flags]" in HELP[name])
+    if name in NAMED:
+        assert "\nHere: --model " in done.stdout and done.stdout.endswith(f" --dataset {NAMED[name][1]}\n")
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["run", "scripts"]
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("run", "x"), "error: x: no flag; the arguments are [gpu] [n] [alpha] [flags]"),
+        (("scripts/MACNN_all", -1, 1, 0.3, 4), "error: 4: no flag; the arguments are [gpu] [n] [alpha] [flags]"),
+        (("scripts/comparison", -1, 1, 0.3), "error: 0.3: no flag; the arguments are [gpu] [n] [flags]"),
+    ],
+)
+def test_an_argument_too_many_is_told_how_a_script_is_called(command, words, says):
+    assert command("bash", *words, status=2).stderr.startswith(says)
