@@ -353,6 +353,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def parse_config(given: dict[str, Any]) -> Config:
     """Pop the flags of a Config from `given`, a namespace as a dict, and resolve them with the model's recipe."""
+    import features
     import models
     from device import choose_device
 
@@ -360,7 +361,11 @@ def parse_config(given: dict[str, Any]) -> Config:
     cores = os.cpu_count() or 1
     if device == "cpu" and given.get("threads", 1) > cores:
         warn_once(f"--threads {given['threads']}: this machine has {cores} cores; more threads than cores are slower")
-    model = models.canonical(given.pop("model", "GLAM"))
+    model = given.pop("model", "GLAM")
+    try:
+        model = models.canonical(model)
+    except UserError:
+        raise UserError(f"--model {model}: choose one of {', '.join(models.list_models())}") from None
     for flag, keyword in (("head", "heads"), ("attn_hidden", "attn_hidden")):
         if flag in given and keyword not in models.keywords(model):
             raise UserError(f"--{flag}: the model {model} has no head attention")
@@ -373,6 +378,8 @@ def parse_config(given: dict[str, Any]) -> Config:
         )
     overrides = {f.name: given.pop(f.name) for f in fields(Config) if f.name in given}
     config = config_for(model, **{**overrides, "device": device})
+    if config.feature not in features.FEATURES:
+        raise UserError(f"--feature {config.feature}: choose one of {', '.join(features.FEATURES)}")
     if "n_mfcc" in overrides and config.feature != "mfcc":
         raise UserError(f"--n_mfcc: {model} is trained on {config.feature} here; leave it out, or add --feature mfcc")
     return config

@@ -45,9 +45,9 @@ def refused(call, *words, says):
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (("--model", "GLAMM"), ("GLAMM", "GLAM,", "MACNN")),
+        (("--model", "GLAMM"), ("--model GLAMM: choose one of", "GLAM,", "MACNN")),
         (("--dataset", "imprO"), ("dataset imprO: choose one of impro", "script")),
-        (("--feature", "mel"), ("mel", "mfcc", "spectrogram")),
+        (("--feature", "mel"), ("--feature mel: choose one of mfcc", "spectrogram")),
         (("--split", "9:1"), ("--split 9:1", "8:2")),
         (("--epoch", "1"), "--epoch"),
         (("--happy", "sad"), ("--happy", "hap+exc")),
