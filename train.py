@@ -31,6 +31,7 @@ import json
 import os
 import platform
 import re
+import shlex
 import subprocess
 import time
 from collections.abc import Generator, Iterator
@@ -339,6 +340,15 @@ def print_result(folder: Path) -> None:
     print(f"\n{folder}", flush=True)
 
 
+def report_command(folder: Path, given: dict[str, Any]) -> str:
+    """The command that puts the folds of a run like the one in `folder` together; `given` are the flags of the run."""
+    run = records.read_run(folder)
+    words = ["--dataset", run.dataset, "--split", run.split, "--model", run.model, *recipes.sets(run.changed)]
+    words += ["--rule", "validation"] if run.has_validation else []
+    words += ["--runs", str(given["runs"])] if "runs" in given else []
+    return shlex.join(["python", "report.py", *words])
+
+
 # ------------------------------------------------------------------------------------------ command line
 
 
@@ -364,12 +374,14 @@ def main() -> None:
         print("\n".join(f"{name:<18}{models.describe(name)}" for name in models.list_models()))
         return
     config = recipes.parse_config(given)
-    quiet = given.get("quiet", False)
+    quiet, folder = given.get("quiet", False), None
     with device.memory_told():
         for one in folds_to_run(config, given.get("skip_bad", False)):
             folder = train(one, **given)
             if folder and not quiet:
                 print_result(folder)
+    if folder and not quiet and one.fold is not None and config.fold is None:
+        print(f"all folds together: {report_command(folder, given)}", flush=True)
 
 
 if __name__ == "__main__":

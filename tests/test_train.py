@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 
@@ -213,6 +214,22 @@ def test_one_run_from_the_command_line(here, command):
 
     again = command("train.py", *SMALL, "--dataset", "script", "--save_model")
     assert "epoch/s" not in again.stderr  # nothing is trained twice
+
+
+def test_after_all_folds_the_command_for_their_score_is_told(here, command, tmp_path, monkeypatch, capsys):
+    runs = tmp_path / "own runs"
+    words = ("--dataset", "all", "--model", "CNN_GAP", "--epochs", 1, "--alpha", 0.5, "--gpu", -1, "--threads", 1)
+    words = ["train.py", *map(str, words), "--split", "session", "--runs", str(runs)]
+    for more in (["--fold", "0"], []):
+        monkeypatch.setattr(sys, "argv", [*words, *more])
+        train.main()
+        told = capsys.readouterr().out
+        assert ("report.py" in told) == (more == [])
+    line = told.splitlines()[-1]
+    assert told.count("report.py") == 1 and line.startswith("all folds together: python report.py ")
+    table = command(*shlex.split(line)[4:]).stdout
+    (pooled,) = [row.split() for row in table.splitlines() if " pooled " in row]
+    assert pooled[pooled.index("pooled") + 2] == "1" and "alpha=0.5," in pooled and "Rule validation" in table
 
 
 @pytest.mark.parametrize(
