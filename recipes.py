@@ -287,7 +287,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "CSV's column split), cross (--test)")  # fmt: skip
     add("--seed", type=int, metavar="N", help="of the split, the weights, the batches and mixup (default: 987654)")
     add("--fold", type=int, metavar="K", help="of a split that has folds, from 0 (default: all in turn)")
-    add("--padding", **yes_no, help="repeat an utterance shorter than a segment instead of dropping it")
+    add("--padding", **yes_no, help="repeat an utterance shorter than a segment instead of dropping it (default: no)")
     add("--segment_length", type=float, metavar="S", help="seconds (GLAM: 1.8)")
     add(
         "--train_overlap",
@@ -304,8 +304,11 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         help="mfcc, melspectrogram, spectrogram, interspeech2018, logfbank, fbank (GLAM: mfcc)",
     )
     add("--n_mfcc", "--nmfcc", "-n", type=int, metavar="N", help="MFCC coefficients (default: 26)")
-    add("--augment", choices=AUGMENTS, help="add to training: VTLP-warped copies, or small classes oversampled")
-    add("--class_weights", **yes_no, help="weight the loss of class c by 1 - n_c/N over training segments")
+    add("--augment", choices=AUGMENTS, help="add to training: VTLP-warped copies, or small classes oversampled "
+        "(default: none; AACNN: vtlp)")  # fmt: skip
+    add(
+        "--class_weights", **yes_no, help="weight the loss of class c by 1 - n_c/N over training segments (default: no)"
+    )
 
     model = group("model")
     model.add_argument("--model", "-m", metavar="NAME", help="(default: GLAM); --list_models shows all")
@@ -332,8 +335,11 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     machine.add_argument(
         "--threads", type=int, metavar="N", help="CPU threads; results depend on it in the last digits (default: 2)"
     )
-    machine.add_argument("--amp", **yes_no, help="bfloat16 where it is safe: faster, and no loss was seen in scores")
-    machine.add_argument("--deterministic", **yes_no, help="repeat bit for bit on the same machine; slower on a GPU")
+    machine.add_argument("--amp", **yes_no, help="bfloat16 where it is safe: faster, and no loss was seen in scores; a "
+                         "CPU needs AVX-512 or SVE, a GPU compute capability 8.0 (default: no)")  # fmt: skip
+    machine.add_argument(
+        "--deterministic", **yes_no, help="repeat bit for bit on the same machine; slower on a GPU (default: no)"
+    )
 
     add = group("output").add_argument
     add("--runs", type=Path, metavar="DIR", help=f"where run folders go (default: {path.RUNS}, set in path.py)")

@@ -25,7 +25,8 @@ _names: dict[str, str] = {}  # canonical name, of every name and alias
 
 
 def register(name: str, *, aliases: Sequence[str] = (), paper: str = "–") -> Callable[[_Class], _Class]:
-    """Class decorator: make a network known by `name` and by `aliases`; `paper` is what the paper calls it.
+    """Class decorator: make a network known by `name` and by `aliases`; `paper` is what the paper's tables call it. One
+    that they do not have has a text that begins with "–".
 
     Raises ValueError if a name is taken.
     """
@@ -63,7 +64,7 @@ def canonical(name: str) -> str:
 
 
 def describe(name: str) -> str:
-    """What the paper calls a network (`MHCNN` for `MACNN`); "–" if the paper has no name for it."""
+    """What the paper's tables call a network (`MHCNN` for `MACNN`); a text that begins with "–" if it is in none."""
     return _classes[canonical(name)].paper
 
 

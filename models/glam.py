@@ -95,21 +95,21 @@ class GLAM5(GlobalAware):
     kernel = 5
 
 
-@register("gMLPMultiConv", paper="GLAM without short-cuts")
+@register("gMLPMultiConv", paper="– (GLAM without short-cuts)")
 class GMLPMultiConv(GlobalAware):
     """Ablation: GLAM without short-cuts."""
 
     block = PlainMultiScale
 
 
-@register("gMLPResConv3", paper="GLAM without multi-scale")
+@register("gMLPResConv3", paper="– (GLAM with 3x3 convolutions alone)")
 class GMLPResConv3(GlobalAware):
     """Ablation: GLAM with 3x3 convolutions alone."""
 
     block = SingleScale3
 
 
-@register("gMLPResConv5", paper="GLAM without multi-scale")
+@register("gMLPResConv5", paper="– (GLAM with 5x5 convolutions alone)")
 class GMLPResConv5(GlobalAware):
     """Ablation: GLAM with 5x5 convolutions alone."""
 

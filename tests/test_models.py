@@ -1,6 +1,7 @@
 """Networks: as published to the last key, and what every registered one must do."""
 
 import copy
+import csv
 import math
 import subprocess
 import sys
@@ -109,6 +110,10 @@ def test_names_in_the_paper():
     assert describe("MACNN") == describe("MHCNN") == "MHCNN"
     assert describe("MHResMultiConv3") == "Multi-scale + MHA"
     assert describe("GLAM5") == "–"
+    assert describe("gMLPResConv5") == "– (GLAM with 5x5 convolutions alone)"
+    with open(Path(models.__file__).parents[1] / "results" / "published.csv", encoding="utf-8") as f:
+        published = {row["model"] for row in csv.DictReader(f)}
+    assert {describe(name) for name in list_models() if not describe(name).startswith("–")} == published
 
 
 # What every network must do

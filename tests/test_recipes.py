@@ -1,7 +1,8 @@
 """The published settings, the flags, and what makes two runs different."""
 
 import math
-from dataclasses import replace
+import re
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -136,6 +137,15 @@ def test_original_flag_names_and_letters_keep_working():
     long = "--model MACNN --features_to_use mfcc --impro_or_script script --nmfcc 20 --gpu -1"
     same = vars(parser.parse_args(long.split()))
     assert recipes.parse_config(same).n_mfcc == 20
+
+
+def test_help_names_the_default_of_every_setting():
+    parser = recipes.argparse.ArgumentParser(allow_abbrev=False)
+    recipes.add_flags(parser)
+    said = {action.dest: action.help for action in parser._actions}
+    for field in fields(recipes.Config):
+        if field.name not in ("recipe", "test_dataset", "device"):
+            assert re.search(r"\((default|GLAM|AACNN)[:,] ", said[field.name]), field.name
 
 
 def test_changed_settings_are_given_back_by_their_flags():

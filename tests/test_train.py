@@ -270,5 +270,5 @@ def test_the_commit_of_a_run_is_of_the_code_that_trains_it(tmp_path, monkeypatch
 
 def test_models_are_listed(command):
     out = command("train.py", "--list_models").stdout
-    assert out.splitlines()[0].split()[0] == "AACNN"
-    assert "GLAM" in out
+    assert [line.split(maxsplit=1)[0] for line in out.splitlines()] == ["--model", *models.list_models()]
+    assert "in the paper's tables" in out.splitlines()[0]
