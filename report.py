@@ -298,6 +298,16 @@ def _why_no_interval(group: Group) -> str:
     return f"there is one speaker, and there are fewer than {stats.FEWEST} seeds"
 
 
+def _say_seeds(row: Row, group: Group) -> str:
+    """Which of a row's seeds are none of the published tables'; nothing where all are, or none could be compared."""
+    own = group.unpublished_seeds
+    named = f"{', '.join(map(str, own[:3]))}{', ..' * (len(own) > 3)}"
+    if 0 < len(own) < len(group.rounds):
+        return f"counted beside seeds of the published 100: {named}"
+    comparable = row.paper or row.cell.dataset in recipes.IEMOCAP_DATASETS
+    return f"every seed is other than the published 100: {named}" if own and comparable else ""
+
+
 def notes_of(rows: Sequence[Row], command: str) -> list[str]:
     """What must be said under a table about its rows."""
     notes = []
@@ -316,8 +326,7 @@ def notes_of(rows: Sequence[Row], command: str) -> list[str]:
         where = f"{row.cell.name} on {row.cell.dataset}, {row.cell.split}"
         if group.incomplete:
             about.setdefault(f"not counted, {group.left_open}", []).append(where)
-        if 0 < len(own := group.unpublished_seeds) < len(group.rounds):
-            said = f"counted beside seeds of the published 100: {', '.join(map(str, own[:3]))}{', ..' * (len(own) > 3)}"
+        if said := _say_seeds(row, group):
             about.setdefault(said, []).append(where)
         if row.interval is None:
             about.setdefault(f"no interval, as {_why_no_interval(group)}", []).append(where)
