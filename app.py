@@ -156,7 +156,7 @@ def make_page(root: Path, max_minutes: float, max_mb: float, pictures: Path) -> 
     import gradio as gr
 
     import inference  # noqa: F401  # now, for the first answer not to wait for it
-    from predict import plot
+    from timeline import plot
 
     configs = find_checkpoints(root)
     first = next(iter(configs))

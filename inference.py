@@ -100,17 +100,19 @@ class Prediction:
         """The likeliest class."""
         return self.classes[int(self.probabilities.argmax())]
 
+    def segments(self) -> Iterator[tuple[float, float, NDArray[np.float64], bool]]:
+        """Start, end, probabilities `(C,)` of each segment, and whether it holds sound."""
+        return zip(self.starts.tolist(), self.ends.tolist(), self.timeline, self.heard.tolist(), strict=True)
+
     def as_dict(self, timeline: bool = False) -> dict[str, Any]:
         """As JSON holds it."""
         result = {"file": self.file, "class": self.label, "probabilities": self._named(self.probabilities),
                   "seconds": round(self.seconds, 4), "segments": len(self.starts), "note": self.note}  # fmt: skip
         if timeline:
-            columns = zip(self.starts, self.ends, self.timeline, self.heard, strict=True)
             result["timeline"] = [
-                {"start": round(float(start), 4), "end": round(float(end), 4), "probabilities": self._named(p),
-                 "silent": not heard}
-                for start, end, p, heard in columns
-            ]  # fmt: skip
+                {"start": round(start, 4), "end": round(end, 4), "probabilities": self._named(p), "silent": not heard}
+                for start, end, p, heard in self.segments()
+            ]
         return result
 
     def _named(self, probabilities: NDArray[np.float64]) -> dict[str, float]:

@@ -32,6 +32,7 @@ import inference
 import metrics
 import predict
 import recipes
+import timeline
 import train
 from audio import AudioError
 from cli import UserError
@@ -450,7 +451,7 @@ def test_pictures(
         rgb = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
         assert (np.abs(image - rgb).max(2) < 0.02).sum() > 50, colour
     for suffix, magic in ((".pdf", b"%PDF"), (".svg", b"<?xml"), (".png", b"\x89PNG")):
-        predict.plot(recognise(recordings / "z.wav"), tmp_path / f"one{suffix}", done.stderr.splitlines()[0])
+        timeline.plot(recognise(recordings / "z.wav"), tmp_path / f"one{suffix}", done.stderr.splitlines()[0])
         assert (tmp_path / f"one{suffix}").read_bytes().startswith(magic)
     # its own recording's, under what the command says; sums of other batches are rounded otherwise
     assert np.abs(imread(tmp_path / "one.png")[:, :, :3] - image).mean() < 1e-3
@@ -713,15 +714,15 @@ def test_a_picture_that_cannot_be_drawn_costs_no_prediction(tmp_path: Path, comm
 
 
 def test_a_long_timeline_is_drawn_as_means() -> None:
-    timeline = np.random.default_rng(0).dirichlet([1, 1], 1000)
+    course = np.random.default_rng(0).dirichlet([1, 1], 1000)
     heard = np.arange(1000) >= 10
     at = np.arange(1000.0)
-    one = inference.Prediction("a", ["x", "y"], np.zeros(2), np.ones(2) / 2, at, at + 2, timeline, 1002.0, heard)
-    few = predict.condensed(one, 250)
+    one = inference.Prediction("a", ["x", "y"], np.zeros(2), np.ones(2) / 2, at, at + 2, course, 1002.0, heard)
+    few = timeline.condensed(one, 250)
     assert len(few.starts) == 250 and (few.starts[1], few.ends[0], few.ends[-1]) == (4, 5, 1001)
-    np.testing.assert_allclose(few.timeline[0], timeline[:4].mean(0))  # silent all of it
-    np.testing.assert_allclose(few.timeline[2], timeline[10:12].mean(0))
-    assert few.heard.tolist() == [False] * 2 + [True] * 248 and predict.condensed(one, 1000) is one
+    np.testing.assert_allclose(few.timeline[0], course[:4].mean(0))  # silent all of it
+    np.testing.assert_allclose(few.timeline[2], course[10:12].mean(0))
+    assert few.heard.tolist() == [False] * 2 + [True] * 248 and timeline.condensed(one, 1000) is one
 
 
 def test_a_folder_above_one_checkpoint_will_do(tmp_path: Path) -> None:
