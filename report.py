@@ -108,13 +108,16 @@ def _overview(usable: list[Run], rule: str) -> tuple["DataFrame", "DataFrame", i
     numbers: list[dict[str, Any]] = []
     for group in groups:
         name = group.dataset + (f" {group.corpus_digest[:8]}" if corpora[group.dataset] > 1 else "")
-        head = {"Dataset": name + (" (SYNTHETIC)" if group.synthetic else ""), "Split": group.split}
-        head |= {"Model": group.model, "Changed": plain(group.changed)}
-        texts += _overview_lines(group, head)
-        about = {"dataset": group.dataset, "corpus": group.corpus, "corpus_digest": group.corpus_digest}
-        about |= {"split": group.split, "model": group.model, "changed": head["Changed"], "rule": rule}
-        about |= {"synthetic": group.synthetic, "utterances": group.utterances}
-        about |= {"splits": group.splits}
+        changed = plain(group.changed)
+        name += " (SYNTHETIC)" if group.synthetic else ""
+        texts += _overview_lines(
+            group, {"Dataset": name, "Split": group.split, "Model": group.model, "Changed": changed}
+        )
+        about = {
+            "dataset": group.dataset, "corpus": group.corpus, "corpus_digest": group.corpus_digest,
+            "split": group.split, "model": group.model, "changed": changed, "rule": rule, "synthetic": group.synthetic,
+            "utterances": group.utterances, "splits": group.splits,
+        }  # fmt: skip
         for how in group.hows if group.rounds else ():
             numbers += [{**about, "folds": how if group.has_folds else "", **row} for row in measure(group, how)]
     if not texts:
@@ -129,8 +132,8 @@ def _overview_lines(group: Group, head: dict[str, str]) -> list[dict[str, str]]:
     """A line for each way to put folds together, and for each seed that lacks some."""
     found = []
     for how in group.hows if group.rounds else ():
-        about = {"Folds": how if group.has_folds else "", "n": str(len(group.rounds)), "Utterances": group.utterances}
-        about |= {"Splits": group.splits}
+        folds = how if group.has_folds else ""
+        about = {"Folds": folds, "n": str(len(group.rounds)), "Utterances": group.utterances, "Splits": group.splits}
         scores = {SCORE_NAMES[m["score"]]: spread(m["mean"], m["sd"]) for m in measure(group, how)}
         paper = {f"published {SCORE_NAMES[score]}": spread(*value) for score, value in paper_figures(group).items()}
         found.append({**head, **about, **scores, **paper})
@@ -207,12 +210,13 @@ def comparison_section(tests: Sequence[dict[str, Any]]) -> render.Section:
 
     texts = []
     for test in tests:
-        text = {"Dataset": test["dataset"] + (" (SYNTHETIC)" if test["synthetic"] else ""), "Split": test["split"]}
-        text |= {"Score": test["score"], "Pair": f"{test['label']} against {test['other']}"}
-        text |= {"Mean difference": "–" if test["mean"] is None else signed(test["mean"])}
-        text |= {"n": f"{test['n']} {test['unit']}", "Same split": f"{test['same_split']} of {test['shared']}"}
-        text |= {"p": number(test["p"]), "p (Holm)": number(test["p_holm"]), "Verdict": test["verdict"]}
-        texts.append(text)
+        texts.append({
+            "Dataset": test["dataset"] + (" (SYNTHETIC)" if test["synthetic"] else ""), "Split": test["split"],
+            "Score": test["score"], "Pair": f"{test['label']} against {test['other']}",
+            "Mean difference": "–" if test["mean"] is None else signed(test["mean"]),
+            "n": f"{test['n']} {test['unit']}", "Same split": f"{test['same_split']} of {test['shared']}",
+            "p": number(test["p"]), "p (Holm)": number(test["p_holm"]), "Verdict": test["verdict"],
+        })  # fmt: skip
     sizes = " or ".join(str(size) for size in sorted({test["family"] for test in tests}))
     notes = [
         "Two-sided Wilcoxon signed-rank tests over the seeds both models share or, where the split has folds, over "
@@ -536,8 +540,10 @@ def print_table(args: Namespace, found: list[Run], command: str) -> None:
     """--table NAME"""
     if args.model:
         raise UserError(f"--model: the table {args.table} has its own; --dataset and --split replace a table's")
-    asked = (args.dataset, args.set, args.split, args.rule, args.corpus, command, args.runs)
-    document, rows = named_table(args.table, found, *asked)
+    document, rows = named_table(
+        args.table, found, args.dataset, args.set, args.split, rule=args.rule, corpus=args.corpus, command=command,
+        root=args.runs,
+    )  # fmt: skip
     if args.format == "html":
         import figures
 
@@ -545,17 +551,11 @@ def print_table(args: Namespace, found: list[Run], command: str) -> None:
     write(document, args)
 
 
-def main(words: Sequence[str] | None = None) -> int:
-    """`python report.py WORDS`; the command line's, unless told."""
-    words = sys.argv[1:] if words is None else words
-    args = command_line().parse_args(words)
-    args.set = dict(args.set or [])
-    root, command = (args.runs or path.RUNS).absolute(), shlex.join(["python", "report.py", *words])
-    if args.audit:
-        refused = ("model", "set", "rule", "corpus", "output", "format")
-        if flag := next((flag for flag in refused if getattr(args, flag)), None):
-            raise UserError(f"--{flag} does not go with --audit, which prints what is wrong with runs; leave it out")
-        return audit.check_folders(root, args.table, args.dataset, args.split)
+def check(args: Namespace) -> None:
+    """Raise UserError for flags that do not go together, and settle the format."""
+    refused = ("model", "set", "rule", "corpus", "output", "format") if args.audit else ()
+    if flag := next((flag for flag in refused if getattr(args, flag)), None):
+        raise UserError(f"--{flag} does not go with --audit, which prints what is wrong with runs; leave it out")
     if args.figure and args.format:
         raise UserError(f"--format {args.format}: a figure is written as PDF and PNG; leave it out")
     ending = args.output.suffix if args.output and not args.figure else ".md"
@@ -566,6 +566,17 @@ def main(words: Sequence[str] | None = None) -> int:
         raise UserError(f"--most {args.most}: must be at least 1")
     if args.table and (args.figure or args.errors):
         raise UserError(f"--table {args.table}: goes with --audit only, not with --figure or --errors")
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """`python report.py WORDS`; the command line's, unless told."""
+    words = sys.argv[1:] if words is None else words
+    args = command_line().parse_args(words)
+    args.set = dict(args.set or [])
+    check(args)
+    root, command = (args.runs or path.RUNS).absolute(), shlex.join(["python", "report.py", *words])
+    if args.audit:
+        return audit.check_folders(root, args.table, args.dataset, args.split)
     found, begun = runs(root), records.unfinished(root)
     if args.table:
         if begun:

@@ -369,13 +369,11 @@ def _family(
         tests = stats.compare([(name, pair.differences[:, i]) for name, pair in zip(names, pairs, strict=True)])
         size = sum(test.adjusted is not None for test in tests)
         for (a, b), pair, test in zip(names, pairs, tests, strict=True):
-            record: dict[str, Any] = {
-                "table": table,
-                "kind": "comparison",
-                **dict(zip(("dataset", "split", "rule"), key, strict=True)),
-            }
-            record |= {"label": a, "model": groups[a].model, "other": b, "score": score, "mean": test.difference}
-            record |= {"n": test.n, "unit": "folds" if groups[a].has_folds else "seeds", "p": test.p}
-            record |= {"p_holm": test.adjusted, "family": size, "verdict": test.verdict, "shared": pair.shared}
-            found.append({**record, "same_split": pair.same_split, "synthetic": groups[a].synthetic})
+            found.append({
+                "table": table, "kind": "comparison", **dict(zip(("dataset", "split", "rule"), key, strict=True)),
+                "label": a, "model": groups[a].model, "other": b, "score": score, "mean": test.difference,
+                "n": test.n, "unit": "folds" if groups[a].has_folds else "seeds", "p": test.p,
+                "p_holm": test.adjusted, "family": size, "verdict": test.verdict, "shared": pair.shared,
+                "same_split": pair.same_split, "synthetic": groups[a].synthetic,
+            })  # fmt: skip
     return found
