@@ -335,7 +335,7 @@ def difference_of(name: str, config: Config, n_train: int, test: loops.Part,
     plain = plain_training(config, few, test)()
     difference = max(abs(loss - plain) / plain for loss in ours(few))
     loops.arithmetic(config)
-    if not config.amp and difference > 1e-3:
+    if difference > (1e-2 if config.amp else 1e-3):
         raise UserError(f"{name}: the first epoch's loss differs by {difference:.1e}")
     return difference
 

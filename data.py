@@ -591,10 +591,8 @@ def _load(config: Config, skip_bad: bool) -> Data:
     for side, label in itertools.product(sorted({False, bool(config.test_dataset)}), range(len(whole.classes))):
         own = (foreign == side) & (whole.labels == label)
         if not own[keep].any():
-            name, wanted = (
-                config.test_dataset if side else config.dataset,
-                f"utterance of the class {whole.classes[label]}",
-            )
+            name = config.test_dataset if side else config.dataset
+            wanted = f"utterance of the class {whole.classes[label]}"
             if not own.any():
                 raise UserError(f"{name} has no {wanted}; --classes picks classes")
             broken = f"; {len(first.bad)} recordings are broken, as {first.bad[0][1]}" if first.bad else ""

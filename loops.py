@@ -107,12 +107,10 @@ def arithmetic(config: Config) -> None:
     if config.device == "cpu":
         device.keep_freed_memory()
     torch.use_deterministic_algorithms(config.deterministic)
-    # or every new tensor is filled under --deterministic, for those who read what they have not written
+    # else --deterministic fills every new tensor, which helps only code that reads memory it has not written
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = not config.deterministic
-    if (
-        config.device == "cuda"
-    ):  # or each search for the fastest kernel frees all memory that is kept, of other runs too
+    if config.device == "cuda":  # else each search for the fastest kernel frees all kept memory, other runs' too
         torch._C._cudnn_set_conv_benchmark_empty_cache(False)
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = not config.deterministic
 
@@ -253,7 +251,7 @@ def evaluation(model: nn.Module, part: Part, config: Config) -> Generator[None, 
     logits = []
     size = evaluation_batch(part.x)
     for rows in part.rows.split(size):
-        with torch.inference_mode(), autocast(config), searching(len(rows) == size):
+        with torch.inference_mode(), autocast(config), searching(len(rows) == min(size, len(part.rows))):
             logits.append(model(part.x[rows].to(config.device).unsqueeze(1)).float())
         yield
     with torch.inference_mode():

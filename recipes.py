@@ -125,11 +125,11 @@ def config_for(model: str, **overrides: Any) -> Config:
     config = replace(config, **floats)  # 1 and 1.0 are one setting: they must give one run folder
     if config.lr_schedule == "warmstep":  # as published: another name for step
         config = replace(config, lr_schedule="step")
-    if config.test_overlap >= config.segment_length > 0:
+    check(config)
+    if config.test_overlap >= config.segment_length:
         half = config.segment_length / 2
         warn_once(f"--test_overlap {config.test_overlap} is not shorter than the segment: {half} s is used")
         config = replace(config, test_overlap=half)
-    check(config)
     return config
 
 

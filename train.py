@@ -201,7 +201,7 @@ def go_on(
     folder: Path, run: dict[str, Any], fresh: History, save_model: str | None, model: nn.Module,
     optimizer: torch.optim.Optimizer, generator: np.random.RandomState,
 ) -> History:  # fmt: skip
-    """What an interrupted run has recorded, the model and the others being as they were then; `fresh` where there is
+    """What an interrupted run has recorded, with model, optimizer and generator restored; `fresh` where there is
     nothing. Code that it began with and that is not ours is noted in `run`. Raises BrokenState."""
     history = load_state(folder / STATE, model, optimizer, generator) or fresh
     history.val_labels = fresh.val_labels
@@ -358,8 +358,9 @@ def folds_to_run(config: Config, skip_bad: bool) -> Iterator[Config]:
     split = data.split_by_name(config.split)
     if split.check:
         split.check(data.load(config, skip_bad).corpus.utterances)
-    if config.fold is not None:  # dividing refuses one that there is not, without folds whatever it is to divide
-        split(data.load(config, skip_bad).corpus.utterances if split.folds else (), config.seed, config.fold)
+    if config.fold is not None:  # dividing refuses one that there is not; without features, which a look does not need
+        shaping = (config.dataset, config.happy, config.classes, config.test_dataset)
+        split(data.corpus(*shaping).utterances if split.folds else (), config.seed, config.fold)
     if split.folds is None or config.fold is not None:
         yield config
         return

@@ -32,12 +32,15 @@ class Turn(Generic[_T]):
     def _begin(self) -> device.RandomState:
         if self.where == "cuda":
             device.check_gpu()
+        random = device.random_state(self.where)
+        if self.where == "cuda":
             idle = _idle[torch.cuda.current_device()]
             self.stream = idle.pop() if idle else torch.cuda.Stream()
-        return device.random_state(self.where)
+        return random
 
     def advance(self) -> None:
-        """Let the run go on until it gives way or ends. What it raises is raised, and that the GPU cannot be used."""
+        """Let the run go on until it gives way or ends. Raises what the run raises, and at the first
+        turn UserError where the GPU cannot be used."""
         before = device.swap_random_state(self.random or self._begin())
         try:
             with torch.cuda.stream(self.stream) if self.stream else nullcontext():

@@ -194,7 +194,7 @@ def test_what_the_parts_of_glam_add_is_in_the_records():
     words = "{} in the mean, {} with the temperature that makes the validation utterances likeliest, {} with ours"
     plain = " ".join(page.split())
     assert words.format(*(f"{mean:.2f}" for mean in surprises(runs))) in plain
-    assert f"over the {len(runs)} runs with a speaker left out" in plain
+    assert f"over the {len(runs)} runs of the eight models with a speaker left out" in plain
 
 
 def test_intervals_of_the_reading_are_the_records():

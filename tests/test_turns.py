@@ -111,7 +111,6 @@ def test_a_run_for_whose_start_memory_is_short_begins_later(here: Path, capsys, 
 
     def begin(turn: turns.Turn) -> Any:
         if sum(each.going for each in going) == 2:
-            turn._end()
             raise torch.OutOfMemoryError("CUDA out of memory.")
         going.append(turn)
         return real(turn)
