@@ -127,7 +127,9 @@ def config_for(model: str, **overrides: Any) -> Config:
         config = replace(config, lr_schedule="step")
     check(config)
     if config.test_overlap >= config.segment_length:
-        half = config.segment_length / 2
+        from features import usable_test_overlap  # not at the head: --help answers before torch is imported
+
+        half = usable_test_overlap(config.segment_length, config.test_overlap)
         warn_once(f"--test_overlap {config.test_overlap} is not shorter than the segment: {half} s is used")
         config = replace(config, test_overlap=half)
     return config
