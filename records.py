@@ -30,7 +30,7 @@ FIELDS: dict[str, type | tuple[type, ...]] = {  # of config.json, as far as repo
     "n_train": int, "n_val": (int, type(None)), "n_test": int,
 }  # fmt: skip
 STATE = "state.safetensors"  # of a run folder: what an interrupted run goes on from
-LARGEST = 1 << 26  # bytes of an epochs.jsonl that is read from a compressed one; 50 epochs are 20 kB
+LARGEST = 1 << 26  # bytes that are read from a compressed file; 50 epochs are 20 kB
 _T = TypeVar("_T")
 
 
@@ -138,21 +138,24 @@ class Run:
         return self.epochs[self.pick(rule)]["test"]
 
 
-def read_epochs(folder: Path) -> list[Any]:
-    """The objects of `epochs.jsonl`, one an epoch, or of `epochs.jsonl.gz` where a finished run's was compressed.
+def _text(file: Path) -> str:
+    """A text file of a run folder, or what `gzip` made of it where a finished run's was compressed.
 
     Raises OSError or ValueError where there is none or it cannot be read.
     """
-    file, packed = folder / "epochs.jsonl", folder / "epochs.jsonl.gz"
+    packed = Path(f"{file}.gz")
     if file.exists() or not packed.exists():
-        text = file.read_text(encoding="utf-8")
-    else:
-        try:
-            with gzip.open(packed) as f:
-                text = f.read(LARGEST).decode()  # of another's records, a few bytes may stand for a machine's memory
-        except (EOFError, zlib.error) as error:
-            raise ValueError(f"{packed}: {error}") from None
-    return [json.loads(line) for line in text.splitlines()]
+        return file.read_text(encoding="utf-8")
+    try:
+        with gzip.open(packed) as f:
+            return f.read(LARGEST).decode()  # of another's records, a few bytes may stand for a machine's memory
+    except (EOFError, zlib.error) as error:
+        raise ValueError(f"{packed}: {error}") from None
+
+
+def read_epochs(folder: Path) -> list[Any]:
+    """The objects of `epochs.jsonl`, one an epoch. Raises OSError or ValueError where it cannot be read."""
+    return [json.loads(line) for line in _text(folder / "epochs.jsonl").splitlines()]
 
 
 def no_validation(split: str) -> UserError:
@@ -223,9 +226,10 @@ def with_derived(runs: Sequence[Run]) -> list[Run]:
 def read_record(file: Path) -> Any:
     """Read a JSON file of a run folder. Raises BrokenRecord."""
     try:
-        return read_json(file)
-    except UserError as error:
-        raise BrokenRecord(file.parent, str(error)) from None
+        return json.loads(_text(file))
+    except (OSError, ValueError, RecursionError) as error:
+        text = f"{file} cannot be read as JSON ({error}); delete its folder and run again"
+        raise BrokenRecord(file.parent, text) from None
 
 
 def read_run(folder: Path) -> Run:

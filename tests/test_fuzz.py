@@ -173,12 +173,14 @@ def look_at(runs: Path) -> None:
     sweep._is_stale(runs / "impro" / "8-2" / "GLAM" / "other" / "1", recipes.config_for("GLAM"))
 
 
-@pytest.mark.parametrize("name", ["config.json", "epochs.jsonl", "epochs.jsonl.gz", "split.json", "predictions.npz"])
+@pytest.mark.parametrize(
+    "name", ["config.json", "epochs.jsonl", "epochs.jsonl.gz", "split.json", "split.json.gz", "predictions.npz"]
+)
 def test_run_folder(name: str, tmp_path: Path) -> None:
     labels = np.array([0, 1, 2, 3, 0, 1])
     folder = make_run(tmp_path, [labels, labels[::-1]], labels)
     if name.endswith(".gz"):
-        subprocess.run(["gzip", folder / "epochs.jsonl"], check=True)
+        subprocess.run(["gzip", folder / name.removesuffix(".gz")], check=True)
     whole = (folder / name).read_bytes()
 
     @settings(FUZZ, max_examples=60)

@@ -73,7 +73,7 @@ def test_records_are_read_when_they_are_asked_for(tmp_path: Path) -> None:
         _ = run.epochs
 
 
-def test_epochs_of_a_finished_run_may_be_compressed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_text_of_a_finished_run_may_be_compressed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = make_run(tmp_path, RIGHT, LABELS)
     plain = only(tmp_path).epochs
     subprocess.run(["gzip", folder / "epochs.jsonl"], check=True)
@@ -87,6 +87,12 @@ def test_epochs_of_a_finished_run_may_be_compressed(tmp_path: Path, monkeypatch:
         with pytest.raises(records.BrokenRecord, match=r"epochs\.jsonl is not a run's record"):
             _ = only(tmp_path).epochs
     (folder / "epochs.jsonl.gz").write_bytes(packed)
+    split = records.read_record(folder / "split.json")
+    subprocess.run(["gzip", folder / "split.json"], check=True)
+    assert records.read_record(folder / "split.json") == split and split["test"]
+    (folder / "split.json.gz").write_bytes(b"not gzip")
+    with pytest.raises(records.BrokenRecord, match=r"split\.json cannot be read"):
+        records.read_record(folder / "split.json")
     monkeypatch.setattr(records, "LARGEST", 50)  # not all of what a few bytes may stand for
     with pytest.raises(records.BrokenRecord, match=r"epochs\.jsonl is not a run's record"):
         _ = only(tmp_path).epochs
