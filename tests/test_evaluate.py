@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
 from conftest import Command, at_a_terminal
 from made_checkpoints import make_checkpoint
 from sklearn.metrics import confusion_matrix
@@ -19,6 +20,7 @@ import inference
 import metrics
 import records
 import stats
+from cli import UserError
 from corpora import Utterance
 from evaluate import main, report, write_predictions
 
@@ -172,6 +174,20 @@ def test_other_classes_are_left_out_and_broken_recordings_reported(
     (tmp_path / "gone.csv").write_text("path,emotion\nnone.wav,sad\nnothing.wav,angry\n")
     words = (tmp_path / "gone.csv", "--checkpoint", checkpoint, "--gpu", -1, "--padding")
     assert "gone.csv: all 2 recordings are broken" in command("evaluate.py", *words, status=2).stderr
+
+
+@pytest.mark.parametrize("place", ["__init__", "logits"])
+def test_a_gpu_without_memory_is_said(place: str, corpus: Path, tmp_path: Path, monkeypatch) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    shape = {"segment_length": 0.5, "train_overlap": 0.25, "test_overlap": 0.25}
+    checkpoint = make_checkpoint(tmp_path / "c", "CNN_GAP", **shape)
+    monkeypatch.setattr(inference.Recogniser, place, full)
+    words = ["evaluate.py", str(corpus), "--checkpoint", str(checkpoint), "--gpu", "-1", "--padding"]
+    monkeypatch.setattr(sys, "argv", words)
+    with pytest.raises(UserError, match="the GPU ran out of memory; --gpu -1 computes on the CPU"):
+        main()
 
 
 def test_what_says_nothing_is_refused(here: Path, corpus: Path, command: Command, tmp_path: Path) -> None:

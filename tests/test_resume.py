@@ -257,6 +257,21 @@ def test_a_look_at_a_run_that_is_repeated_leaves_what_there_is(here: Path, stop)
     assert not (folder / "state.safetensors").exists()
 
 
+def test_a_run_whose_records_are_being_replaced_is_not_finished(here: Path, tmp_path: Path, monkeypatch) -> None:
+    """A repetition that ends between two of its records must not leave a mixture that counts as a run."""
+    config = config_of("CNN_GAP", epochs=2)
+    monkeypatch.setattr(train, "commit", lambda: "one")
+    folder = trained(config, here)
+    monkeypatch.setattr(train, "commit", lambda: "other")
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "save_predictions", lambda *_: (_ for _ in ()).throw(Killed))
+        with pytest.raises(Killed):
+            trained(config, here, "last")
+    assert not records.finished(folder) and not (folder / "done").exists()
+    assert json.loads((folder / "config.json").read_text())["commit"] == "other", "records are the repetition's"
+    assert content(trained(config, here, "last")) == content(trained(config, tmp_path / "whole", "last"))
+
+
 def test_a_finished_run_repeated_for_its_weights_keeps_its_records_until_the_end(here: Path, stop) -> None:
     config = config_of("CNN_GAP")
     folder = trained(config, here)

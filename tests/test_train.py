@@ -170,6 +170,31 @@ def test_deterministic_is_asked_of_torch():
         assert fast == (not deterministic,) * 3
 
 
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_kernels_are_searched_for_at_full_batches_alone(here, deterministic, monkeypatch):
+    """Last batches are of another size for nearly every seed: a search for each would cost more than it gains."""
+    config = recipes.config_for("CNN_GAP", dataset="impro", seed=5, batch_size=4, deterministic=deterministic)
+    d, searched = data.load(config), []
+    part = loops.make_part(d.train, split_of(config).train[:8], d.corpus.labels, "cpu")
+    assert len(part.rows) % 4
+    model = models.of_run(config.model, d.shape, 4, config.head, config.attn_hidden)
+    model.register_forward_pre_hook(lambda *_: searched.append(torch.backends.cudnn.benchmark))
+    loops.arithmetic(config)
+    trainer = loops.Trainer(model, loops.make_optimizer(config, model), part, config)
+    loops.drain(trainer.epoch(0, np.random.RandomState(1)))
+    full = [not deterministic] * (trainer.steps - 1)
+    assert full and searched == [*full, False] and torch.backends.cudnn.benchmark != deterministic
+
+    searched.clear()
+    monkeypatch.setattr(loops, "EVALUATION_BATCH", 4)
+    loops.evaluate(model, part, config)
+    assert searched == [*full, False]
+    searched.clear()
+    monkeypatch.setattr(loops, "EVALUATION_BATCH", 1000)  # one batch of all is the same in every epoch
+    loops.evaluate(model, part, config)
+    assert searched == [not deterministic]
+
+
 def test_a_run_that_diverges_says_so(here, command):
     words = ("--gpu", -1, "--model", "CNN_GAP", "--optimizer", "sgd", "--learning_rate", "1e30", "--epochs", 3)
     done = command("train.py", *words, "--quiet", status=2)

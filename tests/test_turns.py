@@ -137,6 +137,20 @@ def test_one_that_memory_does_not_hold_fails_and_the_others_are_kept(here: Path,
     assert len(finished(here)) == 2
 
 
+def test_a_gpu_that_fails_for_good_is_every_runs_outcome_and_not_the_end(here: Path, monkeypatch) -> None:
+    """After such a failure nothing works there, not even giving memory back."""
+
+    def fails(*_: Any) -> None:
+        raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(torch.cuda, "empty_cache", fails)
+    monkeypatch.setattr(loops, "make_optimizer", fails)
+    configs = [recipes.config_for("CNN_GAP", dataset="all", epochs=1, threads=1, seed=seed) for seed in (1, 2)]
+    outcomes = list(workers.in_turns(configs, False, 2, 1, {"quiet": True}))
+    assert [(one.config, one.status) for one in outcomes] == [(config, "failed") for config in configs]
+    assert all("illegal memory access" in one.text for one in outcomes)
+
+
 def test_a_run_that_is_waited_for_does_not_stop_the_others(here: Path, monkeypatch) -> None:
     monkeypatch.setattr(workers, "LOOK_AGAIN", 0.05)
     configs = [recipes.config_for("CNN_GAP", dataset="all", epochs=2, threads=1, seed=seed) for seed in (1, 2)]
