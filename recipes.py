@@ -22,7 +22,7 @@ AUGMENTS = ("none", "vtlp", "upsampling")
 HAPPY = ("exc", "hap", "hap+exc")
 RULES = {  # that pick the reported epoch, and how a caption says it
     "paper": "the epoch with the best (WA+UA)/2 on the test set itself, as published: optimistic",
-    "validation": "the epoch with the best (WA+UA)/2 on the validation part, of equals the one with the lowest "
+    "validation": "the epoch with the best (WA+UA)/2 on the validation part, ties decided by the lowest "
     "cross-entropy there",
     "last": "the last epoch",
 }

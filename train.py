@@ -68,15 +68,21 @@ from resume import BrokenState, History, load_state, save_state
 
 @cache
 def commit() -> str | None:
-    """The commit of this code, `-dirty` behind it where files differ; where it is a copy, GLAM_COMMIT says what of.
+    """The commit of this code, `-dirty` behind it where files other than path.py differ, which says where corpora are;
+    where the code is a copy, GLAM_COMMIT says what of.
 
     Asked for once: files that change while a process trains its runs are none that it has read.
     """
     if "GLAM_COMMIT" in os.environ:
         return os.environ["GLAM_COMMIT"] or None
-    git = ["git", "-C", str(path.ROOT), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+
+    def git(*words: str) -> str:
+        command = ["git", "-C", str(path.ROOT), *words]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
     try:
-        return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", ":(exclude)path.py")
+        return git("rev-parse", "HEAD") + ("-dirty" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return None
 

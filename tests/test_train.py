@@ -277,19 +277,31 @@ def test_the_commit_of_a_run_is_of_the_code_that_trains_it(tmp_path, monkeypatch
         who = ("-c", "user.name=a", "-c", "user.email=a@b.c")
         subprocess.run(["git", "-C", tmp_path, *who, *words], check=True, capture_output=True)
 
+    def now():
+        train.commit.cache_clear()  # as another process
+        return train.commit()
+
     git("init")
-    git("commit", "--allow-empty", "-m", "one")
+    for name in ("path.py", "code.py"):
+        (tmp_path / name).write_text("IEMOCAP = 1")
+    git("add", ".")
+    git("commit", "-m", "one")
     monkeypatch.setattr(path, "ROOT", tmp_path)
     monkeypatch.delenv("GLAM_COMMIT", raising=False)
-    train.commit.cache_clear()
-    at_first = train.commit()
+    at_first = now()
     git("commit", "--allow-empty", "-m", "two")  # while a sweep goes on
     assert train.commit() == at_first and len(at_first) == 40
-    train.commit.cache_clear()  # another process
-    assert train.commit() not in (at_first, None)
+    at_second = now()
+    assert at_second not in (at_first, None)
+    (tmp_path / "new.txt").write_text("")
+    (tmp_path / "path.py").write_text("IEMOCAP = 2")  # where the corpus is
+    assert now() == at_second
+    (tmp_path / "code.py").write_text("IEMOCAP = 2")
+    assert now() == f"{at_second}-dirty"
+    git("add", ".")
+    assert now() == f"{at_second}-dirty"
     monkeypatch.setenv("GLAM_COMMIT", "of a copy")
-    train.commit.cache_clear()
-    assert train.commit() == "of a copy"
+    assert now() == "of a copy"
     train.commit.cache_clear()
 
 
