@@ -1,10 +1,10 @@
-"""A page to hear emotions with: record or upload speech; see its class, the probabilities and their course over time.
+"""A web page that recognises emotions: record or upload speech; see its class, its probabilities, their course in time.
 
     python app.py                                  # every checkpoint under path.py's RUNS
     python app.py --checkpoints runs/impro --port 8000
 
 `python train.py --save_model` makes checkpoints; `pip install -r requirements-app.txt` installs what the page needs.
-It answers this machine only, unless --host says otherwise, sends nothing elsewhere, and deletes recordings when it
+Only this machine can reach it, unless --host says otherwise. It sends nothing elsewhere, and deletes recordings when it
 stops.
 """
 

@@ -287,7 +287,12 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add("--classes", type=class_list, metavar="A,B,..", help="train on these classes only (default: all of the corpus)")
     add("--split", metavar="NAME", help="8:2 (default, as published), 8:1:1, session, speaker, dialog, given (in a "
         "CSV's column split), cross (--test)")  # fmt: skip
-    add("--seed", type=int, metavar="N", help="of the split, the weights, the batches and mixup (default: 987654)")
+    add(
+        "--seed",
+        type=int,
+        metavar="N",
+        help="of the split, the weights, the batches and mixup (default: 987654; several runs: those of seeds.txt)",
+    )
     add("--fold", type=int, metavar="K", help="of a split that has folds, from 0 (default: all in turn)")
     add("--padding", **yes_no, help="repeat an utterance shorter than a segment instead of dropping it (default: no)")
     add("--segment_length", type=float, metavar="S", help="seconds (GLAM: 1.8)")

@@ -513,12 +513,12 @@ def command_line() -> ArgumentParser:
     add("--rule", choices=list(RULES), help="which epoch is reported (default: paper; a table has its own)")
     names: dict[str, Any] = {"type": recipes.comma_list, "metavar": "A,B,.."}
     add("--dataset", "--datasets", help="only these datasets; with --table, instead of the table's own", **names)
-    add("--split", "--splits", help="only these splits; 8:1:1 is also read from runs of 8:2; with --table, instead of "
-        "the table's own, the epoch chosen on validation data where there are some", **names)  # fmt: skip
+    add("--split", "--splits", help="only these splits; 8:1:1 is also read from runs of 8:2; with --table these "
+        "replace its own, and the epoch is chosen on validation data if the split has some", **names)  # fmt: skip
     add("--model", "--models", help="only these models", **names)
     changed = "only runs with this setting instead of the recipe's, as epochs=10; may be repeated"
     add("--set", type=recipes.setting, action="append", metavar="SETTING=VALUE", help=changed)
-    add("--corpus", default="", metavar="DIGEST", help="only runs on the corpus whose digest starts so")
+    add("--corpus", default="", metavar="DIGEST", help="only runs on the corpus whose digest starts with this")
     add = parser.add_argument_group("output").add_argument
     add("--format", choices=list(render.FORMATS), help="(default: what --output ends in, or md)")
     add("--output", type=Path, metavar="PATH", help="file to write; with --figure a folder (default: results/figures)")

@@ -62,7 +62,9 @@ def command_line() -> argparse.ArgumentParser:
                        "endings say how: .md, .csv, .html, .tex")  # fmt: skip
     group.add_argument("--dry_run", action="store_true", help=f"list the runs with their state and train none: "
                        f"{'; '.join(f'{state}: {said}' for state, said in STATES.items())}")  # fmt: skip
-    group = parser.add_argument_group("where", "Results do not depend on it: --threads is the same for every run.")
+    group = parser.add_argument_group(
+        "where", "Results do not depend on it, but for the last digits on a GPU: --threads is the same for every run."
+    )
     group.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at once on this machine (default: 1)")
     group.add_argument("--at_once", type=int, default=1, metavar="N",
                        help="runs at once on one GPU, in one process: their kernels overlap (default: 1)")  # fmt: skip

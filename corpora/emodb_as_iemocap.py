@@ -98,7 +98,7 @@ def convert(emodb: Path, out: Path, link: bool = False) -> tuple[int, int]:
 
 def main() -> None:
     arguments = parser(prog="python -m corpora.emodb_as_iemocap", description=__doc__)
-    arguments.add_argument("emodb", type=Path, metavar="EMODB_WAV_DIR", help="EMO-DB's wave files (03a01Fa.wav ..)")
+    arguments.add_argument("emodb", type=Path, metavar="EMODB_DIR", help="EMO-DB's wave files (03a01Fa.wav ..)")
     arguments.add_argument("out", type=Path, metavar="OUT_DIR", help="the folder to make; refused if it is not empty")
     arguments.add_argument("--link", action="store_true", help="link to the recordings instead of copying them")
     args = arguments.parse_args()
