@@ -37,9 +37,11 @@ def command_line() -> argparse.ArgumentParser:
     parser.add_argument("--quick", action="store_true", help="a fraction of the data")
     parser.add_argument("--only", metavar="A,B,..", help="these rows only; --list names them")
     parser.add_argument("--list", action="store_true", help="name the rows and stop")
-    parser.add_argument("--repeats", type=int, default=3, metavar="N", help="turns of plain and fast (default: 3)")
-    parser.add_argument("--threads", type=int, default=2, metavar="N", help="CPU threads (default: 2)")
-    parser.add_argument("--at_once", type=int, default=8, metavar="N", help="seeds at once on a GPU (default: 8)")
+    parser.add_argument(
+        "--repeats", type=cli.count, default=3, metavar="N", help="turns of plain and fast (default: 3)"
+    )
+    parser.add_argument("--threads", type=cli.count, default=2, metavar="N", help="CPU threads (default: 2)")
+    parser.add_argument("--at_once", type=cli.count, default=8, metavar="N", help="seeds at once on a GPU (default: 8)")
     parser.add_argument("--output", type=Path, metavar="FILE", help="also write the table there, as Markdown")
     return parser
 

@@ -10,8 +10,7 @@ import shutil
 import stat
 import time
 import zlib
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -21,7 +20,7 @@ from tqdm import tqdm
 
 import path
 from cli import UserError, warn
-from files import digest_file, digest_of, lock, write_json
+from files import digest_file, digest_of, lock, new_folder, write_json
 
 # Linux stamps files with the time of its last tick (at most 10 ms ago), so two writes within a tick can look alike.
 TICK = 0.02
@@ -171,27 +170,8 @@ def _sweep(parent: Path, held: str) -> None:
                 shutil.rmtree(stale, ignore_errors=True)
 
 
-@contextmanager
-def _replacing(folder: Path) -> Iterator[Path]:
-    """Yield a temporary folder that takes the place of `folder` on success and vanishes on failure."""
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    try:
-        temporary.mkdir()
-        yield temporary
-        if folder.exists():
-            folder.rename(folder.with_name(f".{folder.name}.{os.getpid()}.old.tmp"))
-        temporary.rename(folder)
-    except OSError as error:
-        if error.filename is None:  # a write refused half-way does not say where
-            error.filename = str(folder)
-        raise
-    finally:
-        for left in folder.parent.glob(f".{folder.name}.*.tmp"):
-            shutil.rmtree(left, ignore_errors=True)
-
-
 def _write(folder: Path, make: Callable[[Rows], dict[str, Any]]) -> None:
-    with _replacing(folder) as temporary:
+    with new_folder(folder, replace=True) as temporary:
         with open(temporary / "x.npy", "wb") as f:
             rows = Rows(f)
             notes = make(rows)

@@ -5,8 +5,6 @@ before it is believed, and nothing in it is run: pickled weights are not read.
 """
 
 import math
-import os
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +14,7 @@ from huggingface_hub import ModelCard, ModelCardData, PyTorchModelHubMixin, hf_h
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as save_tensors
 from torch import nn
 
 import calibration
@@ -24,7 +23,7 @@ import metrics
 import models
 from cli import UserError
 from corpora import LONGEST_LABEL
-from files import atomic, digest_file, read_json, write_json
+from files import atomic, digest_file, read_json, write_json, write_text
 from recipes import RULES
 
 if TYPE_CHECKING:
@@ -154,7 +153,7 @@ def read_config(file: Path) -> dict[str, Any]:
     """A checkpoint's config.json. Raises UserError naming the file for one that is none."""
     if file.stat().st_size > LARGEST_CONFIG:
         raise UserError(f"{file} is not a checkpoint's: it is larger than 16 MiB")
-    config = read_json(file)
+    config = read_json(file, "copy the checkpoint's whole folder again, or train again with --save_model")
     check(config, str(file))
     return config
 
@@ -246,25 +245,17 @@ def save(
 
     Each file is replaced whole, config.json last: it holds the digest of the weights it belongs to.
     """
-    temporary = folder / ".new"
-    shutil.rmtree(temporary, ignore_errors=True)  # of a killed process: whoever is here holds the run's lock
     temperature, note = None, f"none: the split {run['split']} has no validation part to fit one on"
     if validation is not None:
         temperature = round(calibration.fit_temperature(*validation), 6)
         note = f"fitted on the {len(validation[1])} validation utterances of epoch {record['epoch']}"
     config = {**run, "rule": rule, "epoch": record["epoch"], "scores": record, "temperature": temperature,
               "temperature_note": note, "optimistic": rule == "paper"}  # fmt: skip
-    try:
-        Checkpoint(module, config).save_pretrained(temporary)
-        (temporary / CONFIG).unlink()
-        config["weights"] = digest_file(temporary / WEIGHTS)
-        (temporary / WEIGHTS).chmod((temporary / CARD).stat().st_mode)  # safetensors lets nobody else read it
-        for name in (CARD, WEIGHTS):
-            with atomic(folder / name) as new:
-                os.replace(temporary / name, new)
-        write_json(folder / CONFIG, config)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    weights = {name: tensor.cpu().contiguous() for name, tensor in module.state_dict().items()}
+    with atomic(folder / WEIGHTS) as new:
+        new.write_bytes(save_tensors(weights))
+    write_text(folder / CARD, model_card(config))
+    write_json(folder / CONFIG, {**config, "weights": digest_file(folder / WEIGHTS)})
 
 
 def _slug(text: str) -> str:

@@ -26,6 +26,17 @@ def parser(**kwargs: Any) -> argparse.ArgumentParser:
     return argparse.ArgumentParser(allow_abbrev=False, **kwargs)
 
 
+def count(text: str) -> int:
+    """A flag's whole number of at least 1. Raises ArgumentTypeError, which argparse tells with the flag."""
+    try:
+        number = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number") from None
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text}: must be at least 1")
+    return number
+
+
 def add_checkpoint(parser: argparse.ArgumentParser) -> None:
     """The flags that name a checkpoint."""
     add = parser.add_argument
@@ -37,7 +48,7 @@ def add_checkpoint(parser: argparse.ArgumentParser) -> None:
 def add_machine(parser: argparse.ArgumentParser) -> None:
     """The flags that say how recordings are recognised: how many at a time, on which device."""
     add = parser.add_argument
-    add("--jobs", type=int, metavar="N", help="recordings at a time (default: as many as there are cores, up to 8)")
+    add("--jobs", type=count, metavar="N", help="recordings at a time (default: as many as there are cores, up to 8)")
     add_device(parser)
 
 

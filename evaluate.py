@@ -136,8 +136,6 @@ def report(scored: Scored, recognise: "Recogniser") -> str:
 def main() -> int:
     """`python evaluate.py`"""
     args = command_line().parse_args()
-    if args.jobs is not None and args.jobs < 1:
-        raise UserError(f"--jobs {args.jobs}: must be at least 1")
     import checkpoints
     import data
     from audio import SAMPLE_RATE

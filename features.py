@@ -63,7 +63,8 @@ def segment_and_hop(length: float, overlap: float) -> tuple[int, int]:
     if not (0 < length < math.inf and int(length * SAMPLE_RATE)):
         raise UserError(f"segment_length is {length} s, which holds no sample; 1.8 and 2 are the published ones")
     if not 0 <= overlap < length or not int((length - overlap) * SAMPLE_RATE):
-        raise UserError(f"overlap is {overlap} s; it must be at least 0 and smaller than segment_length, {length} s")
+        raise UserError(f"overlap is {overlap} s; it must be at least 0 and, by a sample or more, smaller than "
+                        f"segment_length, {length} s")  # fmt: skip
     return int(length * SAMPLE_RATE), int((length - overlap) * SAMPLE_RATE)
 
 

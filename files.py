@@ -64,12 +64,12 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path, remedy: str = "delete it and run again") -> Any:
     """Read a JSON file. Raises UserError naming the file when it is missing or not JSON."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path} cannot be read as JSON ({error}); delete it and run again") from None
+        raise UserError(f"{path} cannot be read as JSON ({error}); {remedy}") from None
 
 
 @contextmanager
@@ -111,20 +111,20 @@ def digest_of(value: Any, size: int = 16) -> str:
 
 
 @contextmanager
-def new_folder(out: Path, marker: str = "") -> Iterator[Path]:
+def new_folder(out: Path, marker: str = "", replace: bool = False) -> Iterator[Path]:
     """Yield an empty temporary folder beside `out` that becomes `out` on success and vanishes on failure.
 
-    A folder that holds a file called `marker` is our own earlier work and is replaced; any other that is not empty is
-    refused with UserError.
+    A folder that holds a file called `marker` is our own earlier work and is replaced; with `replace` any folder is.
+    Another that is not empty is refused with UserError.
     """
     out = out.resolve()
-    ours = bool(marker) and (out / marker).is_file()
+    ours = out.is_dir() and (replace or (bool(marker) and (out / marker).is_file()))
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file; name a new folder to write to")
     if out.is_dir() and not ours and any(out.iterdir()):
         raise UserError(f"{out} is not empty; name a new folder to write to")
     temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    old = temporary.with_suffix(".old")
+    old = temporary.with_suffix(".old.tmp")
     shutil.rmtree(temporary, ignore_errors=True)  # of a process killed long ago that had our number
     try:
         temporary.mkdir(parents=True)

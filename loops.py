@@ -47,7 +47,7 @@ class Part:
 
     x: Tensor  # (S, F, T), memory-mapped on a CPU
     rows: Tensor  # (N,) rows of x
-    owner: NDArray[np.int64]  # (N,) ascending positions in `utterances`
+    owner: NDArray[np.int64]  # (N,) ascending positions in `utterances`; of what is scored: warped copies have none
     labels: Tensor  # (N,) class of each row
     utterances: NDArray[np.int64]  # (U,) indices into the corpus
 

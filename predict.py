@@ -230,8 +230,6 @@ def say_calibration(temperature: float | None, applied: bool, note: str) -> str:
 def main() -> int:
     """`python predict.py`"""
     args = command_line().parse_args()
-    if args.jobs is not None and args.jobs < 1:
-        raise UserError(f"--jobs {args.jobs}: must be at least 1")
     with tempfile.TemporaryDirectory(prefix="predict-") as scratch:
         inputs = find_inputs(args.inputs, Path(scratch))
         pictures = plot_files(args.plot, inputs, args.inputs) if args.plot else None

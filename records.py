@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+import data
 import metrics
 import seeds
 from cli import UserError, warn
@@ -98,9 +99,9 @@ class Run:
                 for part in ("test", "val") if self.has_validation else ("test",):
                     _ = [float(epoch[part][score]) for score in metrics.SCORES], np.array(epoch[part]["confusion"], int)
                 _ = float(epoch["train_loss"]), int(epoch["epoch"])
-            if epochs:
+            if len(epochs) == self.config["settings"].get("epochs", len(epochs)) > 0:
                 return epochs
-            problem = "it is empty"
+            problem = f"it has {len(epochs)} epochs, not those that config.json says"
         except (OSError, ValueError, KeyError, TypeError, IndexError, OverflowError, RecursionError) as error:
             problem = f"{type(error).__name__}: {error}"
         raise self.broken(f"{self.folder / 'epochs.jsonl'} is not a run's record ({problem})")
@@ -160,8 +161,6 @@ def read_epochs(folder: Path) -> list[Any]:
 
 def no_validation(split: str) -> UserError:
     """The error that a split has no validation part to pick an epoch on."""
-    import data
-
     have = ", ".join(name for name, split in data.SPLITS.items() if split.has_validation)
     return UserError(f"--rule validation: the split {split} has no validation part; {have} have one. "
                      "Runs of 8:2 can be read as 8:1:1: --split 8:1:1")  # fmt: skip
@@ -176,8 +175,6 @@ class Halved(Run):
 
     @cached_property
     def _positions(self) -> dict[str, NDArray[np.int64]]:
-        import data
-
         val, test = data.halve(self.whole.n_test, self.seed)
         return {"val": val, "test": test}
 
@@ -248,8 +245,9 @@ def read_run(folder: Path) -> Run:
 
 def folders(root: Path) -> list[Path]:
     """Every `<dataset>/<split>/<model>/<hash>/<seed>` under `root`, finished or not, sorted."""
-    found = (p for p in root.glob("*/*/*/*/*") if p.is_dir() and not p.name.startswith("."))
-    return sorted(p for p in found if any(p.iterdir()))  # git leaves empty ones
+    found = (p for p in root.glob("*/*/*/*/*") if not p.name.startswith("."))
+    # git leaves empty ones, and a run that was refused may leave its lock
+    return sorted(p for p in found if (p / "config.json").exists() or (p / "done").exists())
 
 
 def levels(dataset: str, split: str, model: str, hashed: str, seed: int, fold: int | None) -> tuple[str, ...]:

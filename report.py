@@ -399,8 +399,6 @@ def named_table(
     if rule and spec.protocols:
         raise UserError(f"--rule {rule}: the rows of the table {name} have their own rules; leave the flag out")
     settings = settings or {}
-    if named := [key for key in settings if key in recipes.NAMED]:
-        raise UserError(f"--set {named[0]}: a table has its own; --dataset and --split replace datasets and splits")
     machine = {key: settings[key] for key in settings if key in recipes.MACHINE}
     found = [run for run in found if machine.items() <= run.config["settings"].items()]
     cells = [replace(cell, rule=rule or cell.rule) for cell in spec.cells(datasets, settings, splits)]
@@ -522,7 +520,7 @@ def command_line() -> ArgumentParser:
     add = parser.add_argument_group("output").add_argument
     add("--format", choices=list(render.FORMATS), help="(default: what --output ends in, or md)")
     add("--output", type=Path, metavar="PATH", help="file to write; with --figure a folder (default: results/figures)")
-    add("--most", type=int, default=20, metavar="N", help="with --errors: how many (default: 20)")
+    add("--most", type=cli.count, default=20, metavar="N", help="with --errors: how many (default: 20)")
     return parser
 
 
@@ -562,8 +560,10 @@ def check(args: Namespace) -> None:
     if not args.format and ending not in render.ENDINGS:
         raise UserError(f"--output {args.output}: end it in {', '.join(render.ENDINGS)}, or say which with --format")
     args.format = args.format or render.ENDINGS[ending]
-    if args.most < 1:
-        raise UserError(f"--most {args.most}: must be at least 1")
+    if named := [key for key in args.set if key in recipes.NAMED]:
+        raise UserError(
+            f"--set {named[0]}: --dataset, --split and --model say which; a table has its own models and seeds"
+        )
     if args.table and (args.figure or args.errors):
         raise UserError(f"--table {args.table}: goes with --audit only, not with --figure or --errors")
 

@@ -24,6 +24,7 @@ from typing import Any, cast
 from tqdm import tqdm
 
 import cli
+import data
 import path
 import recipes
 import records
@@ -34,7 +35,9 @@ from cli import UserError, warn_once
 from files import read_json
 from workers import Execute
 
-VARIED = ("test_dataset", *(f.name for f in fields(recipes.Config) if f.name not in recipes.NAMED))  # --vary takes them
+VARIED = (  # --vary takes them; a list of classes has commas of its own
+    "test_dataset", *(f.name for f in fields(recipes.Config) if f.name not in (*recipes.NAMED, "classes"))
+)  # fmt: skip
 STATES = {  # of a run that is asked for
     "done": "finished",
     "started": "begun, and goes on from there",
@@ -51,8 +54,10 @@ def command_line() -> argparse.ArgumentParser:
     group.add_argument("--models", type=recipes.comma_list, metavar="A,B,..", help="(default: GLAM)")
     group.add_argument("--datasets", type=recipes.comma_list, metavar="A,B,..", help="(default: impro)")
     group.add_argument("--splits", type=recipes.comma_list, metavar="A,B,..", help="(default: 8:2, or the table's)")
-    group.add_argument("--seeds", type=int, metavar="N", help="the first N seeds of seeds.txt (default: 1)")
-    group.add_argument("--next", type=int, metavar="N", help="instead: the next N seeds of seeds.txt that are not done")
+    group.add_argument("--seeds", type=cli.count, metavar="N", help="the first N seeds of seeds.txt (default: 1)")
+    group.add_argument(
+        "--next", type=cli.count, metavar="N", help="instead: the next N seeds of seeds.txt that are not done"
+    )
     group.add_argument(
         "--vary", action="append", default=[], metavar="SETTING=V,V,..", help="run with each value of a setting"
     )
@@ -65,10 +70,12 @@ def command_line() -> argparse.ArgumentParser:
     group = parser.add_argument_group(
         "where", "Results do not depend on it, but for the last digits on a GPU: --threads is the same for every run."
     )
-    group.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at once on this machine (default: 1)")
-    group.add_argument("--at_once", type=int, default=1, metavar="N",
+    group.add_argument(
+        "--jobs", type=cli.count, default=1, metavar="N", help="runs at once on this machine (default: 1)"
+    )
+    group.add_argument("--at_once", type=cli.count, default=1, metavar="N",
                        help="runs at once on one GPU, in one process: their kernels overlap (default: 1)")  # fmt: skip
-    group.add_argument("--tries", type=int, default=3, metavar="N",
+    group.add_argument("--tries", type=cli.count, default=3, metavar="N",
                        help="how often a run is tried that breaks or whose process dies (default: 3)")  # fmt: skip
     group.add_argument("--ray", metavar="ADDRESS", help="a Ray cluster's address; `local` starts one on this machine")
     group.add_argument(
@@ -138,7 +145,6 @@ def expand(
 ) -> Iterator[recipes.Config]:
     """A configuration for every combination, seed and fold, seeds outermost: whole rounds are done first. Of a table
     rows on a split that their corpus cannot have are left out, with a warning."""
-    import data
     import train
 
     base = [recipes.parse_config({**given, **one}) for one in flags]
@@ -177,8 +183,6 @@ def _is_stale(folder: Path, config: recipes.Config) -> bool:
 
 def job_of(config: recipes.Config, runs: Path, save_model: str | None) -> Job:
     """Look up what there is of a run."""
-    import data
-
     folder = records.folder_of(config, *data.identity(config), runs)
     if records.finished(folder, save_model):
         records.tidy(folder)
@@ -314,9 +318,6 @@ def check(asked: dict[str, Any]) -> None:
         raise UserError("--print goes with --table NAME; python report.py prints what there is")
     if odd := [file for file in asked["print"] or () if Path(file).suffix not in render.ENDINGS]:
         raise UserError(f"--print {odd[0]}: a file's name must end in {', '.join(render.ENDINGS)}")
-    for flag in ("seeds", "next", "jobs", "at_once", "tries"):
-        if asked[flag] is not None and asked[flag] < 1:
-            raise UserError(f"--{flag} {asked[flag]}: must be at least 1")
     if asked["seeds"] and asked["next"]:
         raise UserError("--seeds and --next contradict each other: leave one out")
     for flag in ("cpus_per_job", "gpus_per_job"):
@@ -373,8 +374,9 @@ def main() -> int:
     jobs = of_next_seeds(every, asked["next"]) if asked["next"] else every
     todo = [job for job in jobs if job.state != "done"]
     if asked["dry_run"]:
-        print("\n".join(f"{job.state:<8}{describe(job.config)}" for job in jobs))
-        print(", ".join(f"{n} {state}" for state, n in Counter(job.state for job in jobs).items()))
+        if jobs:
+            print("\n".join(f"{job.state:<8}{describe(job.config)}" for job in jobs))
+            print(", ".join(f"{n} {state}" for state, n in Counter(job.state for job in jobs).items()))
         print(time_left(todo, None if asked["ray"] else max(asked["jobs"], asked["at_once"])))
         todo = []
     failures: list[str] = []

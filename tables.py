@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+import data
 import path
 import recipes
 import stats
@@ -77,8 +78,6 @@ class Table:
 
 def _on(rows: Sequence[Cell], splits: Sequence[str]) -> list[Cell]:
     """The rows on other splits."""
-    import data
-
     rules = {name: "validation" if data.split_by_name(name).has_validation else "paper" for name in splits}
     return [replace(row, split=name, rule=rule) for name, rule in rules.items() for row in rows]
 

@@ -30,7 +30,6 @@ if __name__ == "__main__" and {"-h", "--help"} & set(sys.argv):
 import json
 import os
 import platform
-import re
 import shlex
 import subprocess
 import time
@@ -44,7 +43,6 @@ from typing import Any, Unpack
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
 from torch import nn
 from tqdm import tqdm
 
@@ -81,6 +79,7 @@ def commit() -> str | None:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
+        git("ls-files", "--error-unmatch", "train.py")  # else a copy in another repository, whose commit says nothing
         changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", ":(exclude)path.py")
         return git("rev-parse", "HEAD") + ("-dirty" if changed else "")
     except (OSError, subprocess.CalledProcessError):
@@ -139,13 +138,7 @@ def save_checkpoint(
     epoch = history.pick(rule)
     model.load_state_dict(history.best)
     val = history.val and (history.val[0][epoch], history.val[1])
-    try:
-        checkpoints.save(folder, model, {**run, "heard": heard}, rule, history.records[epoch], val)
-    except SafetensorError as error:  # it wraps what the system said, as of a full disk
-        number = re.search(r"\(os error (\d+)\)", str(error))
-        if number is None:
-            raise
-        raise OSError(int(number[1]), os.strerror(int(number[1])), str(folder)) from None
+    checkpoints.save(folder, model, {**run, "heard": heard}, rule, history.records[epoch], val)
 
 
 def steps(

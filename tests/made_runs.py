@@ -60,7 +60,8 @@ def make_run(
     write_json(folder / "config.json", {
         "model": model, "recipe": config.recipe, "dataset": dataset, "corpus": corpus, "licence": "as its owner says",
         "synthetic": synthetic, "split": split, "fold": fold, "folds": folds, "seed": seed, "classes": list(classes),
-        "shape": [26, 57], "settings": config.settings(), "changed": changed, "hash": config.hash(corpus_digest),
+        "shape": [26, 57], "settings": {**config.settings(), "epochs": len(predicted)}, "changed": changed,
+        "hash": config.hash(corpus_digest),
         "corpus_digest": corpus_digest, "split_digest": digest, "n_train": 4, "n_val": len(val[0]) if val else 0,
         "n_test": len(labels), "n_dropped": 0, "n_bad": 0, "params": 1, "device": "cpu", "versions": {}, "commit": None,
     })  # fmt: skip

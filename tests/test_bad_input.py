@@ -11,8 +11,13 @@ import pytest
 import soundfile
 from faults import until
 
+import benchmark
 import cli
+import evaluate
 import path
+import predict
+import report
+import sweep
 import train
 from tests.conftest import ROOT
 
@@ -211,3 +216,22 @@ def test_a_split_that_cannot_be_leaves_no_run_behind(here, call, tmp_path):
 def test_more_threads_than_cores_are_told(here, call):
     error = call(*QUICK, "--threads", 4 * (os.cpu_count() or 1), "--dataset", "nowhere", status=2).stderr
     assert "cores; more threads than cores are slower" in error
+
+
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        *((sweep, ["--" + flag]) for flag in ("seeds", "next", "jobs", "at_once", "tries")),
+        *((benchmark, ["--" + flag]) for flag in ("repeats", "threads", "at_once")),
+        (report, ["--errors", "--most"]),
+        (predict, ["a.wav", "--checkpoint", "c", "--jobs"]),
+        (evaluate, ["impro", "--checkpoint", "c", "--jobs"]),
+    ],
+)
+@pytest.mark.parametrize(("number", "said"), [("0", "0: must be at least 1"), ("-3", "-3: must"), ("x", "x is not a")])
+def test_counts_are_at_least_one(script, words, number, said, capsys):
+    parser = script.command_line()
+    parser.parse_args([*words, "1"])
+    with pytest.raises(SystemExit) as end:
+        parser.parse_args([*words[:-1], f"{words[-1]}={number}"])
+    assert end.value.code == 2 and f"argument {words[-1]}: {said}" in capsys.readouterr().err

@@ -154,7 +154,6 @@ def test_saving_again_replaces(made: Path, tmp_path: Path) -> None:
         with torch.no_grad():
             loaded.module.fc.bias += 1
         record = loaded.config["scores"] | {"epoch": epoch}
-        (tmp_path / "c" / ".new").mkdir(parents=True, exist_ok=True)  # what a killed process leaves
         checkpoints.save(tmp_path / "c", loaded.module, loaded.config, "last", record)
     again = checkpoints.load(tmp_path / "c")
     assert again.config["epoch"] == 2 and torch.equal(again.module.fc.bias, loaded.module.fc.bias)
@@ -327,3 +326,10 @@ def test_any_bytes_as_weights(data: st.DataObject, made: Path, tmp_path: Path) -
     (folder / "model.safetensors").write_bytes(whole)
     change(folder)
     load_or_refuse(folder, "does not hold the weights", "not finite", "(SafetensorError")
+
+
+def test_a_damaged_configuration_is_not_to_be_deleted(made: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(made, tmp_path / "cut"))
+    (folder / "config.json").write_bytes((folder / "config.json").read_bytes()[:100])
+    with pytest.raises(UserError, match=r"config\.json cannot be read as JSON .*; copy the checkpoint's whole folder"):
+        checkpoints.load(folder)

@@ -462,7 +462,7 @@ def test_pictures(
     [(["{r}", "--plot", "{t}/one.png"], "one picture"), (["{r}/z.wav", "{r}/z.wav", "--plot", "{t}"], "two recordings"),
      (["{r}/z.wav", "--plot", "{r}/notes.txt"], "name a file that ends in"),
      (["{r}/z.wav", "--plot", "{t}/one.xyz"], "name a file that ends in"), (["{t}"], "holds no recording"),
-     (["{r}", "--jobs", "0"], "--jobs"), (["{r}", "--checkpoint", "{t}"], "is not a checkpoint")],
+     (["{r}", "--checkpoint", "{t}"], "is not a checkpoint")],
 )  # fmt: skip
 def test_what_cannot_be_asked(
     words: list[str], said: str, small: Path, recordings: Path, tmp_path: Path, command: Command

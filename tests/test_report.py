@@ -61,6 +61,11 @@ def test_only_finished_runs_are_read(tmp_path: Path) -> None:
     make_run(tmp_path, RIGHT, LABELS, seed=2, done=False)
     assert [run.seed for run in report.runs(tmp_path)] == [1]
     assert records.unfinished(tmp_path) == 1
+    left = tmp_path / "impro" / "8-2" / "GLAM" / "0123456789ab"
+    (left / "7").mkdir(parents=True)
+    (left / "8").mkdir()
+    (left / "8" / "lock").touch()  # of a run that was refused before it wrote anything
+    assert records.unfinished(tmp_path) == 1
     assert report.runs(tmp_path / "nowhere") == []
 
 
@@ -895,6 +900,10 @@ TAMPER = {
     "no epochs": (lambda f: (f / "epochs.jsonl").unlink(), "epochs.jsonl is not a run's record"),
     "an epoch short": (
         lambda f: (f / "epochs.jsonl").write_text((f / "epochs.jsonl").read_text().splitlines()[1] + "\n"),
+        "epochs.jsonl is not a run's record (it has 1 epochs, not those that config.json says)",
+    ),
+    "an epoch twice": (
+        lambda f: (f / "epochs.jsonl").write_text(2 * ((f / "epochs.jsonl").read_text().splitlines()[1] + "\n")),
         "does not count its epochs from 1",
     ),
     "no configuration": (lambda f: (f / "config.json").write_text("{"), "config.json cannot be read"),
@@ -946,7 +955,7 @@ def test_an_empty_folder_says_what_to_run(tmp_path: Path) -> None:
 
 
 def test_overview_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
-    make_run(tmp_path, HALF, LABELS, seed=1, synthetic=True, dataset="demo", settings={"epochs": 1})
+    make_run(tmp_path, HALF, LABELS, seed=1, synthetic=True, dataset="demo", settings={"batch_size": 16})
     make_run(tmp_path, HALF, LABELS, seed=2, done=False)
     make_run(tmp_path, RIGHT, LABELS, seed=3, model="MACNN")
     assert call(monkeypatch, "--runs", tmp_path) == 0
@@ -955,9 +964,9 @@ def test_overview_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
     call(monkeypatch, "--runs", tmp_path, "--dataset", "impro,demo", "--model", "MACNN", "--rule", "last")
     out = capsys.readouterr().out
     assert "demo" not in out.split("|", 1)[1] and "the last epoch" in out and "76.09" not in out
-    call(monkeypatch, "--runs", tmp_path, "--set", "epochs=1", "--format", "csv", "--output", tmp_path / "out.csv")
+    call(monkeypatch, "--runs", tmp_path, "--set", "batch_size=16", "--format", "csv", "--output", tmp_path / "out.csv")
     frame = pd.read_csv(tmp_path / "out.csv")
-    assert set(frame["dataset"]) == {"demo"} and set(frame["changed"]) == {"epochs=1"} and frame["synthetic"].all()
+    assert set(frame["dataset"]) == {"demo"} and set(frame["changed"]) == {"batch_size=16"} and frame["synthetic"].all()
     call(monkeypatch, "--runs", tmp_path, "--table", "comparison")
     assert "1 unfinished run is not counted" in capsys.readouterr().err
 
@@ -996,7 +1005,8 @@ def test_a_setting_that_is_a_list(tmp_path, monkeypatch, capsys):
         (["--set", "speed=7"], "--set speed=7: settings are recipe, feature"),
         (["--set", "epochs=ten"], "epochs is a whole number"),
         (["--set", "padding=1"], "padding is true or false"),
-        (["--table", "comparison", "--set", "seed=7"], "--set seed: a table has its own"),
+        (["--figure", "confusion", "--set", "model=GLAM"], "--set model: --dataset, --split and --model say which"),
+        (["--table", "comparison", "--set", "seed=7"], "--set seed: --dataset, --split and --model say which"),
         (["--table", "comparison", "--split", "cross"], "two corpora"),
         (["--audit", "--model", "GLAM"], "--model does not go with --audit"),
         (["--audit", "--output", "audit.md"], "--output does not go with --audit"),
@@ -1010,7 +1020,6 @@ def test_a_setting_that_is_a_list(tmp_path, monkeypatch, capsys):
         (["--table", "alpha", "--set", "alpha=0.4"], "rows of this table differ in alpha"),
         (["--table", "comparison", "--set", "speed=7"], "--set speed=7"),
         (["--table", "comparison", "--errors"], "goes with --audit only"),
-        (["--most", "0"], "--most 0"),
         (["--figure", "nothing"], "choose one of confusion"),
     ],
 )

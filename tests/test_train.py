@@ -282,7 +282,7 @@ def test_the_commit_of_a_run_is_of_the_code_that_trains_it(tmp_path, monkeypatch
         return train.commit()
 
     git("init")
-    for name in ("path.py", "code.py"):
+    for name in ("path.py", "train.py"):
         (tmp_path / name).write_text("IEMOCAP = 1")
     git("add", ".")
     git("commit", "-m", "one")
@@ -296,10 +296,15 @@ def test_the_commit_of_a_run_is_of_the_code_that_trains_it(tmp_path, monkeypatch
     (tmp_path / "new.txt").write_text("")
     (tmp_path / "path.py").write_text("IEMOCAP = 2")  # where the corpus is
     assert now() == at_second
-    (tmp_path / "code.py").write_text("IEMOCAP = 2")
+    (tmp_path / "train.py").write_text("IEMOCAP = 2")
     assert now() == f"{at_second}-dirty"
     git("add", ".")
     assert now() == f"{at_second}-dirty"
+    copy = tmp_path / "vendor" / "glam"  # in a repository that is not its own
+    copy.mkdir(parents=True)
+    (copy / "train.py").write_text("")
+    monkeypatch.setattr(path, "ROOT", copy)
+    assert now() is None
     monkeypatch.setenv("GLAM_COMMIT", "of a copy")
     assert now() == "of a copy"
     train.commit.cache_clear()
