@@ -68,10 +68,11 @@ def test_the_committed_table_is_the_records():
     assert rows(report("--table", "protocols", "--format", "csv")) == rows(committed)
 
 
-@pytest.mark.parametrize("name", [*sorted(tables.TABLES), "ablation_speaker"])
+@pytest.mark.parametrize("name", [*sorted(tables.TABLES), "ablation_speaker", "alpha_speaker"])
 def test_the_committed_tables_of_emodb_are_the_records(name):
     committed = (EMODB / f"{name}.csv").read_text(encoding="utf-8")
-    words = ("ablation", "--split", "speaker") if name == "ablation_speaker" else (name,)
+    whole = name.removesuffix("_speaker")
+    words = (name,) if name in tables.TABLES else (whole, "--split", "speaker")
     assert rows(report("--table", *words, *FOUR, "--format", "csv", folder=EMODB)) == rows(committed)
 
 
@@ -178,7 +179,8 @@ def test_what_the_parts_of_glam_add_is_in_the_records():
     for run in published("speaker"):
         folds.setdefault(run.model, {})[run.fold] = run
     runs = [run for of_model in folds.values() for run in of_model.values()]
-    folds["alpha=0"] = {run.fold: run for run in published("speaker", alpha=0.0)}
+    for alpha in (0, 1):
+        folds[f"alpha={alpha}"] = {run.fold: run for run in published("speaker", alpha=float(alpha))}
     page = (EMODB / "README.md").read_text(encoding="utf-8")
     found = re.findall(r"^\| (?:`([\w=]+)`, [^|]*| )\| ([a-z ]+) \| ([+−].*) \| ([+−].*) \|$", page, re.MULTILINE)
     rules = {"chosen on the validation speaker": "validation", "last": "last", "chosen on the test speaker": "paper"}
@@ -320,7 +322,7 @@ def surprises(runs):
 def test_tables_and_figures_that_a_reading_names_are_there(folder):
     page = (folder / "README.md").read_text(encoding="utf-8")
     drawn = set(re.findall(rf"`((?:{'|'.join(figures.FIGURES)})-[\w.-]+)`", page))
-    named = set(re.findall(rf"`({'|'.join(tables.TABLES)}|ablation_speaker)`", page))
+    named = set(re.findall(rf"`({'|'.join(tables.TABLES)}|ablation_speaker|alpha_speaker)`", page))
     for file in (*(f"{name}.pdf" for name in drawn), *(f"{name}.{e}" for name in named for e in ("md", "csv"))):
         assert (folder / file).is_file(), file
     assert folder != EMODB or (len(drawn) >= 2 and len(named) >= 6)
