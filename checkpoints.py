@@ -251,7 +251,8 @@ def save(
         note = f"fitted on the {len(validation[1])} validation utterances of epoch {record['epoch']}"
     config = {**run, "rule": rule, "epoch": record["epoch"], "scores": record, "temperature": temperature,
               "temperature_note": note, "optimistic": rule == "paper"}  # fmt: skip
-    weights = {name: tensor.cpu().contiguous() for name, tensor in module.state_dict().items()}
+    # cloned, as tensors that share memory, tied weights, would be refused
+    weights = {name: tensor.cpu().contiguous().clone() for name, tensor in module.state_dict().items()}
     with atomic(folder / WEIGHTS) as new:
         new.write_bytes(save_tensors(weights))
     write_text(folder / CARD, model_card(config))

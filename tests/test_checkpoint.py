@@ -333,3 +333,12 @@ def test_a_damaged_configuration_is_not_to_be_deleted(made: Path, tmp_path: Path
     (folder / "config.json").write_bytes((folder / "config.json").read_bytes()[:100])
     with pytest.raises(UserError, match=r"config\.json cannot be read as JSON .*; copy the checkpoint's whole folder"):
         checkpoints.load(folder)
+
+
+def test_tied_weights_are_saved_under_both_names(made: Path, tmp_path: Path) -> None:
+    """A network of one's own may use a tensor twice."""
+    loaded = checkpoints.load(made)
+    loaded.module.again = loaded.module.fc
+    checkpoints.save(tmp_path / "tied", loaded.module, loaded.config, "last", loaded.config["scores"] | {"epoch": 1})
+    saved = load_file(tmp_path / "tied" / "model.safetensors")
+    assert torch.equal(saved["again.weight"], saved["fc.weight"])
