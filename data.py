@@ -291,6 +291,11 @@ def corpus_digest(corpus: Corpus) -> str:
     return digest_of(rows)
 
 
+def corpus_of(config: Config) -> Corpus:
+    """`corpus`, of a configuration."""
+    return corpus(config.dataset, config.happy, config.classes, config.test_dataset)
+
+
 @cache
 def _identity(dataset: str, happy: str, classes: tuple[str, ...], test_dataset: str) -> tuple[str, str]:
     whole = corpus(dataset, happy, classes, test_dataset)
@@ -576,7 +581,7 @@ def load(config: Config, skip_bad: bool = False) -> Data:
 def _load(config: Config, skip_bad: bool) -> Data:
     import features
 
-    whole = corpus(config.dataset, config.happy, config.classes, config.test_dataset)
+    whole = corpus_of(config)
     _, digest = identity(config)
 
     def store(overlap: float) -> features.Store:

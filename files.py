@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -64,10 +64,15 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def read_json(path: Path, remedy: str = "delete it and run again") -> Any:
-    """Read a JSON file. Raises UserError naming the file when it is missing or not JSON."""
+def read_text(path: Path) -> str:
+    """The text of a file in UTF-8."""
+    return path.read_text(encoding="utf-8")
+
+
+def read_json(path: Path, remedy: str = "delete it and run again", read: Callable[[Path], str] = read_text) -> Any:
+    """Read a JSON file, whose text `read` gives. Raises UserError naming the file when it is missing or not JSON."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(read(path))
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} cannot be read as JSON ({error}); {remedy}") from None
 

@@ -21,7 +21,7 @@ import data
 import metrics
 import seeds
 from cli import UserError, warn
-from files import digest_of, lock, read_json, sweep_temporaries
+from files import digest_of, lock, read_json, read_text, sweep_temporaries
 from recipes import MACHINE, RULES, Config, plain
 
 FIELDS: dict[str, type | tuple[type, ...]] = {  # of config.json, as far as reports need them
@@ -99,7 +99,7 @@ class Run:
                 for part in ("test", "val") if self.has_validation else ("test",):
                     _ = [float(epoch[part][score]) for score in metrics.SCORES], np.array(epoch[part]["confusion"], int)
                 _ = float(epoch["train_loss"]), int(epoch["epoch"])
-            if len(epochs) == self.config["settings"].get("epochs", len(epochs)) > 0:
+            if epochs and len(epochs) == self.config["settings"].get("epochs"):
                 return epochs
             problem = f"it has {len(epochs)} epochs, not those that config.json says"
         except (OSError, ValueError, KeyError, TypeError, IndexError, OverflowError, RecursionError) as error:
@@ -146,7 +146,7 @@ def _text(file: Path) -> str:
     """
     packed = Path(f"{file}.gz")
     if file.exists() or not packed.exists():
-        return file.read_text(encoding="utf-8")
+        return read_text(file)
     try:
         with gzip.open(packed) as f:
             return f.read(LARGEST).decode()  # of another's records, a few bytes may stand for a machine's memory
@@ -223,10 +223,9 @@ def with_derived(runs: Sequence[Run]) -> list[Run]:
 def read_record(file: Path) -> Any:
     """Read a JSON file of a run folder. Raises BrokenRecord."""
     try:
-        return json.loads(_text(file))
-    except (OSError, ValueError, RecursionError) as error:
-        text = f"{file} cannot be read as JSON ({error}); delete its folder and run again"
-        raise BrokenRecord(file.parent, text) from None
+        return read_json(file, "delete its folder and run again", _text)
+    except UserError as error:
+        raise BrokenRecord(file.parent, str(error)) from None
 
 
 def read_run(folder: Path) -> Run:

@@ -358,8 +358,7 @@ def folds_to_run(config: Config, skip_bad: bool) -> Iterator[Config]:
     if split.check:
         split.check(data.load(config, skip_bad).corpus.utterances)
     if config.fold is not None:  # dividing refuses one that there is not; without features, which a look does not need
-        shaping = (config.dataset, config.happy, config.classes, config.test_dataset)
-        split(data.corpus(*shaping).utterances if split.folds else (), config.seed, config.fold)
+        split(data.corpus_of(config).utterances if split.folds else (), config.seed, config.fold)
     if split.folds is None or config.fold is not None:
         yield config
         return

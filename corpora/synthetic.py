@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+import cli
 from cli import UserError, parser, run_main
 from files import new_folder
 from handleIEMOCAP import EMOTIONS, FULL, KINDS, LABELS, SYNTHETIC, WAVES, label_line
@@ -457,10 +458,8 @@ def main() -> None:
     size.add_argument("--hours", type=float, metavar="H", help="how much in all, instead")
     arguments.add_argument("--seed", type=int, default=0, metavar="S", help="another one, another release (default: 0)")
     cores = os.cpu_count() or 1
-    arguments.add_argument("--jobs", type=int, default=cores, metavar="J", help="processes (default: one a core)")
+    arguments.add_argument("--jobs", type=cli.count, default=cores, metavar="J", help="processes (default: one a core)")
     args = arguments.parse_args()
-    if args.jobs < 1:
-        raise UserError(f"--jobs {args.jobs}: at least one process is needed")
     seconds = None if args.hours is None else args.hours * 3600
     made = make(args.out, args.utterances, args.seed, seconds, args.jobs)
     print(f"{made} synthetic utterances written to {args.out}")

@@ -27,6 +27,8 @@ from evaluate import main, report, write_predictions
 QUICK = ("--gpu", -1, "--model", "CNN_GAP", "--quiet", "--epochs", 2, "--segment_length", 0.5, "--train_overlap", 0.25,
          "--test_overlap", 0.25)  # fmt: skip
 
+SHAPE = {"segment_length": 0.5, "train_overlap": 0.25, "test_overlap": 0.25}
+
 
 @pytest.fixture
 def corpus(tmp_path: Path) -> Path:
@@ -104,8 +106,7 @@ def test_short_ones_are_left_out_as_in_training_and_kept_on_request(
         assert main() == 0
         return capsys.readouterr().out
 
-    shape = {"segment_length": 0.5, "train_overlap": 0.25, "test_overlap": 0.25}
-    checkpoint = make_checkpoint(tmp_path / "c", "CNN_GAP", **shape)
+    checkpoint = make_checkpoint(tmp_path / "c", "CNN_GAP", **SHAPE)
     out = evaluate(checkpoint)
     assert (
         "37 utterances; left out: 0 it was trained on or chosen by, 0 of other classes, 3 shorter than 0.5 s, 0 broken"
@@ -113,7 +114,7 @@ def test_short_ones_are_left_out_as_in_training_and_kept_on_request(
     )
     assert "the corpus has no class that is spelt neutral, happy, which it was trained on too" in out
     assert "40 utterances" in evaluate(checkpoint, "--padding")
-    assert "40 utterances" in evaluate(make_checkpoint(tmp_path / "padded", "CNN_GAP", padding=True, **shape))
+    assert "40 utterances" in evaluate(make_checkpoint(tmp_path / "padded", "CNN_GAP", padding=True, **SHAPE))
 
 
 def test_what_a_report_says_of_its_predictions(tmp_path: Path) -> None:
@@ -149,8 +150,7 @@ def test_what_a_report_says_of_its_predictions(tmp_path: Path) -> None:
 
 def test_a_corpus_that_does_not_say_who_speaks_has_no_interval(corpus: Path, command: Command, tmp_path: Path) -> None:
     (tmp_path / "who.csv").write_text(re.sub(r",s[01]$", ",", corpus.read_text(), flags=re.MULTILINE))
-    shape = {"segment_length": 0.5, "train_overlap": 0.25, "test_overlap": 0.25}
-    checkpoint = make_checkpoint(tmp_path / "c", "CNN_GAP", **shape)
+    checkpoint = make_checkpoint(tmp_path / "c", "CNN_GAP", **SHAPE)
     out = command("evaluate.py", tmp_path / "who.csv", "--checkpoint", checkpoint, "--gpu", -1, "--padding").stdout
     assert re.search(r"no intervals: 16 of 40 utterances have no speaker", out) and "95 %" not in out
 
@@ -161,8 +161,7 @@ def test_other_classes_are_left_out_and_broken_recordings_reported(
     with corpus.open("a") as f:
         f.write("none.wav,sad,s1\n0b.wav,bored,s1\n")
     soundfile.write(tmp_path / "0b.wav", np.ones(9000) / 9, 16000)
-    shape = {"segment_length": 0.5, "train_overlap": 0.25, "test_overlap": 0.25}
-    checkpoint = make_checkpoint(tmp_path / "c", "CNN_GAP", **shape)
+    checkpoint = make_checkpoint(tmp_path / "c", "CNN_GAP", **SHAPE)
     done = command("evaluate.py", corpus, "--checkpoint", checkpoint, "--gpu", -1, status=1)
     left_out = "0 it was trained on or chosen by, 1 of other classes (bored 1), 3 shorter than 0.5 s, 1 broken"
     assert f"37 utterances; left out: {left_out}" in done.stdout
@@ -181,8 +180,7 @@ def test_a_gpu_without_memory_is_said(place: str, corpus: Path, tmp_path: Path, 
     def full(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    shape = {"segment_length": 0.5, "train_overlap": 0.25, "test_overlap": 0.25}
-    checkpoint = make_checkpoint(tmp_path / "c", "CNN_GAP", **shape)
+    checkpoint = make_checkpoint(tmp_path / "c", "CNN_GAP", **SHAPE)
     monkeypatch.setattr(inference.Recogniser, place, full)
     words = ["evaluate.py", str(corpus), "--checkpoint", str(checkpoint), "--gpu", "-1", "--padding"]
     monkeypatch.setattr(sys, "argv", words)
