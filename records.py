@@ -286,14 +286,15 @@ def tidy(folder: Path) -> None:
 def _is_left(state: Path) -> bool:
     """Whether the state in a finished run's folder is of the training that the folder records, and so of no more use.
 
-    A repetition that will go on took other seconds. What clocks say of the files would not tell: they may be wrong.
+    That one has every epoch but the last, while a repetition that will go on took other seconds or has fewer. What
+    clocks say of the files would not tell: they may be wrong.
     """
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(state, "numpy") as f:
             begun = json.loads(f.metadata()["records"])
-        return begun == read_epochs(state.parent)[: len(begun)]
+        return begun == read_epochs(state.parent)[:-1]
     except (SafetensorError, OSError, ValueError, TypeError, KeyError):
         return False  # not one that `train` wrote: it is left to whoever put it there
 

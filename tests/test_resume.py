@@ -134,6 +134,17 @@ def test_finished_run_is_not_repeated_and_left_overs_go(here: Path, stop) -> Non
     assert state.exists()
 
 
+def test_a_repetition_whose_epochs_took_as_long_as_before_is_kept(here: Path, stop, monkeypatch) -> None:
+    monkeypatch.setattr(train.time, "perf_counter", lambda: 0.0)
+    config = config_of("CNN_GAP")
+    folder = trained(config, here)
+    stop(1)
+    with pytest.raises(Killed):
+        trained(config, here, "paper")
+    records.tidy(folder)
+    assert (folder / "state.safetensors").exists()
+
+
 def test_other_settings_have_another_folder(here: Path) -> None:
     config = config_of("CNN_GAP")
     name, digest = data.identity(config)
