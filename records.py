@@ -115,8 +115,14 @@ class Run:
         file = self.folder / "predictions.npz"
         try:
             with np.load(file, allow_pickle=False) as arrays:
-                part = Part(*(arrays[f"{name}_{key}"] for key in ("names", "speakers", "paths", "labels", "logits")))
+                names, speakers, paths, labels, logits = (
+                    arrays[f"{name}_{key}"] for key in ("names", "speakers", "paths", "labels", "logits")
+                )
+            part = Part(names, speakers, paths, labels, np.ascontiguousarray(logits))  # packed ones lie otherwise
         except Exception as error:  # NumPy raises whatever its zip and header readers do
+            if "(missing) lzma" in str(error):  # zipfile's words, of a Python built without liblzma
+                text = f"{file} is packed (pack.py), and this Python lacks the module lzma: use one that has it"
+                raise UserError(text) from None
             raise self.broken(f"{file} cannot be read ({error})") from None
         shape = (len(self.epochs), len(part.names), len(self.config["classes"]))
         if part.logits.shape != shape or len(part.labels) != len(part.names):

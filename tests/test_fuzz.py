@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from made_runs import make_run
 
 import data
+import pack
 import recipes
 import records
 import report
@@ -174,13 +175,21 @@ def look_at(runs: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["config.json", "epochs.jsonl", "epochs.jsonl.gz", "split.json", "split.json.gz", "predictions.npz"]
+    ("name", "packed"),
+    [
+        ("config.json", False),
+        ("epochs.jsonl", False),
+        ("split.json", False),
+        ("predictions.npz", False),
+        ("epochs.jsonl.gz", True),
+        ("split.json.gz", True),
+        ("predictions.npz", True),
+    ],
 )
-def test_run_folder(name: str, tmp_path: Path) -> None:
+def test_run_folder(name: str, packed: bool, tmp_path: Path) -> None:
     labels = np.array([0, 1, 2, 3, 0, 1])
-    folder = make_run(tmp_path, [labels, labels[::-1]], labels)
-    if name.endswith(".gz"):
-        subprocess.run(["gzip", folder / name.removesuffix(".gz")], check=True)
+    folder = make_run(tmp_path, [labels, labels[::-1]], labels, settings={"epochs": 2})
+    assert not packed or pack.pack(folder)
     whole = (folder / name).read_bytes()
 
     @settings(FUZZ, max_examples=60)

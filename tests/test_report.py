@@ -18,6 +18,7 @@ from made_runs import DIGEST, guesses, make_run
 import audit
 import data
 import metrics
+import pack
 import recipes
 import records
 import render
@@ -81,7 +82,7 @@ def test_records_are_read_when_they_are_asked_for(tmp_path: Path) -> None:
 def test_text_of_a_finished_run_may_be_compressed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = make_run(tmp_path, RIGHT, LABELS)
     plain = only(tmp_path).epochs
-    subprocess.run(["gzip", folder / "epochs.jsonl"], check=True)
+    pack.pack_text(folder / "epochs.jsonl")
     assert only(tmp_path).epochs == plain
     (folder / "epochs.jsonl").write_text(json.dumps({**plain[0], "train_loss": 7.0}) + "\n")  # of a repetition
     assert [epoch["train_loss"] for epoch in only(tmp_path).epochs] == [7.0]
@@ -93,7 +94,7 @@ def test_text_of_a_finished_run_may_be_compressed(tmp_path: Path, monkeypatch: p
             _ = only(tmp_path).epochs
     (folder / "epochs.jsonl.gz").write_bytes(packed)
     split = records.read_record(folder / "split.json")
-    subprocess.run(["gzip", folder / "split.json"], check=True)
+    pack.pack_text(folder / "split.json")
     assert records.read_record(folder / "split.json") == split and split["test"]
     (folder / "split.json.gz").write_bytes(b"not gzip")
     with pytest.raises(records.BrokenRecord, match=r"split\.json cannot be read"):

@@ -1,0 +1,83 @@
+"""Make the records of finished runs smaller, without loss, to commit them or to pass them on.
+
+    python pack.py runs
+
+Texts are compressed by gzip, predictions by LZMA; every command here reads them as before, and so does `numpy.load`.
+Runs that another process holds and those that `report.py --audit` objects to are left as they are.
+"""
+
+import gzip
+import zipfile
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+import audit
+import cli
+import records
+from files import atomic, lock
+
+
+def pack_text(file: Path) -> None:
+    """Replace a text by `file`.gz."""
+    with atomic(Path(f"{file}.gz")) as temporary:
+        temporary.write_bytes(gzip.compress(file.read_bytes(), mtime=0))  # undated: the same bytes at any time
+    file.unlink()
+
+
+def pack_arrays(file: Path) -> None:
+    """Compress an .npz by LZMA, in Fortran order: from one epoch to the next, logits `(E, U, C)` differ least."""
+    with np.load(file, allow_pickle=False) as arrays, atomic(file) as temporary, zipfile.ZipFile(temporary, "w") as out:
+        for name in arrays.files:
+            member = zipfile.ZipInfo(f"{name}.npy")  # dated 1980
+            member.compress_type = zipfile.ZIP_LZMA
+            with out.open(member, "w") as f:
+                np.lib.format.write_array(f, np.asfortranarray(arrays[name]), allow_pickle=False)
+
+
+def is_packed(file: Path) -> bool:
+    """Whether `pack_arrays` has written an .npz."""
+    with zipfile.ZipFile(file) as packed:
+        return all(member.compress_type == zipfile.ZIP_LZMA for member in packed.infolist())
+
+
+def pack(folder: Path) -> bool:
+    """Pack a run's records; returns whether there was something to do. A run that is unfinished, damaged or held by
+    another process is left, and named."""
+    predictions = folder / "predictions.npz"
+    with lock(folder / "lock", wait=False) as mine:
+        found = audit.problems(folder) if mine else ["another process holds it"]
+        texts = [] if found else [file for name in ("epochs.jsonl", "split.json") if (file := folder / name).exists()]
+        arrays = not found and not is_packed(predictions)
+        for file in texts:
+            pack_text(file)
+        if arrays:
+            pack_arrays(predictions)
+        if mine:
+            (folder / "lock").unlink()
+    if found:
+        cli.warn(f"{folder} is left as it is: {found[0]}")
+    return arrays or bool(texts)
+
+
+def size(folders: list[Path]) -> int:
+    """Bytes of the records in run folders; weights do not count."""
+    return sum(file.stat().st_size for folder in folders for file in folder.iterdir() if file.is_file())
+
+
+def main() -> None:
+    """`python pack.py`"""
+    arguments = cli.parser(description=__doc__)
+    arguments.add_argument("runs", type=Path, metavar="RUNS", help="a folder of runs, such as `runs`")
+    root = arguments.parse_args().runs
+    folders = records.folders(root)
+    if not folders:
+        raise cli.UserError(f"{root} holds no run folder; name the folder that train.py or sweep.py wrote to")
+    before = size(folders)
+    packed = sum(pack(folder) for folder in tqdm(folders, unit="run", disable=None))
+    print(f"{packed} of {len(folders)} runs packed; {before / 1e6:.1f} MB before, {size(folders) / 1e6:.1f} MB now")
+
+
+if __name__ == "__main__":
+    cli.run_main(main)

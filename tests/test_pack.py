@@ -1,0 +1,129 @@
+"""Packed records are the records: smaller, read by everything, left alone where they are not sound."""
+
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from faults import ROOT
+from made_runs import guesses, make_run
+
+import files
+import pack
+import records
+from cli import UserError
+
+LABELS = np.arange(40) % 4
+
+
+def made(root: Path, predicted: Any, **options: Any) -> Path:
+    return make_run(root, predicted, LABELS, settings={"epochs": len(predicted)}, **options)
+
+
+def runs_in(root: Path) -> list[Path]:
+    """Two finished runs, the second with a validation part."""
+    accuracy = np.linspace(0.3, 0.9, 12).tolist()
+    val = (LABELS[:20].tolist(), guesses(3, LABELS[:20], accuracy).tolist())
+    return [made(root, guesses(1, LABELS, accuracy)), made(root, guesses(2, LABELS, accuracy), split="8:1:1", val=val)]
+
+
+def command(root: Path) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, "pack.py", root], cwd=ROOT, capture_output=True, text=True)
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+def test_everything_reads_the_same_from_less(tmp_path: Path) -> None:
+    folders = runs_in(tmp_path)
+    whole = [(records.read_run(f).epochs, records.read_record(f / "split.json"), records.read_run(f).part("test"))
+             for f in folders]  # fmt: skip
+    before = pack.size(folders)
+    done = command(tmp_path)
+    assert done.returncode == 0 and done.stdout.startswith("2 of 2 runs packed; "), done.stderr
+    assert pack.size(folders) < before
+    for folder, (epochs, split, part) in zip(folders, whole, strict=True):
+        assert {f.name for f in folder.iterdir()} == {
+            "config.json",
+            "done",
+            "epochs.jsonl.gz",
+            "predictions.npz",
+            "split.json.gz",
+        }
+        run = records.read_run(folder)
+        assert run.epochs == epochs and records.read_record(folder / "split.json") == split
+        again = run.part("test")
+        for name in ("names", "speakers", "paths", "labels", "logits"):
+            old, new = getattr(part, name), getattr(again, name)
+            assert old.dtype == new.dtype and np.array_equal(old, new), name
+        assert again.logits.flags.c_contiguous, "sums over logits depend on their order in memory"
+        assert run.pick("paper") >= 0
+    audit = subprocess.run(
+        [sys.executable, "report.py", "--runs", tmp_path, "--audit"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert audit.returncode == 0 and "2 run folders checked" in audit.stdout
+
+
+def test_packing_twice_changes_nothing_and_depends_on_nothing_else(tmp_path: Path) -> None:
+    (folder, _), (other, _) = runs_in(tmp_path / "a"), runs_in(tmp_path / "b")
+    assert pack.pack(folder) and not pack.pack(folder)
+    before = content(folder)
+    assert command(tmp_path / "a").stdout.startswith("1 of 2 runs packed") and content(folder) == before
+    assert pack.pack(other) and content(other) == before
+
+
+def test_a_packing_that_broke_off_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, _ = runs_in(tmp_path)
+    whole = records.read_run(folder).epochs
+    with monkeypatch.context() as patch:
+        patch.setattr(pack, "pack_arrays", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            pack.pack(folder)
+    (folder / "epochs.jsonl").write_text("".join(records._text(folder / "epochs.jsonl")))  # killed before it went
+    assert pack.pack(folder) and records.read_run(folder).epochs == whole
+    assert pack.is_packed(folder / "predictions.npz") and not (folder / "epochs.jsonl").exists()
+
+
+def test_what_is_not_sound_is_left_and_named(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    damaged, fine = runs_in(tmp_path)
+    unfinished = made(tmp_path, [LABELS], seed=5, done=False)
+    held = made(tmp_path, [LABELS], seed=6)
+    (damaged / "predictions.npz").write_bytes((damaged / "predictions.npz").read_bytes()[:-50])
+    before = [content(folder) for folder in (damaged, unfinished, held)]
+    with files.lock(held / "lock"):
+        done = command(tmp_path)
+    (held / "lock").unlink()
+    assert done.returncode == 0 and done.stdout.startswith("1 of 4 runs packed")
+    for folder, why in ((damaged, "cannot be read"), (unfinished, "unfinished"), (held, "another process holds it")):
+        assert any(str(folder) in line and why in line for line in done.stderr.splitlines()), why
+    assert [content(folder) for folder in (damaged, unfinished, held)] == before
+    assert pack.is_packed(fine / "predictions.npz")
+
+
+def test_a_folder_without_runs_is_refused(tmp_path: Path) -> None:
+    for root in (tmp_path, tmp_path / "nowhere"):
+        done = command(root)
+        assert done.returncode == 2 and f"{root} holds no run folder" in done.stderr
+
+
+def test_a_python_without_lzma_is_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, _ = runs_in(tmp_path)
+    pack.pack(folder)
+    monkeypatch.setattr(zipfile, "lzma", None)
+    with pytest.raises(UserError, match="lacks the module lzma") as caught:
+        records.read_run(folder).part("test")
+    assert not isinstance(caught.value, records.BrokenRecord), "to delete the folder would be the wrong remedy"
+
+
+def test_packed_records_are_replaced_by_a_repetition(tmp_path: Path) -> None:
+    folder, _ = runs_in(tmp_path / "old")
+    pack.pack(folder)
+    new = made(tmp_path / "new", [LABELS] * 12)
+    for name in ("epochs.jsonl", "split.json", "predictions.npz"):
+        shutil.copy(new / name, folder / name)
+    assert pack.pack(folder) and records.read_run(folder).epochs == records.read_run(new).epochs
