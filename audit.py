@@ -13,7 +13,7 @@ from cli import UserError
 from corpora import dataset_folder
 from files import digest_of
 from metrics import SCORES
-from records import STATE, Part, Run, finished, folders, levels, read_record, read_run, trained_as
+from records import STATE, Predictions, Run, finished, folders, levels, read_record, read_run, trained_as
 
 
 def _place(run: Run) -> Iterable[str]:
@@ -57,16 +57,16 @@ def _split(run: Run, split: dict[str, Any]) -> Iterable[str]:
         yield "split.json has an utterance in two parts, or twice in one"
 
 
-def _part(run: Run, name: str, part: Part, listed: list[str]) -> Iterable[str]:
+def _predictions(run: Run, name: str, predicted: Predictions, listed: list[str]) -> Iterable[str]:
     """The predictions of one part against the split's list and the recorded scores of every epoch."""
-    if part.names.tolist() != listed:
+    if predicted.names.tolist() != listed:
         yield f"predictions.npz: {name} names are not those of split.json"
-    if not np.isin(part.labels, range(len(run.config["classes"]))).all():
+    if not np.isin(predicted.labels, range(len(run.config["classes"]))).all():
         yield f"predictions.npz: {name} labels are not among the {len(run.config['classes'])} classes"
         return
-    if not np.isfinite(part.logits).all():
+    if not np.isfinite(predicted.logits).all():
         yield f"predictions.npz: {name} logits are not all finite"
-    for epoch, recomputed in zip(run.epochs, part.scores(), strict=True):
+    for epoch, recomputed in zip(run.epochs, predicted.scores(), strict=True):
         recorded = epoch[name]
         wrong = [s for s in SCORES if not abs(recorded[s] - recomputed[s]) < 1e-6]
         wrong += ["confusion"] if recorded["confusion"] != recomputed["confusion"] else []
@@ -90,7 +90,7 @@ def problems(folder: Path) -> list[str]:
         if [epoch["epoch"] for epoch in run.epochs] != list(range(1, len(run.epochs) + 1)):
             found.append("epochs.jsonl does not count its epochs from 1")
         for name in ("test", "val") if run.has_validation else ("test",):
-            found += _part(run, name, run.part(name), split[name])
+            found += _predictions(run, name, run.predictions(name), split[name])
     except UserError as error:
         found.append(str(error))
     except (KeyError, TypeError) as error:

@@ -251,7 +251,7 @@ def hidden_means(run: Run) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     if loaded.digest != run.corpus_digest:
         raise UserError(f"{run.folder} was trained on another version of {run.dataset}: run again with --save_model")
     index = {utterance.name: i for i, utterance in enumerate(loaded.corpus.utterances)}
-    tested = np.array([index[name] for name in run.part("test").names.tolist()])
+    tested = np.array([index[name] for name in run.predictions("test").names.tolist()])
     part = loops.make_part(loaded.test, tested, loaded.corpus.labels, "cpu")
     model = checkpoints.load(run.folder).module
     sums: torch.Tensor | None = None
@@ -398,10 +398,10 @@ def reliability(groups: Sequence[Group]) -> Drawn:
     for i, (axis, group) in enumerate(zip(figure.subplots(1, len(groups), squeeze=False)[0], groups, strict=True)):
         tested, temperatures = [], []
         for run in group.runs:
-            epoch, test = run.pick(group.rule), run.part("test")
+            epoch, test = run.pick(group.rule), run.predictions("test")
             tested.append((test.logits[epoch], test.labels))
             if run.has_validation:
-                val = run.part("val")
+                val = run.predictions("val")
                 temperatures.append(calibration.fit_temperature(val.logits[epoch], val.labels))
         reliability_panel(axis, tested, temperatures or None)
         axis.set_title(f"{chr(97 + i)}) {label(group, groups)}, n = {len(group.rounds)}", loc="left")

@@ -9,7 +9,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -44,7 +44,7 @@ class BrokenRecord(UserError):
 
 
 @dataclass(frozen=True)
-class Part:
+class Predictions:
     """The scored utterances of a test or validation part."""
 
     names: NDArray[np.str_]  # (U,)
@@ -53,10 +53,10 @@ class Part:
     labels: NDArray[np.int64]  # (U,)
     logits: NDArray[np.float32]  # (E, U, C), of every epoch
 
-    def take(self, positions: NDArray[np.int64]) -> "Part":
+    def take(self, positions: NDArray[np.int64]) -> "Predictions":
         """The utterances at these positions alone."""
         names, speakers, paths = self.names[positions], self.speakers[positions], self.paths[positions]
-        return Part(names, speakers, paths, self.labels[positions], self.logits[:, positions])
+        return Predictions(names, speakers, paths, self.labels[positions], self.logits[:, positions])
 
     def scores(self) -> list[dict[str, Any]]:
         """What `metrics.scores` gives, epoch by epoch."""
@@ -110,24 +110,23 @@ class Run:
         """The error that this run's folder is damaged."""
         return BrokenRecord(self.folder, f"{text}; delete its folder and run again")
 
-    def part(self, name: str) -> Part:
+    def predictions(self, name: str) -> Predictions:
         """The predictions of the `test` or the `val` part, read anew at each call. Raises BrokenRecord."""
         file = self.folder / "predictions.npz"
         try:
             with np.load(file, allow_pickle=False) as arrays:
-                names, speakers, paths, labels, logits = (
-                    arrays[f"{name}_{key}"] for key in ("names", "speakers", "paths", "labels", "logits")
+                found = Predictions(  # contiguous: packed ones are in another order, which sums depend on
+                    *(np.ascontiguousarray(arrays[f"{name}_{f.name}"]) for f in fields(Predictions))
                 )
-            part = Part(names, speakers, paths, labels, np.ascontiguousarray(logits))  # packed ones lie otherwise
         except Exception as error:  # NumPy raises whatever its zip and header readers do
             if "(missing) lzma" in str(error):  # zipfile's words, of a Python built without liblzma
                 text = f"{file} is packed (pack.py), and this Python lacks the module lzma: use one that has it"
                 raise UserError(text) from None
             raise self.broken(f"{file} cannot be read ({error})") from None
-        shape = (len(self.epochs), len(part.names), len(self.config["classes"]))
-        if part.logits.shape != shape or len(part.labels) != len(part.names):
-            raise self.broken(f"{file} holds {name} logits of shape {part.logits.shape}, not {shape}")
-        return part
+        shape = (len(self.epochs), len(found.names), len(self.config["classes"]))
+        if found.logits.shape != shape or len(found.labels) != len(found.names):
+            raise self.broken(f"{file} holds {name} logits of shape {found.logits.shape}, not {shape}")
+        return found
 
     def pick(self, rule: str) -> int:
         """Index into `epochs` of the epoch a rule reports. Raises UserError where the split has no validation part."""
@@ -136,7 +135,7 @@ class Run:
         if rule == "validation" and not self.has_validation:
             raise no_validation(self.split)
         if rule not in self._picked:
-            val = self.part("val") if rule == "validation" else None
+            val = self.predictions("val") if rule == "validation" else None
             self._picked[rule] = metrics.pick_epoch(self.epochs, rule, (val.logits, val.labels) if val else None)
         return self._picked[rule]
 
@@ -203,11 +202,11 @@ class Halved(Run):
 
     @cached_property
     def epochs(self) -> list[dict[str, Any]]:
-        val, test = (self.part(name).scores() for name in ("val", "test"))
+        val, test = (self.predictions(name).scores() for name in ("val", "test"))
         return [{**epoch, "val": v, "test": t} for epoch, v, t in zip(self.whole.epochs, val, test, strict=True)]
 
-    def part(self, name: str) -> Part:
-        return self.whole.part("test").take(self._positions[name])
+    def predictions(self, name: str) -> Predictions:
+        return self.whole.predictions("test").take(self._positions[name])
 
 
 def trained_as(split: str) -> str:
@@ -381,9 +380,9 @@ class Round:
         """Counts `(P, C, C)` of the pooled test utterances of each of `speakers`."""
         counts = np.zeros((len(speakers), *self.confusion.shape), dtype=np.int64)
         for run in self.runs:
-            part, epoch = run.part("test"), run.pick(self.rule)
-            who = np.array([speakers.index(s) for s in part.speakers.tolist()], dtype=np.int64)
-            np.add.at(counts, (who, part.labels, part.logits[epoch].argmax(1)), 1)
+            test, epoch = run.predictions("test"), run.pick(self.rule)
+            who = np.array([speakers.index(s) for s in test.speakers.tolist()], dtype=np.int64)
+            np.add.at(counts, (who, test.labels, test.logits[epoch].argmax(1)), 1)
         return counts
 
 
@@ -428,7 +427,7 @@ class Group:
     @cached_property
     def speakers(self) -> list[str]:
         """Who speaks the test utterances."""
-        return sorted({str(s) for run in self.runs for s in run.part("test").speakers})
+        return sorted({str(s) for run in self.runs for s in run.predictions("test").speakers})
 
     def confusions(self, speakers: list[str] | None = None) -> NDArray[np.int64]:
         """Counts by seed and speaker `(n, P, C, C)`: its own speakers, unless told."""

@@ -463,10 +463,10 @@ def _often_wrong(group: Group) -> list[tuple[str, str, str, str, int, int, str]]
     """(name, path, speaker, label, times tested, times wrong, predictions) of what was ever wrong, worst first."""
     predictions: dict[tuple[str, str, str, int], Counter[int]] = {}
     for run in (run for each in (*group.rounds, *group.incomplete) for run in each.runs):
-        part = run.part("test")
-        columns = (part.names, part.paths, part.speakers, part.labels)
+        test = run.predictions("test")
+        columns = (test.names, test.paths, test.speakers, test.labels)
         keys = zip(*(column.tolist() for column in columns), strict=True)
-        for key, guess in zip(keys, part.logits[run.pick(group.rule)].argmax(1).tolist(), strict=True):
+        for key, guess in zip(keys, test.logits[run.pick(group.rule)].argmax(1).tolist(), strict=True):
             predictions.setdefault(key, Counter())[guess] += 1
     found = []
     for (name, file, speaker, label), counts in predictions.items():

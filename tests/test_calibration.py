@@ -159,7 +159,7 @@ def test_the_figure_scores_the_picked_epoch_at_a_temperature_of_its_validation_u
     make_run(tmp_path, guesses(1, labels, [0.4, 0.7]), labels, split="8:1:1", val=val)
     (run,) = records.runs(tmp_path)
     figure = figures.reliability(figures.complete_groups([run], "validation")).figure
-    tested, held_out = run.part("test"), run.part("val")
+    tested, held_out = run.predictions("test"), run.predictions("val")
     temperature = calibration.fit_temperature(held_out.logits[0], val_labels)
     assert said(figure.axes[0])[1:3] == [
         f"as trained: ECE {metrics.ece(tested.logits[0], labels):.1f} %",

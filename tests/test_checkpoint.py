@@ -77,7 +77,7 @@ def test_of_epochs_that_score_the_same_the_weights_are_those_of_the_picked_one(
         config = recipes.config_for("CNN_GAP", split="8:1:1", epochs=5, seed=seed, learning_rate=0.01)
         folder = train.train(config, save_model="validation", quiet=True)
         assert folder is not None
-        val = records.read_run(folder).part("val")
+        val = records.read_run(folder).predictions("val")
         losses = [metrics.cross_entropy(logits, val.labels) for logits in val.logits]
         if (picked := int(np.argmin(losses))) not in (0, 4):
             break
@@ -103,7 +103,7 @@ def test_a_training_run_writes_everything(here: Path, no_network: None) -> None:
     assert {k: saved[k] for k in run} == run
     epochs = [json.loads(line) for line in (folder / "epochs.jsonl").read_text().splitlines()]
     assert saved["rule"] == "validation" and saved["scores"] == epochs[saved["epoch"] - 1]
-    val = records.read_run(folder).part("val")
+    val = records.read_run(folder).predictions("val")
     fitted = calibration.fit_temperature(val.logits[saved["epoch"] - 1], val.labels)
     assert saved["temperature"] == pytest.approx(fitted, abs=1e-6)
     assert f"{run['n_val']} validation utterances" in saved["temperature_note"]

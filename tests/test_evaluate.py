@@ -55,7 +55,7 @@ def test_scores_are_those_of_the_run(here: Path, corpus: Path, command: Command,
     """What the model was trained on is left out, so that of its own corpus the test utterances remain."""
     command("train.py", "--dataset", corpus, "--save_model", *QUICK)
     (run,) = records.runs(here)
-    test = run.part("test")
+    test = run.predictions("test")
     out = command("evaluate.py", corpus, "--checkpoint", here, "--gpu", -1, "--csv", tmp_path / "p.csv").stdout
     for name in metrics.SCORES:
         assert f"{name} {run.scores('last')[name]:.2f}" in out

@@ -158,7 +158,7 @@ def look_at(runs: Path) -> None:
         assert len(report.table(report.runs(runs), "last")) <= 1
     for run in report.runs(runs):
         for read in (
-            lambda run=run: run.part("test"),
+            lambda run=run: run.predictions("test"),
             lambda run=run: run.scores("paper"),
             lambda run=run: run.split_digest,
         ):
@@ -289,7 +289,7 @@ def test_pickles_are_not_opened(here: Path, tmp_path: Path) -> None:
     for file in wanted:
         whole = file.read_bytes()
         file.write_bytes(bomb)
-        for read in (lambda: report.runs(here)[0].part("test"), lambda: report.table(report.runs(here), "last")):
+        for read in (lambda: report.runs(here)[0].predictions("test"), lambda: report.table(report.runs(here), "last")):
             try:
                 read()
             except (UserError, IndexError):
@@ -297,7 +297,7 @@ def test_pickles_are_not_opened(here: Path, tmp_path: Path) -> None:
         file.write_bytes(whole)
     np.savez(folder / "predictions.npz", test_names=np.array([Bomb(target)], dtype=object))
     with pytest.raises(UserError):
-        report.runs(here)[0].part("test")
+        report.runs(here)[0].predictions("test")
 
     import checkpoints
 

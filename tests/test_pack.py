@@ -41,8 +41,8 @@ def content(folder: Path) -> dict[str, bytes]:
 
 def test_everything_reads_the_same_from_less(tmp_path: Path) -> None:
     folders = runs_in(tmp_path)
-    whole = [(records.read_run(f).epochs, records.read_record(f / "split.json"), records.read_run(f).part("test"))
-             for f in folders]  # fmt: skip
+    found = [records.read_run(folder) for folder in folders]
+    whole = [(run.epochs, records.read_record(run.folder / "split.json"), run.predictions("test")) for run in found]
     before = pack.size(folders)
     done = command(tmp_path)
     assert done.returncode == 0 and done.stdout.startswith("2 of 2 runs packed; "), done.stderr
@@ -57,7 +57,7 @@ def test_everything_reads_the_same_from_less(tmp_path: Path) -> None:
         }
         run = records.read_run(folder)
         assert run.epochs == epochs and records.read_record(folder / "split.json") == split
-        again = run.part("test")
+        again = run.predictions("test")
         for name in ("names", "speakers", "paths", "labels", "logits"):
             old, new = getattr(part, name), getattr(again, name)
             assert old.dtype == new.dtype and np.array_equal(old, new), name
@@ -116,7 +116,7 @@ def test_a_python_without_lzma_is_told_so(tmp_path: Path, monkeypatch: pytest.Mo
     pack.pack(folder)
     monkeypatch.setattr(zipfile, "lzma", None)
     with pytest.raises(UserError, match="lacks the module lzma") as caught:
-        records.read_run(folder).part("test")
+        records.read_run(folder).predictions("test")
     assert not isinstance(caught.value, records.BrokenRecord), "to delete the folder would be the wrong remedy"
 
 

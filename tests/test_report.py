@@ -126,10 +126,10 @@ def test_broken_predictions_are_named(tmp_path: Path) -> None:
     for contents in (b"", b"PK\x03\x04 not a zip", (folder / "predictions.npz").read_bytes()[:200]):
         (folder / "predictions.npz").write_bytes(contents)
         with pytest.raises(records.BrokenRecord, match=r"predictions\.npz"):
-            run.part("test")
+            run.predictions("test")
     np.savez(folder / "predictions.npz", test_names=np.array(["u"], dtype=object))
     with pytest.raises(records.BrokenRecord, match=r"predictions\.npz"):  # no pickle
-        run.part("test")
+        run.predictions("test")
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"dataset": "impro"}'])
@@ -199,7 +199,8 @@ def test_8_2_read_as_8_1_1_is_that_split(tmp_path: Path) -> None:
     run = records.Halved(only(tmp_path))
     expected = data.split_record(utterances, halves)
     assert (run.split, run.seed, run.has_validation) == ("8:1:1", seed, True)
-    assert run.part("test").names.tolist() == expected["test"] and run.part("val").names.tolist() == expected["val"]
+    for name in ("test", "val"):
+        assert run.predictions(name).names.tolist() == expected[name]
     assert run.split_digest == expected["digest"]
     assert run.n_test == len(expected["test"])
     for part in ("val", "test"):
@@ -350,7 +351,7 @@ def test_folds_pooled_and_averaged(tmp_path: Path) -> None:
 def test_pooling_confusions_is_pooling_logits(tmp_path: Path) -> None:
     fold_runs(tmp_path)
     group = records.Group(report.runs(tmp_path), "validation")
-    parts = [(run.part("test"), run.pick("validation")) for run in group.runs]
+    parts = [(run.predictions("test"), run.pick("validation")) for run in group.runs]
     logits = np.concatenate([part.logits[epoch] for part, epoch in parts])
     scores = metrics.scores(logits, np.concatenate([part.labels for part, _ in parts]))
     assert group.scores()[0] == pytest.approx([scores[name] for name in metrics.SCORES])

@@ -147,13 +147,8 @@ def test_what_the_readme_says_of_emodb_is_in_the_records():
     runs = [run for run in published("speaker") if run.model == "GLAM"]
     pooled = [records.Group(runs, rule).scores().mean(0)[:2] for rule in ("paper", "last")]
     each = pooled[0] - pooled[1]
-    counts = np.sum(
-        [
-            [metrics.confusion_matrix(run.part("test").labels, at.argmax(1), 4) for at in run.part("test").logits]
-            for run in runs
-        ],
-        0,
-    )
+    tested = [run.predictions("test") for run in runs]
+    counts = np.sum([[metrics.confusion_matrix(t.labels, at.argmax(1), 4) for at in t.logits] for t in tested], 0)
     best = max((metrics.scores_of(epoch)[:2] for epoch in counts), key=lambda both: both.mean()) - pooled[1]
     (wa, *bounds), (ua, *others) = (changes["speaker", "validation", score] for score in ("WA", "UA"))
     p = {
@@ -256,11 +251,11 @@ def test_numbers_of_utterances_are_the_records():
     for split in ("8:2", "8:1:1", "speaker"):
         for model in ("GLAM", "MACNN"):
             runs = [run for run in runs_of(split) if run.model == model]
-            labels = [run.part("test").labels for run in runs]
+            labels = [run.predictions("test").labels for run in runs]
             angry[split, model] = 100 * np.mean(np.concatenate(labels) == runs[0].config["classes"].index("angry"))
             usable[split, model] = len(np.concatenate(labels)) // (1 if split == "speaker" else len(runs))
             if split == "8:1:1":
-                validation |= {len(run.part("val").labels) for run in runs}
+                validation |= {len(run.predictions("val").labels) for run in runs}
     keys = [(split, model) for split in ("8:2", "8:1:1") for model in ("GLAM", "MACNN")]
     parts = [f"{angry[key]:.0f} {'WA ' * (not i)}on the {usable[key]}" for i, key in enumerate(keys)]
     always = f"{parts[0]} utterances, {', '.join(parts[1:])}"
@@ -307,7 +302,7 @@ def surprises(runs):
     utterances, and with ours."""
     rows = []
     for run in runs:
-        epoch, val, test = run.pick("validation"), run.part("val"), run.part("test")
+        epoch, val, test = run.pick("validation"), run.predictions("val"), run.predictions("test")
 
         def loss(log_t, part=val, epoch=epoch):
             return metrics.cross_entropy(part.logits[epoch], part.labels, np.exp(log_t))
