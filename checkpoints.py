@@ -24,7 +24,7 @@ import models
 from cli import UserError
 from corpora import LONGEST_LABEL
 from files import atomic, digest_file, read_json, write_json, write_text
-from recipes import RULES
+from recipes import RULES, usable_test_overlap
 
 if TYPE_CHECKING:
     from models.layers import Classifier
@@ -62,7 +62,7 @@ class Checkpoint(PyTorchModelHubMixin):
         self.n_mfcc: int = settings["n_mfcc"]
         self.padding: bool = settings["padding"]  # whether short utterances were repeated in training, or left out
         self.length = float(settings["segment_length"])  # seconds
-        self.overlap = features.usable_test_overlap(self.length, float(settings["test_overlap"]))  # seconds
+        self.overlap = usable_test_overlap(self.length, float(settings["test_overlap"]))  # seconds
         self.size, self.hop = features.segment_and_hop(self.length, self.overlap)
         self.temperature: float | None = config["temperature"]  # fitted on validation utterances, if there were any
 
@@ -190,7 +190,7 @@ def check(config: Any, where: str) -> None:
     try:
         models.canonical(config["model"])
         length, asked = float(settings["segment_length"]), float(settings["test_overlap"])
-        overlap = features.usable_test_overlap(length, asked)
+        overlap = usable_test_overlap(length, asked)
         cut = features.segment(np.zeros(int(length * features.SAMPLE_RATE), np.float32), length, overlap)
         made = features.extract(settings["feature"], cut, settings["n_mfcc"]).shape[1:]
     except (UserError, RuntimeError) as error:

@@ -85,11 +85,6 @@ def segment(
     return np.lib.stride_tricks.sliding_window_view(wave, size)[::hop]
 
 
-def usable_test_overlap(length: float, overlap: float) -> float:
-    """The overlap in seconds to test with: one not smaller than the segment becomes half the segment."""
-    return length / 2 if overlap >= length else overlap
-
-
 # --------------------------------------------------------------------------------------------------- features
 
 

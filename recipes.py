@@ -117,6 +117,11 @@ class Config(Recipe):
         return digest_of([shaping, corpus_digest], size=6)
 
 
+def usable_test_overlap(length: float, overlap: float) -> float:
+    """The overlap in seconds to test with: one not smaller than the segment becomes half the segment."""
+    return length / 2 if overlap >= length else overlap
+
+
 def config_for(model: str, **overrides: Any) -> Config:
     """The published setting of `model` (its canonical name), with `overrides`. Raises UserError for a bad value."""
     recipe = RECIPES.get(model, GLAM)
@@ -126,12 +131,10 @@ def config_for(model: str, **overrides: Any) -> Config:
     if config.lr_schedule == "warmstep":  # as published: another name for step
         config = replace(config, lr_schedule="step")
     check(config)
-    if config.test_overlap >= config.segment_length:
-        from features import usable_test_overlap  # not at the head: --help answers before torch is imported
-
-        half = usable_test_overlap(config.segment_length, config.test_overlap)
-        warn_once(f"--test_overlap {config.test_overlap} is not shorter than the segment: {half} s is used")
-        config = replace(config, test_overlap=half)
+    overlap = usable_test_overlap(config.segment_length, config.test_overlap)
+    if overlap != config.test_overlap:
+        warn_once(f"--test_overlap {config.test_overlap} is not shorter than the segment: {overlap} s is used")
+        config = replace(config, test_overlap=overlap)
     return config
 
 

@@ -18,7 +18,7 @@ from scipy.signal import lfilter, welch
 import features
 from audio import load_audio
 from cli import UserError
-from features import FEATURES, extract, segment, usable_test_overlap, vtlp, vtlp_factors
+from features import FEATURES, extract, segment, vtlp, vtlp_factors
 
 N = 28800
 
@@ -151,12 +151,6 @@ def test_padding_repeats_whole_utterances() -> None:
 def test_impossible_segments_are_named(length: float, overlap: float, named: str) -> None:
     with pytest.raises(UserError, match=f"^{named} is"):
         segment(np.zeros(50000, np.float32), length, overlap)
-
-
-def test_test_overlap() -> None:
-    assert usable_test_overlap(1.8, 1.6) == 1.6
-    assert usable_test_overlap(1.6, 1.6) == 0.8
-    assert usable_test_overlap(1, 1.6) == 0.5
 
 
 # --------------------------------------------------------------------------------------------------- features

@@ -25,6 +25,12 @@ PUBLISHED = {
 }
 
 
+def test_test_overlap() -> None:
+    assert recipes.usable_test_overlap(1.8, 1.6) == 1.6
+    assert recipes.usable_test_overlap(1.6, 1.6) == 0.8
+    assert recipes.usable_test_overlap(1, 1.6) == 0.5
+
+
 @pytest.mark.parametrize("model", PUBLISHED)
 def test_recipe_is_as_published(model):
     c = recipes.config_for(model)
