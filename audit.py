@@ -61,9 +61,6 @@ def _predictions(run: Run, name: str, predicted: Predictions, listed: list[str])
     """The predictions of one part against the split's list and the recorded scores of every epoch."""
     if predicted.names.tolist() != listed:
         yield f"predictions.npz: {name} names are not those of split.json"
-    if not np.isin(predicted.labels, range(len(run.config["classes"]))).all():
-        yield f"predictions.npz: {name} labels are not among the {len(run.config['classes'])} classes"
-        return
     if not np.isfinite(predicted.logits).all():
         yield f"predictions.npz: {name} logits are not all finite"
     for epoch, recomputed in zip(run.epochs, predicted.scores(), strict=True):
@@ -93,8 +90,8 @@ def problems(folder: Path) -> list[str]:
             found += _predictions(run, name, run.predictions(name), split[name])
     except UserError as error:
         found.append(str(error))
-    except (KeyError, TypeError) as error:
-        found.append(f"split.json is not a split's record ({type(error).__name__}: {error})")
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        found.append(f"its records are not a run's ({type(error).__name__}: {error})")
     return found
 
 
@@ -105,7 +102,7 @@ def _folders(
     every = folders(root)
     if name is None:
         of_dataset = [dataset_folder(dataset) for dataset in datasets or ()]
-        of_split = [split.replace(":", "-") for split in splits or ()]
+        of_split = [s.replace(":", "-") for split in splits or () for s in {split, trained_as(split)}]
         every = [folder for folder in every if not of_dataset or folder.parts[-5] in of_dataset]
         return [folder for folder in every if not of_split or folder.parts[-4] in of_split]
     wanted = set()

@@ -61,6 +61,7 @@ import graphs
 import loops
 import models.cnn
 import models.glam
+import path
 import recipes
 import resume
 import turns
@@ -538,8 +539,11 @@ def glam_cuda(options: Options) -> Row:
 def help_time(options: Options) -> Row:
     """train.py --help and report.py --help, the slower one."""
     words = [[sys.executable, script, "--help"] for script in ("train.py", "report.py")]
-    times = [max(seconds(lambda w=w: subprocess.run(w, check=True, capture_output=True))[0] for w in words)  # type: ignore[misc]
-             for _ in range(options.repeats)]  # fmt: skip
+
+    def answer(command: list[str]) -> float:
+        return seconds(lambda: subprocess.run(command, check=True, capture_output=True, cwd=path.ROOT))[0]
+
+    times = [max(map(answer, words)) for _ in range(options.repeats)]
     return Row("train.py --help, report.py --help", statistics.median(times), 1, f"n={options.repeats}", "at most", "s")
 
 
@@ -563,7 +567,12 @@ def first_step(options: Options) -> Row:
         for _ in range(options.repeats + 1):
             environment["STARTED"] = str(time.time())
             done = subprocess.run(
-                [sys.executable, "-c", FIRST_STEP], env=environment, capture_output=True, text=True, check=True
+                [sys.executable, "-c", FIRST_STEP],
+                env=environment,
+                capture_output=True,
+                text=True,
+                check=True,
+                cwd=path.ROOT,
             )
             times.append(float(done.stdout))
     times = times[1:]  # the first may have made the corpus and the features
@@ -592,7 +601,8 @@ def memory(options: Options) -> Row:
             root = Path(folder) / str(utterances)
             synthetic.make(root, utterances)
             words = [sys.executable, "-c", MEMORY, str(root), str(Path(folder) / f"cache{utterances}")]
-            peaks.append(int(subprocess.run(words, check=True, capture_output=True, text=True).stdout) / 1024)
+            done = subprocess.run(words, check=True, capture_output=True, text=True, cwd=path.ROOT)
+            peaks.append(int(done.stdout) / 1024)
     note = f"{peaks[0]:.0f} MB, then {peaks[1]:.0f} MB for four times the corpus; at most"
     return Row("peak memory of feature extraction, 4x over 1x", peaks[1] / peaks[0], 1.1, "n=1", note)
 

@@ -28,5 +28,7 @@ def fit_temperature(logits: NDArray, labels: NDArray) -> float:
     def surprise(log_t: float) -> float:
         return len(labels) * metrics.cross_entropy(logits, labels, float(np.exp(log_t))) + (log_t / SPREAD) ** 2 / 2
 
-    bounds = (float(np.log(COLDEST)), float(np.log(HOTTEST)))
+    grid = np.linspace(np.log(COLDEST), np.log(HOTTEST), 61)  # first by steps: of a network that has hardly learned the
+    best = int(np.argmin([surprise(log_t) for log_t in grid]))  # logits are so small that there are two minima
+    bounds = grid[max(best - 1, 0)], grid[min(best + 1, 60)]
     return float(np.exp(minimize_scalar(surprise, bounds=bounds, method="bounded", options={"xatol": 1e-6}).x))

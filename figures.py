@@ -453,7 +453,7 @@ def alpha_groups(runs: Sequence[Run], rule: str, settings: dict[str, Any]) -> li
     first = runs[0]
     cells = [replace(c, split=first.split) for c in tables.TABLES["alpha"].cells([first.dataset], settings)]
     own = [found for cell in cells if (found := tables.runs_of(cell, runs))]
-    groups = [group for found in own for group in complete_groups(found, rule)]
+    groups = [group for found in own if Group(found, rule).rounds for group in complete_groups(found, rule)]
     if len(groups) < 2:
         words = ["python", "sweep.py", "--table", "alpha", "--datasets", first.config["settings"]["dataset"]]
         words += ["--splits", first.split, *recipes.flags(settings), *_where(first)]

@@ -29,6 +29,7 @@ def atomic(path: Path) -> Iterator[Path]:
 
     A reader sees the old file or the new one, whole, whatever happens in between.
     """
+    path = path.resolve() if path.is_symlink() else path  # the link stays
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -70,9 +71,12 @@ def read_text(path: Path) -> str:
 
 
 def read_json(path: Path, remedy: str = "delete it and run again", read: Callable[[Path], str] = read_text) -> Any:
-    """Read a JSON file, whose text `read` gives. Raises UserError naming the file when it is missing or not JSON."""
+    """Read a JSON file, whose text `read` gives. Raises UserError naming the file when it is missing or not JSON, and
+    PermissionError where it may be neither."""
     try:
         return json.loads(read(path))
+    except PermissionError:
+        raise
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} cannot be read as JSON ({error}); {remedy}") from None
 

@@ -7,6 +7,7 @@ Runs that another process holds and those that `report.py --audit` objects to ar
 """
 
 import gzip
+import importlib.util
 import zipfile
 from pathlib import Path
 
@@ -71,6 +72,8 @@ def main() -> None:
     arguments = cli.parser(description=__doc__)
     arguments.add_argument("runs", type=Path, metavar="RUNS", help="a folder of runs, such as `runs`")
     root = arguments.parse_args().runs
+    if importlib.util.find_spec("_lzma") is None:
+        raise cli.UserError("this Python lacks the module lzma, as one built without liblzma does: use one that has it")
     folders = records.folders(root)
     if not folders:
         raise cli.UserError(f"{root} holds no run folder; name the folder that train.py or sweep.py wrote to")

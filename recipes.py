@@ -197,12 +197,12 @@ def setting(text: str, flag: str = "--set") -> tuple[str, Any]:
 
 
 def plain(changed: dict[str, Any]) -> str:
-    """Changed settings as text: `alpha=0.3, epochs=10`. 1 and 1.0 read the same."""
+    """Changed settings as text: `alpha=0.3, epochs=10`. 1 and 1.0 read the same, others than equal numbers do not."""
 
     def text(value: Any) -> str:
         if isinstance(value, (list, tuple)):
             return ",".join(map(str, value))
-        return f"{value:g}" if isinstance(value, float) else str(value)
+        return repr(value).removesuffix(".0") if isinstance(value, float) else str(value)
 
     return ", ".join(f"{k}={text(v)}" for k, v in sorted(changed.items()))
 

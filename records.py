@@ -97,11 +97,13 @@ class Run:
             epochs = read_epochs(self.folder)
             for epoch in epochs:  # all of it is there, and numbers
                 for part in ("test", "val") if self.has_validation else ("test",):
-                    _ = [float(epoch[part][score]) for score in metrics.SCORES], np.array(epoch[part]["confusion"], int)
-                _ = float(epoch["train_loss"]), int(epoch["epoch"])
+                    _ = [0.0 + epoch[part][score] for score in metrics.SCORES], np.array(epoch[part]["confusion"], int)
+                _ = 0.0 + epoch["train_loss"], int(epoch["epoch"])
             if epochs and len(epochs) == self.config["settings"].get("epochs"):
                 return epochs
             problem = f"it has {len(epochs)} epochs, not those that config.json says"
+        except PermissionError:  # it may be sound
+            raise
         except (OSError, ValueError, KeyError, TypeError, IndexError, OverflowError, RecursionError) as error:
             problem = f"{type(error).__name__}: {error}"
         raise self.broken(f"{self.folder / 'epochs.jsonl'} is not a run's record ({problem})")
@@ -118,14 +120,24 @@ class Run:
                 found = Predictions(  # contiguous: packed ones are in another order, which sums depend on
                     *(np.ascontiguousarray(arrays[f"{name}_{f.name}"]) for f in fields(Predictions))
                 )
+        except (PermissionError, MemoryError):  # which say nothing of the file
+            raise
         except Exception as error:  # NumPy raises whatever its zip and header readers do
             if "(missing) lzma" in str(error):  # zipfile's words, of a Python built without liblzma
                 text = f"{file} is packed (pack.py), and this Python lacks the module lzma: use one that has it"
                 raise UserError(text) from None
             raise self.broken(f"{file} cannot be read ({error})") from None
         shape = (len(self.epochs), len(found.names), len(self.config["classes"]))
-        if found.logits.shape != shape or len(found.labels) != len(found.names):
+        if found.logits.shape != shape or found.logits.dtype.kind != "f":
             raise self.broken(f"{file} holds {name} logits of shape {found.logits.shape}, not {shape}")
+        for what, kinds in {"names": "U", "speakers": "U", "paths": "U", "labels": "iu"}.items():
+            column = getattr(found, what)
+            if column.shape != shape[1:2] or column.dtype.kind not in kinds:
+                raise self.broken(
+                    f"{file} holds {name} {what} {column.dtype} of shape {column.shape}, not {shape[1:2]}"
+                )
+        if not np.isin(found.labels, range(shape[2])).all():
+            raise self.broken(f"{file}: {name} labels are not among the {shape[2]} classes")
         return found
 
     def pick(self, rule: str) -> int:
@@ -215,14 +227,14 @@ def trained_as(split: str) -> str:
 
 
 def with_derived(runs: Sequence[Run]) -> list[Run]:
-    """The runs, and as 8:1:1 those of 8:2 beside which there is no run of 8:1:1 of the same corpus, model, settings and
-    seed."""
+    """The runs, and as 8:1:1 those of 8:2 with something to halve beside which there is no run of 8:1:1 of the same
+    corpus, model, settings and seed."""
 
     def key(run: Run) -> tuple[str, str, str, str, int]:
         return run.dataset, run.corpus_digest, run.model, plain(run.changed), run.seed
 
     own = {key(run) for run in runs if run.split == "8:1:1"}
-    return [*runs, *(Halved(run) for run in runs if run.split == "8:2" and key(run) not in own)]
+    return [*runs, *(Halved(run) for run in runs if run.split == "8:2" and run.n_test > 1 and key(run) not in own)]
 
 
 def read_record(file: Path) -> Any:
@@ -267,8 +279,10 @@ def folder_of(config: Config, dataset: str, digest: str, runs: Path) -> Path:
 
 def finished(folder: Path, save_model: str | None = None) -> bool:
     """Whether a run wrote all it had to, with a checkpoint by the rule asked for, if any."""
-    if not (folder / "done").is_file() or save_model is None:
-        return (folder / "done").is_file()
+    if not (folder / "done").is_file():
+        return False
+    if save_model is None:
+        return True
     try:
         return read_json(folder / "checkpoint" / "config.json").get("rule") == save_model
     except (UserError, AttributeError):  # there is none, or it is not one
@@ -367,7 +381,7 @@ class Round:
     @cached_property
     def pooled(self) -> NDArray[np.float64]:
         """The four scores `(4,)` of the test utterances of all folds put together."""
-        if len(self.runs) == 1:
+        if len(self.runs) == 1:  # as recorded, to the last bit
             return self.averaged
         return metrics.scores_of(self.confusion)
 
@@ -389,7 +403,7 @@ class Round:
 def machine(run: Run) -> dict[str, Any]:
     """The settings of the machine that a run was made on: its device, and what is not as usual."""
     own, usual = run.config["settings"], Config()
-    return {k: own[k] for k in MACHINE if k == "device" or own.get(k) != getattr(usual, k)}
+    return {k: own[k] for k in MACHINE if k in own and (k == "device" or own[k] != getattr(usual, k))}
 
 
 class Group:

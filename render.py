@@ -89,12 +89,13 @@ def latex(document: Document) -> str:
     """One booktabs table environment for each section; `\\usepackage{booktabs,graphicx}` is all it needs."""
     caption = " ".join([document.title + ".", *document.caption])
     blocks = ["% \\usepackage{booktabs,graphicx}"]
-    for section in document.sections:
+    for number, section in enumerate(document.sections):
         escaped = section.frame.map(latex_escape)
         escaped.columns = [latex_escape(column) for column in escaped.columns]
         body = escaped.to_latex(index=False, escape=False, column_format="l" * len(escaped.columns)).rstrip()
-        said = f"{section.heading}." if section.heading else caption
-        text = latex_text(" ".join([said, *section.notes]))
+        said = [] if number else [caption]
+        said += [f"{section.heading}."] if section.heading else []
+        text = latex_text(" ".join([*said, *section.notes]))
         blocks += [r"\begin{table*}", r"\centering", rf"\caption{{{text}}}", r"\resizebox{\textwidth}{!}{%"]
         blocks += [body + "}", r"\end{table*}"]
     return "\n".join(blocks) + "\n"

@@ -22,7 +22,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import audit
 import cli
@@ -448,7 +448,7 @@ def errors(found: Iterable[Run], rule: str = "paper", most: int = 20) -> "DataFr
 def _errors(usable: list[Run], rule: str, most: int) -> "DataFrame":
     from pandas import DataFrame, concat
 
-    about = ["dataset", "split", "model", "changed", "synthetic"]
+    about = ["dataset", "corpus_digest", "split", "model", "changed", "synthetic"]
     own = ["name", "path", "speaker", "label", "tested", "wrong", "predictions"]
     frames = [DataFrame(columns=[*about, *own])]
     for group in records.group_by_setting(usable, rule):
@@ -481,17 +481,20 @@ def errors_document(found: list[Run], rule: str, most: int, command: str) -> ren
     """The utterances most often wrong, a table for each group of runs."""
     every = errors(found, rule, most)
     sections = []
-    for about, own in every.groupby(["dataset", "split", "model", "changed", "synthetic"], sort=False):
-        dataset, split, model, changed, synthetic = about
+    corpora = Counter(dataset for dataset, _ in {(run.dataset, run.corpus_digest) for run in found})
+    by = ["dataset", "corpus_digest", "split", "model", "changed", "synthetic"]
+    for about, own in every.groupby(by, sort=False):
+        dataset, digest, split, model, changed, synthetic = cast(tuple[Any, ...], about)
+        where = f"{dataset} {digest[:8]}" if corpora[dataset] > 1 else dataset
         more = (f", {changed}" if changed else "") + (", SYNTHETIC" if synthetic else "")
         frame = own[["name", "speaker", "label", "tested", "wrong", "predictions", "path"]].astype(str)
-        sections.append(render.Section(frame.rename(columns=str.capitalize), f"{model} on {dataset}, {split}{more}"))
+        sections.append(render.Section(frame.rename(columns=str.capitalize), f"{model} on {where}, {split}{more}"))
     caption = [
         f"The {most} utterances most often wrong over seeds; paths as in the corpus. {say_rules([rule])}",
         f"Made with `{command}`.",
     ]
-    synthetic = any(run.synthetic for run in found)
-    return render.Document("Utterances most often wrong", caption, sections, every, synthetic=synthetic)
+    made_up = any(run.synthetic for run in found)
+    return render.Document("Utterances most often wrong", caption, sections, every, synthetic=made_up)
 
 
 # ------------------------------------------------------------------------------------------------ command line

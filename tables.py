@@ -239,8 +239,9 @@ def find(cells: Iterable[Cell], found: Sequence[Run]) -> list[Row]:
     foreign = {run.dataset for run in found if run.synthetic or run.config["corpus"] != "IEMOCAP"}
     for cell in cells:
         own = runs_of(cell, found)
-        row = Row(cell, Group(own, cell.rule) if own else None, elsewhere=cell.dataset in foreign)
+        row = Row(cell, Group(own, cell.rule) if own else None, elsewhere=dataset_folder(cell.dataset) in foreign)
         if row.counted:
+            _ = row.counted.scores(), row.counted.splits  # a broken record shows itself here
             row.speakers = len(row.counted.speakers)
             row.interval = stats.interval(row.counted.confusions()) if all(row.counted.speakers) else None
         rows.append(row)
@@ -330,9 +331,12 @@ class Pair:
 def paired(a: Group, b: Group) -> Pair:
     """Differences of the four scores over shared units.
 
-    A unit is a seed; with folds it is a fold (other speakers), its scores averaged over the shared seeds.
+    A unit is a seed; with folds it is a fold (other speakers), its scores averaged over the shared seeds. Nothing is
+    shared where longer segments drop all utterances of a speaker: the other folds have other numbers then.
     """
     ours, theirs = ({(run.seed, run.fold): run for run in group.runs} for group in (a, b))
+    if a.first.config["folds"] != b.first.config["folds"]:
+        theirs = {}
     shared = sorted(ours.keys() & theirs.keys(), key=lambda key: (key[0], key[1] or 0))
     units: dict[int, list[list[float]]] = {}
     for seed, fold in shared:

@@ -880,7 +880,7 @@ TAMPER = {
     "split digest": (lambda f: edit(f / "config.json", split_digest="aa"), "config.json says split digest aa"),
     "split lists": (lambda f: edit(f / "split.json", train=["x"]), "split.json says split digest"),
     "a leak": (lambda f: edit(f / "split.json", train=["u0", "t1", "t2", "t3"]), "an utterance in two parts"),
-    "split is no split": (lambda f: (f / "split.json").write_text("[]"), "split.json is not a split's record"),
+    "split is no split": (lambda f: (f / "split.json").write_text("[]"), "its records are not a run's"),
     "split is gone": (lambda f: (f / "split.json").unlink(), "split.json cannot be read"),
     "counts": (lambda f: edit(f / "config.json", n_train=7), "says n_train 7, split.json lists 4"),
     "names": (lambda f: edit_predictions(f, test_names=np.array(["u1", "u0", "u2", "u3"])), "test names are not"),
