@@ -22,6 +22,7 @@ import cli
 import path
 from audio import SAMPLE_RATE
 from cli import UserError, warn
+from files import walk
 
 if TYPE_CHECKING:
     import gradio
@@ -65,15 +66,15 @@ def find_checkpoints(root: Path) -> dict[str, dict[str, Any]]:
     import checkpoints
 
     found: dict[str, dict[str, Any]] = {}
-    for file in sorted(root.rglob(checkpoints.CONFIG)):
-        if not file.with_name(checkpoints.WEIGHTS).exists():
-            continue  # a run folder's own
+    for folder, names in sorted(walk(root)):
+        if checkpoints.CONFIG not in names or checkpoints.WEIGHTS not in names:
+            continue
         try:
-            config = checkpoints.read_config(file)
+            config = checkpoints.read_config(folder / checkpoints.CONFIG)
         except UserError as error:
             warn(str(error))
             continue
-        found[str(file.parent.relative_to(root))] = config
+        found[str(folder.relative_to(root))] = config
     if not found:
         raise UserError(f"there is no checkpoint under {root}: python train.py --save_model makes one, "
                         "--checkpoints DIR names another folder")  # fmt: skip
@@ -132,9 +133,14 @@ def recognise(folder: Path, file: str, max_minutes: float, max_mb: float) -> "Pr
 
     name = Path(file).name
     try:
+        model = recogniser(folder)
+    except UserError as error:
+        warn(str(error))
+        raise UserError("this checkpoint is damaged: choose another") from None
+    try:
         if (size := Path(file).stat().st_size) > max_mb * MEGABYTE:
             raise UserError(f"it has {size / MEGABYTE:.1f} MB and {max_mb:g} are taken; cut it, or use predict.py")
-        return recogniser(folder).blocks(at_most(stream_audio(file), max_minutes), name)
+        return model.blocks(at_most(stream_audio(file), max_minutes), name)
     except UserError as error:
         fault = str(error).replace(str(file), "").lstrip(": ")
         raise UserError(f"{name} cannot be used: {fault}") from None

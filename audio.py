@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 import stat
 from collections.abc import Callable, Iterable, Iterator
 from mmap import ACCESS_READ, mmap
@@ -77,6 +78,28 @@ def size_to_correct(data: bytes | mmap) -> tuple[int, bytes] | None:
     if size > left:
         raise ValueError(f"is truncated: {size - left} bytes of the samples its header declares are missing")
     return None
+
+
+def declared_bytes(data: bytes | mmap) -> int:
+    """Bytes that the header of an AIFF, AU, RF64, W64 or NIST file gives it, 0 for others and where it does not say."""
+    start = data[:4]
+    if start == b"FORM":
+        size = 8 + int.from_bytes(data[4:8], "big")
+    elif start in (b".snd", b"dns."):
+        order: Literal["big", "little"] = "big" if start == b".snd" else "little"
+        size = int.from_bytes(data[4:8], order) + int.from_bytes(data[8:12], order)
+    elif start == b"RF64":
+        size = 8 + int.from_bytes(data[20:28], "little")
+    elif start == b"riff":
+        size = int.from_bytes(data[16:24], "little")
+    elif start == b"NIST":
+        numbers = dict(re.findall(rb"(\w+) -i (\d{1,12})\s", data[:1024]))
+        each = int(numbers.get(b"channel_count", 1)) * int(numbers.get(b"sample_n_bytes", 1))  # 1 in A-law
+        size = 1024 + each * int(numbers[b"sample_count"]) if b"sample_count" in numbers else 0
+    else:
+        size = 0
+    streamed = start in (b"FORM", b".snd", b"dns.") and (size <= 64 or size >= 0x7F000000)  # its writer could not seek
+    return 0 if streamed else size
 
 
 def check_streams(data: bytes | mmap) -> None:
@@ -159,6 +182,8 @@ class _Raw:
         self.correction = size_to_correct(data)  # bytes to read at a place instead of what is there
         self.mp3_counts, self.tags = counts_frames(data), tags_at_end(data)
         check_streams(data)
+        if (missing := declared_bytes(data) - len(data)) > 1:  # some count a last byte that evens, and do not write it
+            raise ValueError(f"is truncated: {missing} bytes that its header declares are missing")
 
     def seek(self, offset: int, whence: int = 0) -> int:
         self.position = max(0, offset + (0, self.position, self.size)[whence])

@@ -14,6 +14,7 @@ from huggingface_hub import ModelCard, ModelCardData, PyTorchModelHubMixin, hf_h
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
 from safetensors.torch import save as save_tensors
 from torch import nn
 
@@ -23,15 +24,14 @@ import metrics
 import models
 from cli import UserError
 from corpora import LONGEST_LABEL
-from files import atomic, digest_file, read_json, write_json, write_text
-from recipes import RULES, usable_test_overlap
+from files import atomic, digest_file, read_json, walk, write_json, write_text
+from recipes import HAPPY, LARGEST, RULES, usable_test_overlap
 
 if TYPE_CHECKING:
     from models.layers import Classifier
 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 LARGEST_CONFIG = 2**24  # bytes
-LONGEST_SEGMENT = 120  # seconds
 _Kind = type | tuple[type, ...]
 NUMBER: _Kind = (int, float)
 FIELDS: dict[str, _Kind] = {  # of config.json, besides which it holds all that a run folder's does
@@ -40,9 +40,9 @@ FIELDS: dict[str, _Kind] = {  # of config.json, besides which it holds all that 
     "temperature": (int, float, type(None)), "temperature_note": str, "weights": str,
 }  # fmt: skip
 SETTINGS: dict[str, tuple[_Kind, float, float]] = {  # type, least and most, of the settings that prediction needs
-    "feature": (str, 0, 0), "n_mfcc": (int, 1, features.MELS), "padding": (bool, 0, 1), "head": (int, 1, 256),
-    "attn_hidden": (int, 1, 4096), "segment_length": (NUMBER, 1e-3, LONGEST_SEGMENT),
-    "test_overlap": (NUMBER, 0, LONGEST_SEGMENT),
+    "feature": (str, 0, 0), "n_mfcc": (int, 1, LARGEST["n_mfcc"]), "padding": (bool, 0, 1), "happy": (str, 0, 0),
+    "head": (int, 1, LARGEST["head"]), "attn_hidden": (int, 1, LARGEST["attn_hidden"]),
+    "segment_length": (NUMBER, 1e-3, LARGEST["segment_length"]), "test_overlap": (NUMBER, 0, LARGEST["segment_length"]),
 }  # fmt: skip
 
 
@@ -94,7 +94,9 @@ class Checkpoint(PyTorchModelHubMixin):
         check(config, f"{model_id}/{CONFIG}")
         if digest_file(file) != config["weights"]:
             raise UserError(f"{file} is not the file that {CONFIG} belongs to, or it is damaged; copy the folder again")
-        module = cls._load_as_safetensor(empty_model(config, file), str(file), map_location, True)  # type: ignore[type-var]
+        module = empty_model(config, file)
+        module.load_state_dict(load_file(file, map_location))  # the mixin's own way refuses tied weights
+        module.eval()
         if not all(bool(v.isfinite().all()) for v in module.state_dict().values()):
             raise UserError(f"{file} holds weights that are not finite numbers; train again")
         return cls(module, config)
@@ -120,7 +122,7 @@ def find(folder: Path) -> Path:
             f"{folder} holds pickled weights (pytorch_model.bin), which are not read: unpickling can run any code; "
             f"convert them to {WEIGHTS}"
         )
-    below = sorted(f.parent for f in folder.glob(f"**/{CONFIG}") if f.with_name(WEIGHTS).is_file())
+    below = sorted(where for where, names in walk(folder) if CONFIG in names and WEIGHTS in names)
     if len(below) == 1:
         return below[0]
     if below:
@@ -185,6 +187,7 @@ def check(config: Any, where: str) -> None:
     )
     for name in ("corpus", "dataset", "temperature_note"):
         need(config[name].isprintable(), f"{name!r} has characters that are not to be printed")
+    need(settings["happy"] in HAPPY, f"the setting 'happy' is none of {', '.join(HAPPY)}")
     need(config["rule"] in RULES, f"'rule' is none of {', '.join(RULES)}")
     need(config["temperature"] is None or 1e-3 <= config["temperature"] <= 1e3, "'temperature' is out of range")
     try:

@@ -81,9 +81,10 @@ def _demo(happy: str) -> Source:
     from corpora import synthetic
 
     root = path.CACHE / f"synthetic-{synthetic.VERSION}"
-    with lock(root.with_suffix(".lock")):
-        if not root.exists():
-            synthetic.make(root)
+    if not root.exists():  # looked at first, as a cache that is there may be read-only
+        with lock(root.with_suffix(".lock")):
+            if not root.exists():
+                synthetic.make(root)
     return _iemocap(root, ("impro", "script"), happy)
 
 
@@ -99,6 +100,8 @@ def _module(name: str, happy: str) -> Source:
         raise UserError(f"{module.NAME} was looked for in {root}, which is not a folder: {where}")
     if not (utterances := module.utterances(root)):
         raise UserError(f"{module.NAME}: {file} finds no utterance in {root}: {where}")
+    if twice := [name for name, count in Counter(u.name for u in utterances).items() if count > 1]:
+        raise UserError(f"{file} calls two utterances {twice[0]}: each needs a name of its own")
     if odd := Counter(u.emotion for u in utterances if u.emotion not in module.CLASSES):
         warn_once(f"{module.NAME}: {odd.total()} utterances of the codes {', '.join(sorted(odd))} are left out: {file} "
                   "has no class for them in CLASSES")  # fmt: skip
@@ -146,6 +149,8 @@ def _utterance(file: Path, line: int, row: dict[str, Any]) -> Utterance:
                         f"{emotion[:50]!r}")  # fmt: skip
     text = {column: plain_label(row.get(column) or "") for column in ("speaker", "session", "dialog", "split")}
     name, where = (row.get("name") or "").strip(), str((file.parent / recording).absolute())
+    if "\0" in name + where:
+        raise UserError(f"{file}, line {line}: a path and a name have no null character")
     return Utterance(name, where, **text, kind="", emotion=emotion)
 
 
@@ -169,7 +174,7 @@ def csv_source(file: Path) -> Source:
     the folder that holds all of them unless there is a column `name`, and classes in alphabetical order. Raises
     UserError naming the file and the row or the column.
     """
-    need_utf8(file)
+    need_utf8(file.absolute())
     try:
         with open(file, newline="", encoding="utf-8-sig") as f:
             reader = csv.DictReader(f, strict=True, skipinitialspace=True)

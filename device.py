@@ -74,6 +74,12 @@ def keep_freed_memory(keep: bool = True) -> None:
     mallopt(top_pad, 2**26 if keep else 2**17)
 
 
+def give_back_memory() -> None:
+    """Give the kernel what `keep_freed_memory` has kept: the next run of this process may need a tenth of it."""
+    with suppress(OSError, AttributeError):  # not on glibc
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 def settled(device: str) -> Iterator[None]:
     """Gives way until the GPU is done with what was queued on the current stream; a CPU is never waited for."""
     if device == "cuda":
@@ -123,10 +129,10 @@ def describe(device: str) -> str:
 
 
 def ran_out(error: BaseException) -> bool:
-    """Whether a GPU's memory did not suffice: also cuBLAS and cuDNN take of it, and say so in words of their own."""
+    """Whether memory did not suffice, a GPU's or a CPU's: cuBLAS and cuDNN say so in words of their own."""
     said = str(error).lower()
     marks = ("error: out of memory", "alloc_failed", "allocation_failed", "cublas_status_not_initialized",
-             "unable to find an engine to execute this computation")  # fmt: skip
+             "unable to find an engine to execute this computation", "allocate memory")  # fmt: skip
     return isinstance(error, torch.OutOfMemoryError) or (
         isinstance(error, RuntimeError) and any(mark in said for mark in marks)
     )
@@ -135,13 +141,17 @@ def ran_out(error: BaseException) -> bool:
 def out_of_memory(
     error: BaseException, remedy: str = "finished runs are kept. Use a smaller --batch_size or --gpu -1"
 ) -> UserError:
-    """What to say when a GPU's memory does not suffice; the remedy is that of training unless told."""
-    return UserError(f"the GPU ran out of memory; {remedy} ({error})")
+    """What to say when memory does not suffice; for a GPU the remedy is that of training unless told."""
+    if "allocate memory" in str(error):
+        where, remedy = "this machine", "finished runs are kept. Use a smaller --batch_size, or fewer --jobs"
+    else:
+        where = "the GPU"
+    return UserError(f"{where} ran out of memory; {remedy} ({error})")
 
 
 @contextmanager
 def memory_told(*remedy: str) -> Iterator[None]:
-    """Raise `out_of_memory` where a GPU's memory does not suffice meanwhile."""
+    """Raise `out_of_memory` where memory does not suffice meanwhile."""
     try:
         yield
     except RuntimeError as error:

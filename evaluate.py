@@ -42,7 +42,7 @@ def command_line() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("corpus", metavar="NAME|FILE.csv", help="impro, script, all, demo, another corpus by name, or a CSV file")
     cli.add_checkpoint(parser)
-    add("--happy", choices=recipes.HAPPY, default="exc", help="IEMOCAP's labels of the class happy (default: exc)")
+    add("--happy", choices=recipes.HAPPY, help="IEMOCAP's labels of the class happy (default: as in training)")
     add("--padding", action="store_true", help="keep recordings shorter than a segment: repeated until one is full")
     add("--csv", type=Path, metavar="FILE", help="write each utterance's class and probabilities")
     cli.add_machine(parser)
@@ -144,7 +144,7 @@ def main() -> int:
 
     device = choose_device(args.gpu, args.device)
     checkpoint = checkpoints.load(args.checkpoint, args.online)
-    corpus = data.corpus(args.corpus, args.happy)
+    corpus = data.corpus(args.corpus, args.happy or checkpoint.config["settings"]["happy"])
     fair = known(corpus, checkpoint, args.corpus)
     utterances = fair.utterances
     with memory_told("--gpu -1 computes on the CPU"):
@@ -176,4 +176,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    cli.run_main(main)
+    cli.run_main(main, "interrupted: nothing is kept; the same command begins anew")

@@ -201,4 +201,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    cli.run_main(main)
+    cli.run_main(main, "interrupted: nothing is kept; the same command begins anew")

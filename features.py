@@ -485,10 +485,14 @@ def load(
         return {"settings": settings, "counts": counts, "bad": bad, "silent": silent}
 
     x, notes = kept(path.CACHE / "features" / key, make)
+    bad = [(name, fault) for name, fault in notes["bad"]]
+    if bad:  # features may have been kept when the corpus lay elsewhere
+        row = {name: row for row, name in enumerate(names)}
+        now = [_wave_of(utterances[row[name]], digests[row[name]]) for name, _ in bad]
+        bad = [(name, new if isinstance(new, str) else old) for (name, old), new in zip(bad, now, strict=True)]
     if not skip_bad:
-        _refuse(notes["bad"])
+        _refuse(bad)
     if silent := notes["silent"]:
         warn_once(f"{len(silent)} of {len(names)} recordings hold nothing but silence, as {silent[0]}")
     counts = np.array(notes["counts"], dtype=np.int64)
-    bad = [(name, fault) for name, fault in notes["bad"]]
     return Store(x, counts, np.cumsum(counts) - counts, bad, key, digests)

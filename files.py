@@ -29,6 +29,8 @@ def atomic(path: Path) -> Iterator[Path]:
 
     A reader sees the old file or the new one, whole, whatever happens in between.
     """
+    if path.exists() and not path.is_file():  # /dev/null, say, which a rename would replace
+        raise UserError(f"{path} is no ordinary file, which alone is replaced whole: name another")
     path = path.resolve() if path.is_symlink() else path  # the link stays
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -105,6 +107,26 @@ def lock(path: Path, wait: bool = True) -> Iterator[bool]:
             if same:  # else its last owner removed it between our opening and our locking it
                 yield True
                 return
+
+
+def walk(folder: Path) -> Iterator[tuple[Path, list[str]]]:
+    """`folder` and each folder below it, linked ones too, none twice and no hidden one, with the names of its files.
+
+    Raises OSError for one that may not be read.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    been = {os.path.realpath(folder)}
+    for parent, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
+        inside = sorted((f for f in folders if not f.startswith(".")), key=lambda f: (Path(parent, f).is_symlink(), f))
+        folders.clear()
+        for name in inside:  # links last: one may lead back, or to a folder beside it
+            if (real := os.path.realpath(Path(parent, name))) not in been:
+                been.add(real)
+                folders.append(name)
+        yield Path(parent), sorted(files)
 
 
 def digest_file(path: Path) -> str:

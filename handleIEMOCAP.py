@@ -558,8 +558,8 @@ def main() -> None:
     else:
         tree = tree_digest(release)
         found, problems = read(release, None if args.verbose else 3)
+        print(report(release, found, problems, args.verbose), flush=True)
         _store(release, tree, found, problems.counts())
-        print(report(release, found, problems, args.verbose))
         print(f"\nindex: {index_file(release)}")
 
 

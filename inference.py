@@ -36,7 +36,7 @@ class Outline:
 
     def add(self, wave: Wave) -> None:
         wave = np.concatenate((self.rest, wave))
-        while len(self.bins) + len(wave) // self.stretch > MOST_BINS and self.stretch < 2**62:
+        while len(self.bins) + len(wave) // self.stretch > MOST_BINS:
             if len(self.bins) % 2:  # an odd one out goes back, as two samples that stand for it
                 wave = np.concatenate((np.resize(self.bins[-1], self.stretch), wave))
                 self.bins = self.bins[:-1]
@@ -221,8 +221,7 @@ class Recogniser:
         elif not sound.all():
             notes.append(f"{(~sound).sum()} of {len(sound)} segments are silent and left out")
         counted = segments[sound] if sound.any() else segments
-        # as loops.evaluation: a mean in double precision
-        mean = (np.add.reduceat(counted.astype(np.float64), [0]) / len(counted)).astype(np.float32)[0]
+        mean = counted.mean(0, dtype=np.float64).astype(np.float32)  # as loops.evaluation
         starts = np.arange(len(segments)) * c.hop / SAMPLE_RATE
         ends = np.minimum(starts + c.size / SAMPLE_RATE, seconds)
         probabilities, timeline = softmax(mean, self.temperature), softmax(segments, self.temperature)

@@ -1,4 +1,7 @@
-"""Where the corpora, the cache and the runs are: for your data edit what is in quotes. Environment variables win."""
+"""Where the corpora, the cache and the runs are: for your data edit what is in quotes. Environment variables win.
+
+Relative paths count from this folder.
+"""
 
 import os
 from pathlib import Path
@@ -7,7 +10,7 @@ ROOT = Path(__file__).resolve().parent
 
 
 def _folder(variable: str, default: str) -> Path:
-    folder = os.path.expanduser(os.environ.get(variable, default))  # noqa: PTH111 - Path raises where ~ has no user
+    folder = os.path.expanduser(os.environ.get(variable) or default)  # noqa: PTH111 - Path raises where ~ has no user
     return (ROOT / folder).absolute()
 
 

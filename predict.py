@@ -17,7 +17,6 @@ segment is repeated until one is full, with a note. Broken ones are reported and
 import argparse
 import csv
 import json
-import os
 import sys
 import tempfile
 from collections import Counter
@@ -30,6 +29,7 @@ from tqdm import tqdm
 
 import cli
 from cli import UserError
+from files import walk
 
 if TYPE_CHECKING:
     from inference import Prediction
@@ -89,16 +89,10 @@ class Input:
 
 def _in_folder(folder: Path) -> Iterator[Input]:
     """The recordings in a folder and those below it, linked ones too; says which sound it leaves out."""
-    been, others = {os.path.realpath(folder)}, []
-    for parent, folders, files in os.walk(folder, followlinks=True):
-        inside = sorted((f for f in folders if not f.startswith(".")), key=lambda f: (Path(parent, f).is_symlink(), f))
-        folders.clear()
-        for name in inside:  # links last: one may lead back, or to a folder beside it
-            if (real := os.path.realpath(Path(parent, name))) not in been:
-                been.add(real)
-                folders.append(name)
-        for name in sorted(files):
-            file = Path(parent, name)
+    others = []
+    for parent, files in walk(folder):
+        for name in files:
+            file = parent / name
             if file.suffix.lower() in SUFFIXES and not name.startswith("."):
                 yield Input(file, str(file), file.relative_to(folder))
             elif file.suffix.lower() in OTHERS:

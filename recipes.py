@@ -28,6 +28,8 @@ RULES = {  # that pick the reported epoch, and how a caption says it
 }
 NAMED = ("model", "recipe", "dataset", "test_dataset", "split", "fold", "seed")  # of a Config: a table's own columns
 IEMOCAP_DATASETS = ("impro", "script", "all")
+# of a Config, as a checkpoint may have them: there are 128 mel bands
+LARGEST = {"n_mfcc": 128, "segment_length": 120, "head": 256, "attn_hidden": 4096}
 MACHINE = ("threads", "device", "deterministic")  # of a Config: runs that differ in these share a row of a table
 
 
@@ -157,11 +159,12 @@ def check(config: Config) -> None:
         need(getattr(config, flag) >= 1, flag, "must be at least 1")
     for flag in ("segment_length", "learning_rate", "eps"):
         need(0 < getattr(config, flag) < float("inf"), flag, "must be greater than 0")
+    for flag, most in LARGEST.items():
+        need(getattr(config, flag) <= most, flag, f"must be at most {most}")
     for flag in ("weight_decay", "lr_decay", "lr_min", "alpha", "train_overlap", "test_overlap"):
         need(0 <= getattr(config, flag) < float("inf"), flag, "must be 0 or more")
     if (config.split == "cross") != bool(config.test_dataset):
         raise UserError("--test NAME and --split cross go together: train on one corpus, test on another")
-    need(config.n_mfcc <= 128, "n_mfcc", "there are 128 mel bands, so at most 128 coefficients")
     need(config.train_overlap < config.segment_length, "train_overlap",
          f"must be shorter than the segment of {config.segment_length} s (--segment_length)")  # fmt: skip
     need(0 <= config.seed < 2**32, "seed", "must be from 0 to 4294967295")
@@ -197,7 +200,7 @@ def setting(text: str, flag: str = "--set") -> tuple[str, Any]:
 
 
 def plain(changed: dict[str, Any]) -> str:
-    """Changed settings as text: `alpha=0.3, epochs=10`. 1 and 1.0 read the same, others than equal numbers do not."""
+    """Changed settings as text: `alpha=0.3, epochs=10`. 1 and 1.0 read the same, unequal numbers never."""
 
     def text(value: Any) -> str:
         if isinstance(value, (list, tuple)):

@@ -284,7 +284,8 @@ def finished(folder: Path, save_model: str | None = None) -> bool:
     if save_model is None:
         return True
     try:
-        return read_json(folder / "checkpoint" / "config.json").get("rule") == save_model
+        about = read_json(folder / "checkpoint" / "config.json")
+        return about.get("rule") == save_model and (folder / "checkpoint" / "model.safetensors").is_file()
     except (UserError, AttributeError):  # there is none, or it is not one
         return False
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor, nn
 
 import metrics
@@ -74,13 +74,13 @@ def load_state(
     file: Path, model: nn.Module, optimizer: torch.optim.Optimizer, generator: np.random.RandomState
 ) -> History | None:
     """Undo `save_state`; None where there is no file. Raises BrokenState, the model then being half restored, and what
-    a GPU raises, which says nothing of the file."""
+    says nothing of the file: OSError, where memory does not suffice, and what a GPU raises."""
     if not file.exists():
         return None
+    raw = file.read_bytes()  # where the system refuses this, the file may be sound
     try:
-        tensors = load_file(file)
-        with safe_open(file, "pt") as f:
-            text = f.metadata()
+        tensors = load(raw)
+        text = json.loads(raw[8 : 8 + int.from_bytes(raw[:8], "little")])["__metadata__"]
         if text.pop("check") != _digest(tensors, text):
             raise ValueError("it is not as it was written")
         recorded, numpy_rest, best_epoch = (json.loads(text[key]) for key in ("records", "numpy", "best_epoch"))
@@ -105,7 +105,7 @@ def load_state(
             torch.cuda.set_rng_state(tensors["rng.cuda"])
         logits = {k: list(v.numpy()) for k, v in part("logits.").items()}
         return History(recorded, logits, part("best."), best_epoch, code=code)
-    except (SafetensorError, AttributeError, LookupError, ValueError, TypeError, RuntimeError, OSError) as error:
+    except (SafetensorError, AttributeError, LookupError, ValueError, TypeError, RuntimeError) as error:
         if ran_out(error) or isinstance(error, torch.AcceleratorError):
             raise
         raise BrokenState(f"{file} cannot be used ({type(error).__name__}: {error})") from None

@@ -103,7 +103,7 @@ def variants(vary: list[str]) -> list[dict[str, Any]]:
                             "trained unless --fold names one")  # fmt: skip
         if name not in VARIED:
             raise UserError(f"--vary {text}: settings are test, {', '.join(VARIED[1:])}")
-        lists.append([_as_given(dict([recipes.setting(f"{name}={v}", "--vary")])) for v in recipes.comma_list(values)])
+        lists.append([dict([recipes.setting(f"{name}={v}", "--vary")]) for v in recipes.comma_list(values)])
     return [{k: v for one in choice for k, v in one.items()} for choice in itertools.product(*lists)]
 
 
@@ -141,17 +141,17 @@ def _as_given(changed: dict[str, Any]) -> dict[str, Any]:
 
 
 def expand(
-    given: dict[str, Any], flags: list[dict[str, Any]], seeds: list[int], table: bool = False
+    given: dict[str, Any], flags: list[dict[str, Any]], seeds: list[int], table: bool = False, look: bool = False
 ) -> Iterator[recipes.Config]:
     """A configuration for every combination, seed and fold, seeds outermost: whole rounds are done first. Of a table
-    rows on a split that their corpus cannot have are left out, with a warning."""
+    rows on a split that their corpus cannot have are left out, with a warning. `look` is that of train.folds_to_run."""
     import train
 
     base = [recipes.parse_config({**given, **one}) for one in flags]
     for seed in seeds:
         for config in base:
             try:
-                yield from train.folds_to_run(replace(config, seed=seed), given.get("skip_bad", False))
+                yield from train.folds_to_run(replace(config, seed=seed), given.get("skip_bad", False), look)
             except data.NoSplit as error:
                 if not table:
                     raise
@@ -174,7 +174,8 @@ def _is_stale(folder: Path, config: recipes.Config) -> bool:
     for other in sorted(folder.parent.parent.glob(f"*/{folder.name}/config.json")):
         try:
             run = read_json(other)
-            if run["settings"] == config.settings() and records.finished(other.parent):
+            same = recipes.from_settings(run["settings"]).hash("") == config.hash("")  # a CSV by any of its paths
+            if same and records.finished(other.parent):
                 return True
         except (UserError, KeyError, TypeError):
             continue  # not a record of a run
@@ -214,8 +215,8 @@ def epochs(folder: Path) -> list[dict[str, Any]]:
 def _pace(job: Job, known: dict[Path, float]) -> float | None:
     """Seconds an epoch: the mean of finished runs that differ in the seed, else of all of that model and dataset."""
     setting, dataset = job.folder.parent, job.folder.parents[3]
-    for where, pattern in ((setting, "*/done"), (dataset, f"*/{job.config.model}/*/*/done")):
-        key = where if where == setting else dataset / job.config.model
+    model = job.config.model
+    for key, where, pattern in ((setting, setting, "*/done"), (dataset / model, dataset, f"*/{model}/*/*/done")):
         if key not in known:
             seconds = [r["seconds"] for done in sorted(where.glob(pattern))[:20] for r in epochs(done.parent)]
             if not seconds:
@@ -349,7 +350,8 @@ def jobs_of(asked: dict[str, Any], given: dict[str, Any]) -> list[Job]:
             f"{len(all_seeds)}; add some, a line each"
         )
     wanted = all_seeds if asked["next"] else all_seeds[: asked["seeds"] or 1]
-    configs = dict.fromkeys(expand(given, flags, wanted, bool(asked["table"])))  # a setting that is listed twice is one
+    # a setting that is listed twice is one
+    configs = dict.fromkeys(expand(given, flags, wanted, bool(asked["table"]), asked["dry_run"]))
     if (asked["gpus_per_job"] or 0) > 0:
         configs = {replace(config, device="cuda"): None for config in configs}  # the workers', not ours
     runs, save_model = given.get("runs", path.RUNS), given.get("save_model")

@@ -88,17 +88,20 @@ def _strip(axis: Axes, one: Prediction) -> None:
 
 def _course(axis: Axes, one: Prediction) -> None:
     """Probabilities of the classes over time, and at the right those of the whole recording."""
-    middles = (one.starts + one.ends) / 2
-    at = np.array([0.0, one.seconds]) if len(middles) == 1 else middles
+    at = (one.starts + one.ends) / 2
     heard = np.where(one.heard[:, None], one.timeline, np.nan)  # a gap in silence
+    if len(at) == 1:
+        at, heard = np.array([0.0, one.seconds]), np.repeat(heard, 2, axis=0)
+    there = np.pad(~np.isnan(heard[:, 0]), 1)
+    alone = np.flatnonzero(there[1:-1] & ~there[:-2] & ~there[2:])  # between silent ones, where a line needs two
     for c, name in enumerate(one.classes):
-        values = heard[:, c] if len(middles) > 1 else np.repeat(heard[:, c], 2)
         style: dict[str, Any] = {
             "color": COLOURS[c % len(COLOURS)],
             "linestyle": LINES[(c + c // len(COLOURS)) % len(LINES)],
         }
         label = f"{name} {one.probabilities[c]:.0%}"
-        axis.plot(at, values, linewidth=1.6 if len(at) < 1000 else 0.8, label=label, **style)
+        axis.plot(at, heard[:, c], linewidth=1.6 if len(at) < 1000 else 0.8, label=label, **style)
+        axis.plot(at[alone], heard[alone, c], ".", color=style["color"])
     legend = axis.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, handlelength=3.2, title="in all")
     for text in legend.get_texts():
         text.set_parse_math(False)

@@ -31,9 +31,10 @@ import json
 import os
 import platform
 import shlex
+import shutil
 import subprocess
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import cache
@@ -56,6 +57,7 @@ import models
 import records
 import turns
 from cli import UserError, warn
+from corpora import Utterance
 from files import atomic, lock, sweep_temporaries, write_json, write_text
 from recipes import Config, Options, learning_rate
 from records import STATE
@@ -66,8 +68,8 @@ from resume import BrokenState, History, load_state, save_state
 
 @cache
 def commit() -> str | None:
-    """The commit of this code, `-dirty` behind it where files other than path.py differ, which says where corpora are;
-    where the code is a copy, GLAM_COMMIT says what of.
+    """The commit of this code, `-dirty` behind it where modules differ from it or are not in it, but for path.py, which
+    says where corpora are; where the code is a copy, GLAM_COMMIT says what of.
 
     Asked for once: files that change while a process trains its runs are none that it has read.
     """
@@ -80,7 +82,7 @@ def commit() -> str | None:
 
     try:
         git("ls-files", "--error-unmatch", "train.py")  # else a copy in another repository, whose commit says nothing
-        changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", ":(exclude)path.py")
+        changed = git("status", "--porcelain", "--untracked-files=all", "--", "*.py", ":(exclude)path.py")
         return git("rev-parse", "HEAD") + ("-dirty" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return None
@@ -135,6 +137,11 @@ def save_checkpoint(
     """checkpoint/: the weights of the epoch a rule picks, and what they are."""
     import checkpoints
 
+    settings = run["settings"]
+    if settings[
+        "test_dataset"
+    ]:  # scores are synthetic if either corpus is, weights if that is which they were trained on
+        run = {**run, "synthetic": data.corpus(settings["dataset"], settings["happy"]).synthetic}
     epoch = history.pick(rule)
     model.load_state_dict(history.best)
     val = history.val and (history.val[0][epoch], history.val[1])
@@ -183,6 +190,7 @@ def steps(
                     with suppress(OSError):
                         folder.rmdir()
                 raise
+            device.give_back_memory()
         (folder / "lock").unlink(missing_ok=True)
     return folder
 
@@ -249,6 +257,7 @@ def _epochs(
     if not repeated:
         write_records()
     trainer = graphs.make_trainer(model, optimizer, training, config, weights)
+    shutil.rmtree(folder / curves.FOLDER, ignore_errors=True)  # of an earlier start: a part would count as the whole
     board = curves.Curves(folder, run, history.records) if options.get("tensorboard", False) else None
 
     done = len(history.records)
@@ -351,18 +360,23 @@ def report_command(folder: Path, given: dict[str, Any]) -> str:
 # ------------------------------------------------------------------------------------------ command line
 
 
-def folds_to_run(config: Config, skip_bad: bool) -> Iterator[Config]:
-    """The configuration, or one for each fold where its split has folds and none was chosen. Raises NoSplit,
-    and UserError for a fold that the split has not."""
+def folds_to_run(config: Config, skip_bad: bool, look: bool = False) -> Iterator[Config]:
+    """The configuration, or one for each fold where its split has folds and none was chosen. Only to `look`, nothing is
+    extracted: a speaker whose utterances are all too short counts too. Raises NoSplit, and UserError for a fold that
+    the split has not."""
     split = data.split_by_name(config.split)
+
+    def utterances() -> Sequence[Utterance]:
+        return (data.corpus_of(config) if look else data.load(config, skip_bad).corpus).utterances
+
     if split.check:
-        split.check(data.load(config, skip_bad).corpus.utterances)
+        split.check(utterances())
     if config.fold is not None:  # dividing refuses one that there is not; without features, which a look does not need
         split(data.corpus_of(config).utterances if split.folds else (), config.seed, config.fold)
     if split.folds is None or config.fold is not None:
         yield config
         return
-    for fold in range(split.folds(data.load(config, skip_bad).corpus.utterances)):
+    for fold in range(split.folds(utterances())):
         yield replace(config, fold=fold)
 
 

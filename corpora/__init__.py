@@ -14,7 +14,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from cli import UserError, printable, warn_once
-from files import atomic
+from files import atomic, walk
 
 LONGEST_LABEL = 100  # characters of a class's name
 
@@ -77,8 +77,11 @@ def recordings(root: Path, pattern: str, name: str, example: str, variable: str)
     """
     where = f"set {variable} in path.py, or the environment variable {variable}, to the folder that holds {example}"
     need_utf8(root)
-    files = sorted((f for f in root.rglob("*.[wW][aA][vV]") if not f.name.startswith(".")), key=lambda f: (f.name, f))
+    there = (parent / name for parent, names in walk(root) for name in names)
+    files = sorted((f for f in there if f.suffix.lower() == ".wav" and f.name[0] != "."), key=lambda f: (f.name, f))
     found = [(file.absolute(), match) for file in files if (match := re.fullmatch(pattern, file.stem))]
+    for folder in {file.parent for file, _ in found}:
+        need_utf8(folder)
     if not found:
         raise UserError(f"{root} has no recording named as {name} names them: {where}")
     if twice := next((a.stem for (a, _), (b, _) in pairwise(found) if a.stem == b.stem), ""):

@@ -93,7 +93,7 @@ def create_model(name: str, shape: tuple[int, int] = (26, 57), **kwargs: Any) ->
 
 def of_run(name: str, shape: tuple[int, int], num_classes: int, head: int, attn_hidden: int) -> "Classifier":
     """The network that a run's settings describe; those of head attention are left out where a network has none."""
-    heads = {"heads": head, "attn_hidden": attn_hidden} if "heads" in keywords(name) else {}
+    heads = {key: n for key, n in (("heads", head), ("attn_hidden", attn_hidden)) if key in keywords(name)}
     return create_model(name, shape, num_classes=num_classes, **heads)
 
 

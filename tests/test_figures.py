@@ -196,6 +196,15 @@ def test_alpha_compares_the_seeds_that_all_values_have(tmp_path: Path) -> None:
     assert [len(group.rounds) for group in groups] == [2, 3], "a table's own groups stay as they are"
 
 
+def test_alpha_leaves_out_a_value_that_lacks_a_fold(tmp_path: Path) -> None:
+    for alpha in (0, 0.5, 1):
+        for fold in range(2 if alpha == 1 else 3):
+            make_run(tmp_path, [SOME], LABELS, settings={"alpha": alpha}, split="speaker", fold=fold, folds=3,
+                     val=(LABELS, [SOME]))  # fmt: skip
+    groups = figures.alpha_groups(report.runs(tmp_path), "paper", {})
+    assert [group.changed.get("alpha", 0.5) for group in groups] == [0, 0.5]
+
+
 def test_two_sets_of_classes_each_have_their_names(tmp_path: Path) -> None:
     make_run(tmp_path, [[0, 1]], [0, 1], dataset="emodb", classes=["sad", "angry"])
     make_run(tmp_path, [[0, 1]], [0, 1], dataset="emodb", classes=["angry", "happy"], model="MACNN")

@@ -217,3 +217,17 @@ def test_amp_needs_a_device_with_bfloat16(here, small_release, monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Tesla T4")
     with pytest.raises(UserError, match="--amp: Tesla T4 has no bfloat16"):
         device.check_bfloat16("cuda")
+
+
+def test_settings_as_text_tell_unequal_numbers_apart():
+    assert recipes.plain({"alpha": 0.3, "epochs": 10, "lr_decay": 1.0}) == "alpha=0.3, epochs=10, lr_decay=1"
+    assert recipes.plain({"alpha": 0.3}) != recipes.plain({"alpha": 0.3000001})
+    assert recipes.plain({"lr_min": 1e-6}) == "lr_min=1e-06"
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"), [("segment_length", 121), ("head", 257), ("attn_hidden", 4097), ("n_mfcc", 129)]
+)
+def test_what_no_checkpoint_may_have_is_refused_before_training(flag, value):
+    with pytest.raises(UserError, match=f"--{flag} {value}.*: must be at most"):
+        recipes.config_for("MHResMultiConv3", **{flag: value})

@@ -1117,3 +1117,131 @@ def test_an_empty_folder_is_no_run(tmp_path: Path) -> None:
     folder = make_run(tmp_path, RIGHT, LABELS)
     (folder.parent / "77").mkdir()  # as git leaves it
     assert records.folders(tmp_path) == [folder] and records.unfinished(tmp_path) == 0
+
+
+def test_folds_of_two_models_are_paired_only_if_they_have_the_same_speakers(tmp_path: Path) -> None:
+    """Longer segments drop every utterance of S0: MACNN's fold k is GLAM's fold k + 1, and both are equally good."""
+    labels = [0, 1] * 5
+    for k in range(7):
+        predicted = [[label if i < 4 + k else 1 - label for i, label in enumerate(labels)]]
+        for model, fold, folds in (("GLAM", k, 7), ("MACNN", k - 1, 6)):
+            if fold >= 0:
+                make_run(tmp_path, predicted, labels, model=model, dataset="mine", corpus="mine", split="speaker",
+                         fold=fold, folds=folds, val=([0, 1], [[0, 1]]), speakers=[f"S{k}"] * 10,
+                         names=[f"S{k}u{i}" for i in range(10)], classes=["a", "b"])  # fmt: skip
+    document, _ = report.named_table("speaker_independent", report.runs(tmp_path), ["mine"], {})
+    tests = document.numbers[document.numbers["kind"] == "comparison"]
+    assert len(tests) and set(tests["shared"]) == {0} and not tests["p"].notna().any()
+
+
+@pytest.mark.parametrize("name", ["split811", "protocols"])
+def test_a_run_whose_split_is_damaged_is_left_out_of_a_table(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    for seed in (1, 2):
+        folder = make_run(tmp_path, [LABELS * 2], **BOTH, seed=seed, settings={"epochs": 1})
+    (folder / "split.json").write_text("{")
+    document, _ = report.named_table(name, report.runs(tmp_path), ["impro"], {"epochs": 1})
+    rows = document.numbers
+    ours = rows[(rows["kind"] == "score") & (rows["split"] == "8:1:1") & (rows["model"] == "GLAM")]
+    assert set(ours["n"]) == {1} and f"{folder / 'split.json'} cannot be read" in capsys.readouterr().err
+
+
+def test_a_run_with_one_test_utterance_is_not_halved(tmp_path: Path) -> None:
+    make_run(tmp_path, [[0]], [0], dataset="mine", corpus="mine")
+    make_run(tmp_path, RIGHT, LABELS)
+    found = records.with_derived(report.runs(tmp_path))
+    assert [(run.dataset, run.split) for run in found] == [("impro", "8:2"), ("mine", "8:2"), ("impro", "8:1:1")]
+
+
+@pytest.mark.parametrize("name", ["epochs.jsonl", "split.json", "predictions.npz"])
+def test_a_record_that_may_not_be_read_is_not_called_damaged(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_run(tmp_path, RIGHT, LABELS)
+
+    def refuse(file: object, *_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied", str(file))
+
+    monkeypatch.setattr(np, "load", refuse)
+    monkeypatch.setattr(records, "read_text", refuse)
+    run = records.Run(folder, read_json(folder / "config.json"))
+    for read in {
+        "epochs.jsonl": [lambda: run.epochs],
+        "split.json": [lambda: records.read_record(folder / "split.json")],
+        "predictions.npz": [lambda: run.predictions("test")],
+    }[name]:
+        with pytest.raises(PermissionError, match=name):
+            read()
+
+
+WRONG = {  # parts of predictions.npz that can be read and are no run's
+    "a speaker short": {"test_speakers": np.array(["A"] * 3)},
+    "a path short": {"test_paths": np.array(["a"] * 3)},
+    "speakers that are numbers": {"test_speakers": np.arange(4)},
+    "labels in two axes": {"test_labels": np.array([LABELS])},
+    "labels that are no numbers": {"test_labels": np.array([*"abcd"])},
+    "a class there is none of": {"test_labels": np.array([0, 1, 2, 9])},
+    "a class below all": {"test_labels": np.array([-1, 1, 2, 3])},
+    "logits that are text": {"test_logits": np.full((1, 4, 4), "x")},
+}
+
+
+@pytest.mark.parametrize("fault", WRONG)
+def test_wrong_records_are_found_by_the_audit_and_left_out_of_tables(
+    fault: str, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    make_run(tmp_path, RIGHT, LABELS, seed=1, settings={"epochs": 1})
+    folder = make_run(tmp_path, RIGHT, LABELS, seed=2, settings={"epochs": 1})
+    edit_predictions(folder, **WRONG[fault])
+    assert any("predictions.npz" in problem for problem in audit.problems(folder))
+    document, _ = report.named_table("comparison", report.runs(tmp_path), ["impro"], {"epochs": 1})
+    ours = document.numbers[document.numbers["model"] == "GLAM"]
+    assert set(ours["n"]) == {1} and str(folder) in capsys.readouterr().err
+    assert report.errors(report.runs(tmp_path))["tested"].max() != 2
+
+
+@pytest.mark.parametrize("change", [
+    lambda f: (f / "split.json").write_text('{"digest": "x", "train": [NaN], "val": null, "test": []}'),
+    lambda f: edit(f / "config.json", settings=settings_of(f, dataset=5)),
+    lambda f: edit_epoch(f, 0, "test", WA="81"),
+])  # fmt: skip
+def test_the_audit_goes_on_after_a_record_of_other_types(change, sound: Path) -> None:
+    change(sound)
+    assert audit.problems(sound)
+
+
+def test_settings_that_differ_in_the_eighth_digit_are_two_rows(tmp_path: Path) -> None:
+    for seed, rate in ((1, 0.00123456701), (2, 0.00123456702)):
+        make_run(tmp_path, RIGHT, LABELS, seed=seed, settings={"learning_rate": rate})
+    assert report.table(report.runs(tmp_path))["Changed"].tolist() == [
+        f"learning_rate={rate}" for rate in ("0.00123456701", "0.00123456702")
+    ]
+
+
+def test_errors_in_latex_have_the_rule_and_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    make_run(tmp_path, HALF, LABELS)
+    make_run(tmp_path, HALF, LABELS, model="MACNN")
+    call(monkeypatch, "--runs", tmp_path, "--errors", "--format", "latex")
+    out = capsys.readouterr().out
+    assert out.count("Rule paper") == 1 and out.count("report.py") == 1
+    assert out.index("Rule paper") < out.index("GLAM on impro") < out.index("MACNN on impro")
+
+
+def test_errors_of_two_corpora_of_one_name_are_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    make_run(tmp_path, HALF, LABELS, dataset="mine", corpus="mine")
+    make_run(tmp_path, [[1, 1, 2, 0]], LABELS, dataset="mine", corpus="mine", corpus_digest="ab" * 16, seed=2)
+    call(monkeypatch, "--runs", tmp_path, "--errors")
+    out = capsys.readouterr().out
+    assert "### GLAM on mine abababab, 8:2" in out and f"### GLAM on mine {DIGEST[:8]}, 8:2" in out
+
+
+def test_the_audit_of_8_1_1_looks_at_the_runs_it_is_made_of(tmp_path: Path) -> None:
+    make_run(tmp_path, RIGHT, LABELS, settings={"epochs": 1})
+    assert audit.check_folders(tmp_path, splits=["8:1:1"]) == 0
+    with pytest.raises(UserError, match="no run folder to audit"):
+        audit.check_folders(tmp_path, splits=["session"])
