@@ -143,7 +143,10 @@ def out_of_memory(
 ) -> UserError:
     """What to say when memory does not suffice; for a GPU the remedy is that of training unless told."""
     if "allocate memory" in str(error):
-        where, remedy = "this machine", "finished runs are kept. Use a smaller --batch_size, or fewer --jobs"
+        where, remedy = (
+            "this machine",
+            "finished runs are kept. Use fewer --jobs, or in training a smaller --batch_size",
+        )
     else:
         where = "the GPU"
     return UserError(f"{where} ran out of memory; {remedy} ({error})")

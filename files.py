@@ -30,7 +30,7 @@ def atomic(path: Path) -> Iterator[Path]:
     A reader sees the old file or the new one, whole, whatever happens in between.
     """
     if path.exists() and not path.is_file():  # /dev/null, say, which a rename would replace
-        raise UserError(f"{path} is no ordinary file, which alone is replaced whole: name another")
+        raise OSError(errno.EINVAL, "it is no ordinary file", str(path))
     path = path.resolve() if path.is_symlink() else path  # the link stays
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -116,7 +116,8 @@ def walk(folder: Path) -> Iterator[tuple[Path, list[str]]]:
     """
 
     def refuse(error: OSError) -> None:
-        raise error
+        if not isinstance(error, FileNotFoundError):  # it has gone meanwhile
+            raise error
 
     been = {os.path.realpath(folder)}
     for parent, folders, files in os.walk(folder, onerror=refuse, followlinks=True):

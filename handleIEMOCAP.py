@@ -106,7 +106,7 @@ class Problems:
             if cases:
                 lines += [f"{len(cases)} {title}", *(f"  {case}" for case in cases[:most])]
             if len(cases) > len(cases[:most]):
-                lines.append(f"  .. and {len(cases[most:])} more: `python handleIEMOCAP.py --verbose` lists them")
+                lines.append(f"  .. and {len(cases[most:])} more: handleIEMOCAP.py lists them with --verbose")
         return "\n".join(map(printable, lines))
 
     def counts(self) -> str:

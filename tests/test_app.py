@@ -110,6 +110,15 @@ def test_what_cannot_be_used_is_refused_in_words_without_the_servers_folders(run
         assert str(tmp_path) not in str(error.value)
 
 
+def test_a_damaged_checkpoint_is_not_the_recordings_fault(runs, recording, tmp_path, capsys):
+    shutil.copytree(runs / "real", tmp_path / "broken")
+    weights = tmp_path / "broken" / "checkpoint" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    with pytest.raises(UserError, match=r"^this checkpoint is damaged: choose another$"):
+        app.recognise(weights.parent, str(recording), max_minutes=1, max_mb=1)
+    assert f"{weights} is not the file that config.json belongs to" in capsys.readouterr().err
+
+
 def test_it_answers_this_machine_only_unless_told_otherwise():
     args = app.command_line().parse_args([])
     assert (args.host, args.max_minutes, args.max_mb) == ("127.0.0.1", 10, 100)

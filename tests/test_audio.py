@@ -11,6 +11,7 @@ import soundfile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import audio
 from audio import AudioError, load_audio, stream_audio
 
 
@@ -75,6 +76,13 @@ def with_values(*values: float) -> bytes:
     return wav(samples, subtype="FLOAT")
 
 
+def half(kind: str, subtype: str = "PCM_16", **options: str) -> bytes:
+    """The first half of a recording in a format whose header libsndfile corrects in silence."""
+    data = io.BytesIO()
+    soundfile.write(data, tone(), 16000, format=kind, subtype=subtype, **options)
+    return data.getvalue()[: len(data.getvalue()) // 2]
+
+
 BROKEN = {
     "empty": (b"", "is empty"),
     "no samples": (wav(np.zeros(0)), "no samples"),
@@ -90,6 +98,9 @@ BROKEN = {
     "overflowing": (wav(np.full((100, 2), 3e38), subtype="FLOAT"), "not finite|full scale"),
     "absurdly loud": (with_values(1e30), "1e[+]30 times full scale"),
     "absurd rate": (wav(rate=3), "sample rate of 3 Hz"),
+    **{f"half of {kind}": (half(kind), "is truncated: [0-9]+ bytes") for kind in ("AIFF", "AU", "RF64", "W64", "NIST")},
+    "half of little-endian AU": (half("AU", endian="LITTLE"), "is truncated: [0-9]+ bytes"),
+    "half of NIST with µ-law": (half("NIST", "ULAW"), "is truncated: [0-9]+ bytes"),
 }
 
 
@@ -101,6 +112,27 @@ def test_broken_recordings_say_what_is_wrong(tmp_path: Path, case: str) -> None:
     with pytest.raises(AudioError, match=message) as error:
         load_audio(file)
     assert str(error.value).startswith(f"{file}: ")
+
+
+@pytest.mark.parametrize("kind", sorted({*soundfile.available_formats()} - {"SD2"}))  # which writes beside its file
+def test_whole_recordings_of_every_format_are_not_called_truncated(kind: str) -> None:
+    for subtype in soundfile.available_subtypes(kind):
+        for endian in ("FILE", "LITTLE", "BIG"):
+            data = io.BytesIO()
+            try:
+                soundfile.write(data, tone(0.1), 16000, format=kind, subtype=subtype, endian=endian)
+            except (soundfile.LibsndfileError, ValueError, TypeError):
+                continue  # this one cannot be written
+            assert audio.declared_bytes(data.getvalue()) <= len(data.getvalue()) + 1, (subtype, endian)
+
+
+@pytest.mark.parametrize("size", [0, 0xFFFFFFFF, 0x7FFFFFFF])
+def test_streamed_aiff_and_au_are_no_truncated_ones(size: int) -> None:
+    for kind, at in (("AIFF", 4), ("AU", 8)):
+        data = io.BytesIO()
+        soundfile.write(data, tone(), 16000, format=kind)
+        streamed = data.getvalue()[:at] + size.to_bytes(4, "big") + data.getvalue()[at + 4 :]
+        assert audio.declared_bytes(streamed) == 0, kind
 
 
 KINDS = [("MP3", "MPEG_LAYER_III"), ("OGG", "VORBIS"), ("OGG", "OPUS"), ("FLAC", "PCM_16")]

@@ -10,6 +10,7 @@ import time
 import wave
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from itertools import repeat
 from pathlib import Path
@@ -22,6 +23,7 @@ import torch
 
 import cache
 import features
+import files
 import path
 from audio import AudioError, load_audio
 from cache import content_digests
@@ -303,6 +305,18 @@ def test_skip_bad_leaves_broken_waves_out(utterances: list[Utterance]) -> None:
             load(utterances, "mfcc", 1.8, 1.6)
 
 
+def test_broken_waves_are_named_where_they_lie_now(utterances: list[Utterance], tmp_path: Path) -> None:
+    break_some(utterances, 2)
+    load(utterances, "mfcc", 1.8, 1.6, skip_bad=True)
+    there = Path(utterances[0].path).parent
+    moved = [replace(u, path=str(tmp_path / "moved" / Path(u.path).name)) for u in utterances]
+    there.rename(tmp_path / "moved")
+    (tmp_path / "moved" / Path(moved[0].path).name).mkdir()  # it was missing
+    with forbidden((features, "extract")), pytest.raises(AudioError) as error:
+        load(moved, "mfcc", 1.8, 1.6)
+    assert f"{moved[0].path}: is not a file" in str(error.value) and f"{moved[1].path}: is empty" in str(error.value)
+
+
 def test_a_repaired_wave_is_used(utterances: list[Utterance]) -> None:
     data = Path(utterances[0].path).read_bytes()
     break_some(utterances, 1)
@@ -494,3 +508,17 @@ def test_rows_are_a_numpy_file(tmp_path: Path) -> None:
             rows.finish()
         assert np.array_equal(np.load(tmp_path / "x.npy", allow_pickle=False), expected)
         assert sum(size for size, _ in rows.blocks) == (tmp_path / "x.npy").stat().st_size
+
+
+def test_what_is_no_ordinary_file_is_not_replaced(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    for name in ("pipe", "link", "folder"):
+        with pytest.raises(OSError, match=f"it is no ordinary file: .*{name}"):
+            files.write_text(tmp_path / name, "text")
+    assert (tmp_path / "pipe").is_fifo() and (tmp_path / "link").is_symlink()
+    (tmp_path / "file").write_text("old")
+    (tmp_path / "to file").symlink_to(tmp_path / "file")
+    files.write_text(tmp_path / "to file", "new")
+    assert (tmp_path / "to file").is_symlink() and (tmp_path / "file").read_text() == "new"

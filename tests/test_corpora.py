@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -17,7 +18,7 @@ import data
 import path
 import recipes
 from cli import UserError
-from corpora import cremad, emodb, ravdess
+from corpora import Utterance, cremad, emodb, ravdess
 from tests.conftest import ROOT
 
 ORDER = ("neutral", "sad", "angry", "happy", "fearful", "disgusted", "surprised", "calm", "bored")
@@ -133,6 +134,36 @@ def test_a_recording_that_is_there_twice_is_refused(tmp_path):
         write_wave(tmp_path / folder / "03-01-01-01-01-01-05.wav")
     with pytest.raises(UserError, match=r"03-01-01-01-01-01-05\.wav twice"):
         ravdess.utterances(tmp_path)
+
+
+def test_linked_folders_are_read_and_one_that_may_not_be_is_no_part_of_a_corpus(tmp_path, monkeypatch):
+    write_wave(tmp_path / "ravdess" / "Actor_05" / "03-01-01-01-01-01-05.wav")
+    write_wave(tmp_path / "elsewhere" / "03-01-01-01-01-01-06.wav")
+    (tmp_path / "ravdess" / "Actor_06").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "ravdess" / "Actor_06" / "round").symlink_to(tmp_path / "ravdess")
+    assert [u.name[-2:] for u in ravdess.utterances(tmp_path / "ravdess")] == ["05", "06"]
+    scan = os.scandir
+
+    def refuse(folder):
+        if str(folder).endswith("Actor_06"):
+            raise PermissionError(13, "Permission denied", str(folder))
+        return scan(folder)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(PermissionError, match="Actor_06"):
+        ravdess.utterances(tmp_path / "ravdess")
+
+
+def test_a_folder_that_is_not_utf8_is_told(tmp_path, monkeypatch):
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/f\xfcr"))
+    make_emodb(tmp_path / "plain")
+    (tmp_path / "plain").rename(folder)
+    with pytest.raises(UserError, match=r"f\\udcfcr is not UTF-8"):
+        emodb.utterances(tmp_path)
+    make_csv(folder, "path,emotion\na.wav,x\nb.wav,y\n")
+    monkeypatch.chdir(folder)
+    with pytest.raises(UserError, match=r"f\\udcfcr/mine.csv is not UTF-8"):
+        data.corpus("mine.csv")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -297,6 +328,7 @@ def test_a_csvs_name_makes_a_plain_run_folder(tmp_path):
         ("name,path,emotion\n1,a.wav,x\n1,b.wav,y\n", "lines 2 and 3: 1 is there twice"),
         ('path,emotion\n"a.wav,x\n', "cannot be read as CSV"),
         ("path,emotion\na.wav,x\nb.wav,x\n", "the class x alone"),
+        ('path,emotion\n"a\0b.wav",x\nb.wav,y\n', "line 2: a path and a name have no null character"),
     ],
 )
 def test_a_csv_that_is_none_is_told_in_words(text, fault, tmp_path):
@@ -421,6 +453,11 @@ def test_a_corpus_module_that_is_not_whole(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"corpora/mine.py: CLASSES must say which class each emotion code is"):
         data.corpus("mine")
     module.CLASSES = {"n": "neutral", "a": "angry"}
+    twice = [Utterance("5_a", str(tmp_path / who / "5_a.wav"), who, "", "", "", "a") for who in ("anna", "bert")]
+    module.utterances = lambda root: twice
+    with pytest.raises(UserError, match=r"corpora/mine\.py calls two utterances 5_a: each needs a name of its own"):
+        data.corpus("mine")
+    module.utterances = lambda root: []
     with pytest.raises(
         UserError, match=rf"Mine: corpora/mine.py finds no utterance in {tmp_path}: set MINE in path.py"
     ):

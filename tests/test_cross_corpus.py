@@ -10,6 +10,7 @@ import pytest
 import data
 import path
 import recipes
+import train
 from cli import UserError
 from corpora import emodb, ravdess
 from tests.test_corpora import make_csv, make_emodb, make_ravdess, write_wave
@@ -93,6 +94,28 @@ def test_it_runs_records_and_reports(two, command):
     assert all(file.startswith("Actor_") for file in predictions["test_paths"])
     assert not any(file.startswith("..") or "/" in file for file in predictions["val_paths"])
     assert "CNN_GAP" in command("report.py", "--dataset", "emodb-to-ravdess", "--rule", "validation").stdout
+
+
+def test_weights_are_of_the_corpus_they_were_trained_on(two, small_release, monkeypatch):
+    """Tested on made-up sound, scores are synthetic; the weights, and their licence, are the training corpus's."""
+    config = recipes.parse_config(
+        {
+            "model": "CNN_GAP",
+            "dataset": "emodb",
+            "test_dataset": "all",
+            "split": "cross",
+            "segment_length": 1,
+            "train_overlap": 0,
+            "test_overlap": 0,
+            "epochs": 1,
+            "gpu": -1,
+        }
+    )
+    folder = train.train(config, quiet=True, save_model="last")
+    assert json.loads((folder / "config.json").read_text())["synthetic"]
+    assert not json.loads((folder / "checkpoint" / "config.json").read_text())["synthetic"]
+    card = (folder / "checkpoint" / "README.md").read_text()
+    assert "license: other" in card and "SYNTHETIC" not in card and "- synthetic" not in card
 
 
 def test_a_csv_can_be_either_side(two, tmp_path, capsys):

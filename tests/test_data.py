@@ -337,6 +337,8 @@ def test_a_home_folder_in_path_py(monkeypatch):
     assert path._folder("EMODB", "emodb") == Path("/home/me/emodb/wav")
     assert path._folder("NOT_SET", "~/there") == Path("/home/me/there")
     assert path._folder("NOT_SET", "there") == path.ROOT / "there"
+    monkeypatch.setenv("EMODB", "")
+    assert path._folder("EMODB", "there") == path.ROOT / "there", "a variable that is empty is none"
 
 
 def test_load_gives_segments_at_both_overlaps_and_leaves_short_ones_out(five):

@@ -89,6 +89,29 @@ def test_what_a_full_gpu_says(error, is_memory):
     assert device.ran_out(error) == is_memory
 
 
+def test_too_little_memory_on_a_cpu_is_told_as_such():
+    error = RuntimeError("[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory")
+    assert device.ran_out(error)
+    told = str(device.out_of_memory(error))
+    assert told.startswith("this machine ran out of memory; finished runs are kept. Use fewer --jobs")
+    assert "GPU" not in told
+
+
+def test_memory_that_was_kept_is_given_back():
+    script = (
+        "import device, torch\n"
+        "def held(): return next(int(line.split()[1]) for line in open('/proc/self/status') if line[:7] == 'RssAnon')\n"
+        "device.keep_freed_memory()\n"
+        "blocks = [torch.ones(2**18) for _ in range(400)]  # 400 MB\n"
+        "full = held(); del blocks\n"
+        "kept = held(); device.give_back_memory()\n"
+        "print(full, kept, held())"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    full, kept, left = map(int, done.stdout.split())
+    assert kept > full - 50_000 and left < full - 350_000
+
+
 @pytest.mark.parametrize(("shape", "batch"), [((26, 57), 256), ((128, 81), 256), ((400, 197), 53), ((4000, 4000), 1)])
 def test_large_segments_are_scored_a_few_at_a_time(shape, batch):
     assert loops.evaluation_batch(torch.zeros(1, *shape)) == batch

@@ -4,6 +4,7 @@ import csv
 import json
 import re
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from conftest import Command, at_a_terminal
+from conftest import ROOT, Command, at_a_terminal
 from made_checkpoints import make_checkpoint
 from sklearn.metrics import confusion_matrix
 
@@ -72,6 +73,26 @@ def test_scores_are_those_of_the_run(here: Path, corpus: Path, command: Command,
         p = [float(rows[name][f"p_{c}"]) for c in run.config["classes"]]
         assert p == pytest.approx(metrics.softmax(logits), abs=1e-4)
         assert rows[name]["class"] == run.config["classes"][label]
+
+
+def test_happy_is_what_it_was_in_training_unless_told_otherwise(here: Path, command: Command) -> None:
+    command("train.py", "--dataset", "all", "--happy", "hap+exc", "--save_model", *QUICK)
+    (run,) = records.runs(here)
+    out = command("evaluate.py", "all", "--checkpoint", here, "--gpu", -1).stdout
+    assert f": {run.n_test} utterances; left out: {run.config['n_train']} it was trained on" in out
+    assert f"WA {run.scores('last')['WA']:.2f}" in out
+    fewer = command("evaluate.py", "all", "--checkpoint", here, "--gpu", -1, "--happy", "exc").stdout
+    assert f": {run.n_test} utterances; left out: {run.config['n_train']} it was trained on" not in fewer
+
+
+def test_ctrl_c_says_that_nothing_is_kept(here: Path) -> None:
+    folder = make_checkpoint(here / "c", "CNN_GAP")
+    words = [sys.executable, "-c", "import sys, evaluate, cli; sys.argv = sys.argv[1:]; "
+             "import data; data.corpus = lambda *_: (_ for _ in ()).throw(KeyboardInterrupt); "
+             "import runpy; runpy.run_path('evaluate.py', run_name='__main__')",
+             "evaluate.py", "all", "--checkpoint", str(folder), "--gpu", "-1"]  # fmt: skip
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 130 and done.stderr == "interrupted: nothing is kept; the same command begins anew\n"
 
 
 @pytest.mark.parametrize(("split", "rule"), [("8:2", "paper"), ("8:1:1", "last"), ("speaker", "validation")])

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import ROOT
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -25,8 +26,6 @@ import path
 from cli import UserError
 from corpora import read_index
 from handleIEMOCAP import CODES, EMOTIONS, FULL, JOURNAL
-
-ROOT = Path(__file__).resolve().parent.parent
 
 # every label, both kinds, odd dialogs, and speakers other than the letter in the dialog's name
 LABELS = {
@@ -558,7 +557,7 @@ def test_a_release_without_utterances_lists_its_problems_if_asked(release: Path,
         wave_file(release, name).unlink()
     for words, count in (((), 3), (("--verbose",), len(ORDER))):
         error = command("handleIEMOCAP.py", "--root", release, *words, status=2).stderr
-        assert "has no utterance with both" in error and ("--verbose` lists them" in error) == (not words)
+        assert "has no utterance with both" in error and ("lists them with --verbose" in error) == (not words)
         assert sum(f"  {name}" in error for name in ORDER) == count
 
 
@@ -771,9 +770,17 @@ def test_command_lists_twenty_problems_or_all(release: Path, command) -> None:
     labels.write_text(labels.read_text() + "[nonsense\n" * 30)
     done = command("handleIEMOCAP.py", "--root", release)
     assert "30 label lines that cannot be understood" in done.stdout
-    assert ".. and 10 more: `python handleIEMOCAP.py --verbose` lists them" in done.stdout
+    assert ".. and 10 more: handleIEMOCAP.py lists them with --verbose" in done.stdout
     assert done.stdout.count("'[nonsense'") == 20
     assert command("handleIEMOCAP.py", "--root", release, "--verbose").stdout.count("'[nonsense'") == 30
+
+
+def test_counts_are_printed_also_where_the_index_cannot_be_kept(release: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    environment = {**os.environ, "GLAM_CACHE": str(tmp_path / "file" / "cache")}
+    done = subprocess.run([sys.executable, "handleIEMOCAP.py", "--root", release], cwd=ROOT, env=environment,
+                          capture_output=True, text=True)  # fmt: skip
+    assert done.returncode == 2 and "15 utterances of 8 speakers" in done.stdout and "cannot use" in done.stderr
 
 
 def test_dry_run_changes_nothing(release: Path, cache: Path, command) -> None:

@@ -298,6 +298,23 @@ def test_a_runs_settings_reach_its_network():
     assert two.attention_query[0].out_channels == 8 and two.fc.out_features == 5
 
 
+@pytest.mark.parametrize("keyword", ["heads", "attn_hidden"])
+def test_a_network_gets_the_one_setting_of_head_attention_that_it_takes(keyword, monkeypatch):
+    monkeypatch.setattr(models, "_classes", dict(models._classes))
+    monkeypatch.setattr(models, "_names", dict(models._names))
+
+    class One(Classifier):
+        def __init__(self, shape, num_classes=4, *, size):
+            super().__init__()
+            self.fc = nn.Linear(size, num_classes)
+
+    sized = {"heads": lambda self, shape, num_classes=4, heads=4: One.__init__(self, shape, num_classes, size=heads),
+             "attn_hidden": lambda self, shape, num_classes=4, attn_hidden=64: One.__init__(
+                 self, shape, num_classes, size=attn_hidden)}  # fmt: skip
+    models.register("One")(type("Sized", (One,), {"__init__": sized[keyword]}))
+    assert models.of_run("One", (26, 57), 4, 3, 8).fc.in_features == {"heads": 3, "attn_hidden": 8}[keyword]
+
+
 @torch.no_grad()
 def test_aacnn_norms_as_tensorflow_does():
     net, x = build("AACNN"), batch(4)

@@ -127,3 +127,13 @@ def test_packed_records_are_replaced_by_a_repetition(tmp_path: Path) -> None:
     for name in ("epochs.jsonl", "split.json", "predictions.npz"):
         shutil.copy(new / name, folder / name)
     assert pack.pack(folder) and records.read_run(folder).epochs == records.read_run(new).epochs
+
+
+def test_a_python_without_lzma_packs_nothing(tmp_path: Path) -> None:
+    folders = runs_in(tmp_path)
+    before = [content(folder) for folder in folders]
+    words = [sys.executable, "-c", "import sys; sys.modules['_lzma'] = None; sys.argv = ['pack.py', sys.argv[1]]; "
+             "import runpy; runpy.run_path('pack.py', run_name='__main__')", tmp_path]  # fmt: skip
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2 and "this Python lacks the module lzma" in done.stderr
+    assert [content(folder) for folder in folders] == before

@@ -23,6 +23,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from made_checkpoints import CLASSES, make_checkpoint
 
+import app
 import audio
 import checkpoints
 import data
@@ -457,6 +458,27 @@ def test_pictures(
     assert np.abs(imread(tmp_path / "one.png")[:, :, :3] - image).mean() < 1e-3
 
 
+def test_a_segment_between_silent_ones_is_drawn(
+    recordings: Path, recognise: inference.Recogniser, tmp_path: Path
+) -> None:
+    from matplotlib.image import imread
+
+    whole = recognise(recordings / "z.wav")
+    count = 9
+    alone = replace(
+        whole, starts=np.arange(count) * 1.0, ends=np.arange(count) + 1.0, seconds=float(count),
+        timeline=np.tile(np.array([[0.55, 0.25, 0.15, 0.05]]), (count, 1)), heard=np.arange(count) % 4 == 1,
+    )  # fmt: skip
+    nothing = replace(alone, heard=np.zeros(count, dtype=bool))
+    for one, name in ((alone, "alone.png"), (nothing, "nothing.png")):
+        timeline.plot(one, tmp_path / name, "a test")
+    drawn, empty = (imread(tmp_path / name)[:, :, :3] for name in ("alone.png", "nothing.png"))
+    for colour in figures.COLOURS[1:4]:  # the first class's is in the strip too
+        rgb = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        dots = [(np.abs(image - rgb).max(2) < 0.02).sum() for image in (drawn, empty)]
+        assert dots[0] > dots[1] + 20, colour
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [(["{r}", "--plot", "{t}/one.png"], "one picture"), (["{r}/z.wav", "{r}/z.wav", "--plot", "{t}"], "two recordings"),
@@ -540,6 +562,21 @@ def test_of_a_folder_links_are_followed_and_what_is_left_out_is_told(
     (folder / "c.MP4").unlink()
     assert len(predict.find_inputs([str(folder)], tmp_path)) == len(heard)
     assert "mix: 1 file is left out, as .m4a cannot be read; `ffmpeg" in capsys.readouterr().err
+
+
+def test_a_folder_that_may_not_be_read_is_not_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    babble(tmp_path / "a.wav", 1.0)
+    (tmp_path / "locked").mkdir()
+    scan = os.scandir
+
+    def refuse(folder: str) -> Any:
+        if str(folder).endswith("locked"):
+            raise PermissionError(13, "Permission denied", str(folder))
+        return scan(folder)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(PermissionError, match="locked"):
+        predict.find_inputs([str(tmp_path)], tmp_path)
 
 
 def test_a_recogniser_goes_on_after_one_was_left(recognise: inference.Recogniser, recordings: Path) -> None:
@@ -723,6 +760,15 @@ def test_a_long_timeline_is_drawn_as_means() -> None:
     np.testing.assert_allclose(few.timeline[0], course[:4].mean(0))  # silent all of it
     np.testing.assert_allclose(few.timeline[2], course[10:12].mean(0))
     assert few.heard.tolist() == [False] * 2 + [True] * 248 and timeline.condensed(one, 1000) is one
+
+
+def test_checkpoints_behind_a_link_are_found(tmp_path: Path) -> None:
+    made = make_checkpoint(tmp_path / "disk" / "GLAM" / "c0ffee" / "1" / "checkpoint", "CNN_GAP")
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "8-2").symlink_to(tmp_path / "disk")
+    found = checkpoints.find(tmp_path / "runs")
+    assert found.samefile(made) and found.is_relative_to(tmp_path / "runs")
+    assert list(app.find_checkpoints(tmp_path / "runs")) == ["8-2/GLAM/c0ffee/1/checkpoint"]
 
 
 def test_a_folder_above_one_checkpoint_will_do(tmp_path: Path) -> None:

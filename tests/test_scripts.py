@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -100,3 +101,32 @@ def test_the_help_of_a_script_is_all_it_does(name, tmp_path):
 )
 def test_an_argument_too_many_is_told_how_a_script_is_called(command, words, says):
     assert command("bash", *words, status=2).stderr.startswith(says)
+
+
+def test_emodb_tables_go_on_after_a_run_that_fails(tmp_path):
+    shutil.copytree(ROOT / "scripts", tmp_path / "scripts")
+    (tmp_path / "wav").mkdir()
+    (tmp_path / "bin").mkdir()
+    stub = tmp_path / "bin" / "python"
+    stub.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/asked\ncase "$*" in *--amp*) exit 1;; esac\n')
+    stub.chmod(0o755)
+    environment = {"PATH": f"{tmp_path}/bin:/usr/bin:/bin", "VIRTUAL_ENV": str(tmp_path)}
+    words = ["bash", "scripts/emodb_tables", str(tmp_path / "wav")]
+    done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
+    asked = (tmp_path / "asked").read_text()
+    assert done.returncode == 1, done
+    assert asked.index("--amp") < asked.index("--models APCNN") < asked.index("report.py --table comparison")
+    assert "report.py --runs results/emodb/runs --audit" in asked
+
+
+def test_an_environment_that_was_left_half_made_is_completed(tmp_path):
+    (tmp_path / "scripts").mkdir()
+    shutil.copy(ROOT / "scripts" / "setup", tmp_path / "scripts")
+    (tmp_path / "requirements.txt").write_text("")
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    (tmp_path / ".venv" / "bin" / "python").symlink_to(sys.executable)  # as long before `activate`
+    base = Path(sys.executable).resolve().parent
+    environment = {"PATH": f"{base}:/usr/bin:/bin", "HOME": str(tmp_path)}
+    words = ["bash", "scripts/setup"]
+    done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0 and (tmp_path / ".venv" / "bin" / "activate").exists(), done

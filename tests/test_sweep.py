@@ -163,6 +163,31 @@ def test_a_cluster_writes_no_tensorboard_here(here: Path) -> None:
         run("--ray", "local", "--tensorboard", "--models", "GLAM")
 
 
+def test_a_look_at_folds_extracts_nothing(here: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+    import path
+
+    monkeypatch.setattr(path, "CACHE", tmp_path / "cache")
+    assert run("--models", "CNN_GAP", "--epochs", 2, "--splits", "speaker", "--dry_run") == 0
+    assert capsys.readouterr().out.count("missing CNN_GAP") == 10
+    assert not (tmp_path / "cache" / "features").exists()
+
+
+def test_a_stale_csv_is_one_by_any_of_its_paths(here: Path, small_release: Path, tmp_path: Path, monkeypatch) -> None:
+    import data
+    import handleIEMOCAP
+
+    rows = [f"{u.path},{u.emotion}" for u in handleIEMOCAP.index(small_release) if u.emotion in ("neu", "sad")]
+    (tmp_path / "my.csv").write_text("\n".join(["path,emotion", *rows]) + "\n")
+    one = ["--models", "CNN_GAP", "--epochs", 1, "--datasets"]
+    assert run(*one, tmp_path / "my.csv") == 0
+    rows[0] = f"{rows[0].rsplit(',', 1)[0]},{'sad' if rows[0].endswith('neu') else 'neu'}"
+    (tmp_path / "my.csv").write_text("\n".join(["path,emotion", *rows]) + "\n")
+    data.forget()
+    monkeypatch.chdir(tmp_path)
+    for spelt in ("my.csv", "./my.csv", tmp_path / "my.csv"):
+        assert [job.state for job in jobs(*one, spelt)] == ["stale"], spelt
+
+
 def test_states_and_time_left(here: Path, small_release: Path, tmp_path: Path, monkeypatch, capsys) -> None:
     import data
     import path

@@ -75,6 +75,24 @@ def test_a_run_that_goes_on_shows_no_epoch_twice(config, monkeypatch, tensorboar
     check(folder)
 
 
+def test_curves_that_a_run_left_half_written_are_no_whole_ones(config, monkeypatch, tensorboard):
+    real, calls = loops.Trainer.epoch, []
+
+    def stop_in_the_third(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(loops.Trainer, "epoch", stop_in_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        train.train(config, quiet=True, tensorboard=True)
+    folder = train.train(config, quiet=True)
+    assert not (folder / curves.FOLDER).exists()
+    train.train(config, quiet=True, tensorboard=True)
+    check(folder)
+
+
 def test_a_finished_run_gets_its_curves_without_training(config, monkeypatch, tensorboard):
     folder = train.train(config, quiet=True)
     assert not (folder / curves.FOLDER).exists()

@@ -296,6 +296,12 @@ def test_the_commit_of_a_run_is_of_the_code_that_trains_it(tmp_path, monkeypatch
     (tmp_path / "new.txt").write_text("")
     (tmp_path / "path.py").write_text("IEMOCAP = 2")  # where the corpus is
     assert now() == at_second
+    (tmp_path / "results.json").write_text("{}")
+    git("add", "results.json")
+    assert now() == at_second, "what is no module shapes no run"
+    (tmp_path / "mine.py").write_text("")
+    assert now() == f"{at_second}-dirty", "a module that the commit does not hold"
+    (tmp_path / "mine.py").unlink()
     (tmp_path / "train.py").write_text("IEMOCAP = 2")
     assert now() == f"{at_second}-dirty"
     git("add", ".")
