@@ -566,14 +566,8 @@ def first_step(options: Options) -> Row:
         times = []
         for _ in range(options.repeats + 1):
             environment["STARTED"] = str(time.time())
-            done = subprocess.run(
-                [sys.executable, "-c", FIRST_STEP],
-                env=environment,
-                capture_output=True,
-                text=True,
-                check=True,
-                cwd=path.ROOT,
-            )
+            words = [sys.executable, "-c", FIRST_STEP]
+            done = subprocess.run(words, cwd=path.ROOT, env=environment, capture_output=True, text=True, check=True)
             times.append(float(done.stdout))
     times = times[1:]  # the first may have made the corpus and the features
     return Row("command to first training step, CPU", statistics.median(times), 6, f"n={len(times)}", "at most", "s")

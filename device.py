@@ -142,13 +142,9 @@ def out_of_memory(
     error: BaseException, remedy: str = "finished runs are kept. Use a smaller --batch_size or --gpu -1"
 ) -> UserError:
     """What to say when memory does not suffice; for a GPU the remedy is that of training unless told."""
+    where = "the GPU"
     if "allocate memory" in str(error):
-        where, remedy = (
-            "this machine",
-            "finished runs are kept. Use fewer --jobs, or in training a smaller --batch_size",
-        )
-    else:
-        where = "the GPU"
+        where, remedy = "this machine", "finished runs are kept. Use fewer --jobs; in training, a smaller --batch_size"
     return UserError(f"{where} ran out of memory; {remedy} ({error})")
 
 

@@ -131,11 +131,9 @@ class Run:
         if found.logits.shape != shape or found.logits.dtype.kind != "f":
             raise self.broken(f"{file} holds {name} logits of shape {found.logits.shape}, not {shape}")
         for what, kinds in {"names": "U", "speakers": "U", "paths": "U", "labels": "iu"}.items():
-            column = getattr(found, what)
-            if column.shape != shape[1:2] or column.dtype.kind not in kinds:
-                raise self.broken(
-                    f"{file} holds {name} {what} {column.dtype} of shape {column.shape}, not {shape[1:2]}"
-                )
+            each = getattr(found, what)
+            if each.shape != shape[1:2] or each.dtype.kind not in kinds:
+                raise self.broken(f"{file} holds {name} {what} {each.dtype} of shape {each.shape}, not {shape[1:2]}")
         if not np.isin(found.labels, range(shape[2])).all():
             raise self.broken(f"{file}: {name} labels are not among the {shape[2]} classes")
         return found
