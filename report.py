@@ -20,6 +20,7 @@ import sys
 from argparse import ArgumentParser, Namespace
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -66,6 +67,15 @@ def say_rules(rules: Iterable[str]) -> str:
 # -------------------------------------------------------------------------------------- what is there, as it is
 
 
+def _canonical(name: str) -> str:
+    """A model's own name, by which runs go, for one of its others, such as MHCNN; a name of none stays."""
+    import models  # torch, a second
+
+    with suppress(UserError):
+        return models.canonical(name)
+    return name
+
+
 def select(found: Iterable[Run], args: Namespace) -> list[Run]:
     """The runs that the flags leave. Raises UserError where none is left, or one has no epoch by this rule.
 
@@ -77,6 +87,8 @@ def select(found: Iterable[Run], args: Namespace) -> list[Run]:
     if args.rule == "validation" and args.split is None:
         chosen = [run for run in chosen if run.has_validation]
     datasets = [dataset_folder(name) for name in args.dataset or ()]
+    if args.model and {*args.model} - {run.model for run in chosen}:
+        args.model = tuple(map(_canonical, args.model))
     for flag, wanted in (("dataset", datasets), ("split", args.split), ("model", args.model)):
         there = sorted({getattr(run, flag) for run in chosen})
         if unknown := [name for name in wanted or () if name not in there]:

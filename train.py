@@ -59,7 +59,7 @@ import turns
 from cli import UserError, warn
 from corpora import Utterance
 from files import atomic, lock, sweep_temporaries, write_json, write_text
-from recipes import Config, Options, learning_rate
+from recipes import Config, Options
 from records import STATE
 from resume import BrokenState, History, load_state, save_state
 
@@ -155,6 +155,8 @@ def steps(
     save_model, tensorboard = options.get("save_model"), options.get("tensorboard", False)
     if tensorboard:
         curves.require()
+    if (name := models.canonical(config.model)) != config.model:
+        raise UserError(f"{config.model} is another name of {name}: config_for({name!r}) has its recipe")
     split = data.split_by_name(config.split)
     if save_model == "validation" and not split.has_validation:
         raise UserError(f"--save_model validation: the split {config.split} has no validation part; --split 8:1:1 has")
@@ -266,7 +268,7 @@ def _epochs(
     for epoch in bar:
         started = time.perf_counter()
         loss = yield from trainer.epoch(epoch, generator, quiet)
-        epoch_record: dict[str, Any] = {"epoch": epoch + 1, "lr": learning_rate(config, epoch), "train_loss": loss}
+        epoch_record: dict[str, Any] = {"epoch": epoch + 1, "lr": trainer.rate(epoch, 0), "train_loss": loss}
         for name, part in scored.items():
             logits = yield from loops.evaluation(model, part, config)
             history.logits[name].append(logits)

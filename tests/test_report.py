@@ -1230,6 +1230,20 @@ def test_errors_in_latex_have_the_rule_and_the_command(
     assert out.index("Rule paper") < out.index("GLAM on impro") < out.index("MACNN on impro")
 
 
+def test_a_model_is_found_by_its_other_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    make_run(tmp_path, HALF, LABELS, model="MACNN")
+    make_run(tmp_path, RIGHT, LABELS)
+    rows = []
+    for name in ("MACNN", "MHCNN"):
+        assert call(monkeypatch, "--runs", tmp_path, "--model", name, "--rule", "last", "--format", "csv") == 0
+        rows.append(capsys.readouterr().out)
+    assert rows[0] == rows[1] and "MACNN" in rows[0] and "GLAM" not in rows[0]
+    with pytest.raises(UserError, match="--model NoSuch: there is no finished run of it; there are GLAM, MACNN"):
+        call(monkeypatch, "--runs", tmp_path, "--model", "NoSuch")
+
+
 def test_errors_of_two_corpora_of_one_name_are_apart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:

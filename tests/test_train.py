@@ -19,7 +19,9 @@ import metrics
 import models
 import path
 import recipes
+import records
 import train
+from cli import UserError
 from tests.conftest import ROOT
 
 SETTINGS = {"epochs": 2, "lr_schedule": "exp", "head": 2, "attn_hidden": 32}
@@ -270,6 +272,22 @@ def test_help_teaches_without_the_slow_imports(script):
     imported = {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines()}
     assert "argparse" in imported
     assert not imported & {"torch", "librosa", "pandas", "matplotlib", "scipy", "sklearn"}
+
+
+def test_the_recorded_rate_is_that_of_an_epochs_first_step(here):
+    config = recipes.config_for("CNN_GAP", dataset="script", epochs=2, lr_decay=0.1, lr_schedule="none", threads=1)
+    folder = train.train(config, quiet=True)
+    d = data.load(config)
+    segments = len(loops.training_part(d, split_of(config).train, config).rows)
+    first, second = (record["lr"] for record in records.read_epochs(folder))
+    assert (first, second) == pytest.approx((1e-3, 1e-3 / (1 + 0.1 * -(-segments // config.batch_size))))
+
+
+@pytest.mark.parametrize("alias", ["MHCNN", "CNN_AttnPooling", "MAResMultiConv3"])
+def test_a_model_by_another_name_does_not_get_anothers_recipe(alias, here):
+    with pytest.raises(UserError, match=f"{alias} is another name of {models.canonical(alias)}: config_for"):
+        train.train(recipes.config_for(alias, epochs=1), quiet=True)
+    assert not here.exists()
 
 
 def test_the_commit_of_a_run_is_of_the_code_that_trains_it(tmp_path, monkeypatch):
