@@ -433,7 +433,11 @@ def as_published(chosen: Sequence[Run], settings: dict[str, Any]) -> list[Run]:
         own = [run for run in chosen if run.model == model]
         plain = [run for run in own if run.changed == tables.resolve(model, settings)]
         least = min(len(run.changed) for run in own)
-        found += plain or [run for run in own if len(run.changed) == least]
+        kept = plain or [run for run in own if len(run.changed) == least]
+        if others := sorted({recipes.plain(run.changed) or "the recipe's" for run in own if run not in kept}):
+            left = f"{model}: runs with other settings are left out ({'; '.join(others)})"
+            warn_once(f"{left}; --set SETTING=VALUE picks some")
+        found += kept
     return found
 
 

@@ -259,7 +259,8 @@ def read_run(folder: Path) -> Run:
 
 def folders(root: Path) -> list[Path]:
     """Every `<dataset>/<split>/<model>/<hash>/<seed>` under `root`, finished or not, sorted."""
-    found = (p for p in root.glob("*/*/*/*/*") if not p.name.startswith("."))
+    # one level too deep, a run's checkpoint would be found, which is none
+    found = (p for p in root.glob("*/*/*/*/*") if not p.name.startswith(".") and p.name != "checkpoint")
     # git leaves empty ones, and a run that was refused may leave its lock
     return sorted(p for p in found if (p / "config.json").exists() or (p / "done").exists())
 

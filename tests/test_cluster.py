@@ -66,8 +66,8 @@ def test_a_node_is_killed_in_mid_sweep(cluster, here: Path, tmp_path: Path, caps
         return free is not None and not free.get("CPU")
 
     def kill() -> None:
-        until(lambda: finished(here), 300)  # the workers of both nodes have started by then
-        until(lambda: busy() and not time.sleep(0.5) and busy(), 300)  # twice: it has begun, and has not ended
+        until(lambda: len(finished(here)) >= 2, 300)  # each node has begun its second run: the first ones end together
+        until(lambda: busy() and not time.sleep(1) and busy(), 300)
         cluster.remove_node(doomed, allow_graceful=False)
         killed.append(time.monotonic())
 

@@ -254,6 +254,13 @@ def test_published_settings_before_changed_ones(runs: list[records.Run], tmp_pat
     assert {recipes.plain(run.changed) for run in asked if run.model == "GLAM"} == {"alpha=2"}
 
 
+def test_settings_that_a_figure_leaves_out_are_told(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    make_run(tmp_path, [SOME], LABELS)
+    make_run(tmp_path, [SOME], LABELS, settings={"augment": "vtlp"})
+    assert [run.changed for run in figures.as_published(report.runs(tmp_path), {})] == [{}]
+    assert "GLAM: runs with other settings are left out (augment=vtlp); --set" in capsys.readouterr().err
+
+
 def test_more_than_can_be_told_apart(tmp_path: Path) -> None:
     for model in models.list_models()[:7]:
         make_run(tmp_path, [SOME], LABELS, model=model, settings={"augment": "none"})

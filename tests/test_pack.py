@@ -1,5 +1,6 @@
 """Packed records are the records: smaller, read by everything, left alone where they are not sound."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -47,6 +48,9 @@ def test_everything_reads_the_same_from_less(tmp_path: Path) -> None:
     done = command(tmp_path)
     assert done.returncode == 0 and done.stdout.startswith("2 of 2 runs packed; "), done.stderr
     assert pack.size(folders) < before
+    with zipfile.ZipFile(folders[0] / "predictions.npz") as packed, packed.open("test_logits.npy") as member:
+        assert np.lib.format.read_magic(member) == (1, 0)
+        assert np.lib.format.read_array_header_1_0(member)[1], "Fortran order, which compresses better"
     for folder, (epochs, split, part) in zip(folders, whole, strict=True):
         assert {f.name for f in folder.iterdir()} == {
             "config.json",
@@ -72,6 +76,8 @@ def test_everything_reads_the_same_from_less(tmp_path: Path) -> None:
 def test_packing_twice_changes_nothing_and_depends_on_nothing_else(tmp_path: Path) -> None:
     (folder, _), (other, _) = runs_in(tmp_path / "a"), runs_in(tmp_path / "b")
     assert pack.pack(folder) and not pack.pack(folder)
+    for name in ("epochs.jsonl.gz", "split.json.gz"):
+        assert (folder / name).read_bytes()[4:8] == bytes(4), "no date"
     before = content(folder)
     assert command(tmp_path / "a").stdout.startswith("1 of 2 runs packed") and content(folder) == before
     assert pack.pack(other) and content(other) == before
@@ -89,24 +95,46 @@ def test_a_packing_that_broke_off_goes_on(tmp_path: Path, monkeypatch: pytest.Mo
     assert pack.is_packed(folder / "predictions.npz") and not (folder / "epochs.jsonl").exists()
 
 
+@pytest.mark.parametrize("where", ["compress", "write_bytes"])
+def test_a_text_is_never_lost(where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, _ = runs_in(tmp_path)
+    before = content(folder)
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
+        patch.setattr(*((pack.gzip, "compress") if where == "compress" else (Path, "write_bytes")), fail)
+        pack.pack(folder)
+    (folder / "lock").unlink()
+    assert content(folder) == before
+
+
 def test_what_is_not_sound_is_left_and_named(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     damaged, fine = runs_in(tmp_path)
     unfinished = made(tmp_path, [LABELS], seed=5, done=False)
     held = made(tmp_path, [LABELS], seed=6)
     (damaged / "predictions.npz").write_bytes((damaged / "predictions.npz").read_bytes()[:-50])
-    before = [content(folder) for folder in (damaged, unfinished, held)]
+    wrong = made(tmp_path, [LABELS], seed=7)
+    (record,) = records.read_epochs(wrong)
+    (wrong / "epochs.jsonl").write_text(json.dumps({**record, "test": {**record["test"], "WA": 12.0}}) + "\n")
+    before = [content(folder) for folder in (damaged, unfinished, held, wrong)]
     with files.lock(held / "lock"):
         done = command(tmp_path)
     (held / "lock").unlink()
-    assert done.returncode == 0 and done.stdout.startswith("1 of 4 runs packed")
-    for folder, why in ((damaged, "cannot be read"), (unfinished, "unfinished"), (held, "another process holds it")):
+    assert done.returncode == 0 and done.stdout.startswith("1 of 5 runs packed")
+    for folder, why in ((damaged, "cannot be read"), (unfinished, "unfinished"), (held, "another process holds it"),
+                        (wrong, "do not give the recorded WA")):  # fmt: skip
         assert any(str(folder) in line and why in line for line in done.stderr.splitlines()), why
-    assert [content(folder) for folder in (damaged, unfinished, held)] == before
+    assert [content(folder) for folder in (damaged, unfinished, held, wrong)] == before
     assert pack.is_packed(fine / "predictions.npz")
 
 
 def test_a_folder_without_runs_is_refused(tmp_path: Path) -> None:
-    for root in (tmp_path, tmp_path / "nowhere"):
+    checkpoint = made(tmp_path / "runs", [LABELS]) / "checkpoint"
+    checkpoint.mkdir()
+    (checkpoint / "config.json").write_text("{}")
+    for root in (tmp_path, tmp_path / "nowhere", tmp_path / "runs" / "impro"):
         done = command(root)
         assert done.returncode == 2 and f"{root} holds no run folder" in done.stderr
 
