@@ -138,9 +138,7 @@ def save_checkpoint(
     import checkpoints
 
     settings = run["settings"]
-    if settings[
-        "test_dataset"
-    ]:  # scores are synthetic if either corpus is, weights if that is which they were trained on
+    if settings["test_dataset"]:  # scores are synthetic if either corpus is; weights, if what they were trained on is
         run = {**run, "synthetic": data.corpus(settings["dataset"], settings["happy"]).synthetic}
     epoch = history.pick(rule)
     model.load_state_dict(history.best)

@@ -1219,6 +1219,17 @@ def test_settings_that_differ_in_the_eighth_digit_are_two_rows(tmp_path: Path) -
     ]
 
 
+def test_a_table_says_the_same_of_a_csv_by_its_path_and_by_its_name(tmp_path: Path) -> None:
+    for fold in range(3):
+        make_run(tmp_path, [LABELS], LABELS, dataset="mine", corpus="mine", split="speaker", fold=fold, folds=3,
+                 val=(LABELS, [LABELS]))  # fmt: skip
+    said = [
+        render.markdown(report.named_table("speaker_independent", report.runs(tmp_path), [name], {})[0])
+        for name in ("mine", "/data/mine.csv")
+    ]
+    assert "has been published" not in said[0] and "has been published" not in said[1]
+
+
 def test_errors_in_latex_have_the_rule_and_the_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
