@@ -4,7 +4,6 @@ They are made of the run folder's own records, so an interrupted run that goes o
 """
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +23,11 @@ def require() -> None:
 
 
 class Curves:
-    """Writes `tensorboard/` of a run folder anew: its settings, the epochs recorded so far, and then each `add`ed."""
+    """Writes `tensorboard/` of a run folder that has none: its settings, the epochs so far, and then each `add`ed."""
 
     def __init__(self, folder: Path, run: dict[str, Any], epochs: list[dict[str, Any]]) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        shutil.rmtree(folder / FOLDER, ignore_errors=True)
         self.writer: Any = SummaryWriter(str(folder / FOLDER))
         self.run = run
         self.writer.add_text("run", "    " + json.dumps(run, indent=2, ensure_ascii=False).replace("\n", "\n    "))

@@ -452,6 +452,9 @@ def _document(name: str, spec: Table, rows: list[Row], notes: list[str], caption
 # ----------------------------------------------------------------------------------------------- utterances
 
 
+GROUPED = ["dataset", "corpus_digest", "split", "model", "changed", "synthetic"]  # columns that tell groups apart
+
+
 def errors(found: Iterable[Run], rule: str = "paper", most: int = 20) -> "DataFrame":
     """The utterances most often wrong over seeds, at most `most` of each group of runs."""
     return records.leaving_out_broken(lambda usable: _errors(usable, rule, most), found)
@@ -460,12 +463,11 @@ def errors(found: Iterable[Run], rule: str = "paper", most: int = 20) -> "DataFr
 def _errors(usable: list[Run], rule: str, most: int) -> "DataFrame":
     from pandas import DataFrame, concat
 
-    about = ["dataset", "corpus_digest", "split", "model", "changed", "synthetic"]
     own = ["name", "path", "speaker", "label", "tested", "wrong", "predictions"]
-    frames = [DataFrame(columns=[*about, *own])]
+    frames = [DataFrame(columns=[*GROUPED, *own])]
     for group in records.group_by_setting(usable, rule):
         frame = DataFrame(_often_wrong(group)[:most], columns=own)
-        for column in reversed(about):
+        for column in reversed(GROUPED):
             frame.insert(0, column, plain(group.changed) if column == "changed" else getattr(group, column))
         frames.append(frame)
     return concat([frame for frame in frames if len(frame)] or frames, ignore_index=True)
@@ -494,8 +496,7 @@ def errors_document(found: list[Run], rule: str, most: int, command: str) -> ren
     every = errors(found, rule, most)
     sections = []
     corpora = Counter(dataset for dataset, _ in {(run.dataset, run.corpus_digest) for run in found})
-    by = ["dataset", "corpus_digest", "split", "model", "changed", "synthetic"]
-    for about, own in every.groupby(by, sort=False):
+    for about, own in every.groupby(GROUPED, sort=False):
         dataset, digest, split, model, changed, synthetic = cast(tuple[Any, ...], about)
         where = f"{dataset} {digest[:8]}" if corpora[dataset] > 1 else dataset
         more = (f", {changed}" if changed else "") + (", SYNTHETIC" if synthetic else "")

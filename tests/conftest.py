@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import termios
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -94,6 +94,23 @@ def here(small_release: Path, shared_cache: Path, tmp_path: Path, monkeypatch: p
         monkeypatch.setenv(name if name == "IEMOCAP" else f"GLAM_{name}", str(folder))
     data.forget()
     return tmp_path / "runs"
+
+
+@pytest.fixture
+def unreadable(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """`unreadable(name)`: a folder of that name may not be listed, whoever asks; permissions do not stop root."""
+
+    def forbid(name: str) -> None:
+        real = os.scandir
+
+        def scan(folder: str) -> Iterator[os.DirEntry[str]]:
+            if Path(folder).name == name:
+                raise PermissionError(13, "Permission denied", str(folder))
+            return real(folder)
+
+        monkeypatch.setattr(os, "scandir", scan)
+
+    return forbid
 
 
 hypothesis.settings.register_profile("ours", deadline=None)  # other work may hold the processor for a second

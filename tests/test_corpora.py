@@ -136,20 +136,13 @@ def test_a_recording_that_is_there_twice_is_refused(tmp_path):
         ravdess.utterances(tmp_path)
 
 
-def test_linked_folders_are_read_and_one_that_may_not_be_is_no_part_of_a_corpus(tmp_path, monkeypatch):
+def test_linked_folders_are_read_and_one_that_may_not_be_is_no_part_of_a_corpus(tmp_path, unreadable):
     write_wave(tmp_path / "ravdess" / "Actor_05" / "03-01-01-01-01-01-05.wav")
     write_wave(tmp_path / "elsewhere" / "03-01-01-01-01-01-06.wav")
     (tmp_path / "ravdess" / "Actor_06").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "ravdess" / "Actor_06" / "round").symlink_to(tmp_path / "ravdess")
     assert [u.name[-2:] for u in ravdess.utterances(tmp_path / "ravdess")] == ["05", "06"]
-    scan = os.scandir
-
-    def refuse(folder):
-        if str(folder).endswith("Actor_06"):
-            raise PermissionError(13, "Permission denied", str(folder))
-        return scan(folder)
-
-    monkeypatch.setattr(os, "scandir", refuse)
+    unreadable("Actor_06")
     with pytest.raises(PermissionError, match="Actor_06"):
         ravdess.utterances(tmp_path / "ravdess")
 

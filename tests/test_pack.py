@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from faults import ROOT
+from conftest import ROOT, Command
 from made_runs import guesses, make_run
 
 import files
@@ -32,21 +32,16 @@ def runs_in(root: Path) -> list[Path]:
     return [made(root, guesses(1, LABELS, accuracy)), made(root, guesses(2, LABELS, accuracy), split="8:1:1", val=val)]
 
 
-def command(root: Path) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, "pack.py", root], cwd=ROOT, capture_output=True, text=True)
-
-
 def content(folder: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in folder.iterdir()}
 
 
-def test_everything_reads_the_same_from_less(tmp_path: Path) -> None:
+def test_everything_reads_the_same_from_less(tmp_path: Path, command: Command) -> None:
     folders = runs_in(tmp_path)
     found = [records.read_run(folder) for folder in folders]
     whole = [(run.epochs, records.read_record(run.folder / "split.json"), run.predictions("test")) for run in found]
     before = pack.size(folders)
-    done = command(tmp_path)
-    assert done.returncode == 0 and done.stdout.startswith("2 of 2 runs packed; "), done.stderr
+    assert command("pack.py", tmp_path).stdout.startswith("2 of 2 runs packed; ")
     assert pack.size(folders) < before
     with zipfile.ZipFile(folders[0] / "predictions.npz") as packed, packed.open("test_logits.npy") as member:
         assert np.lib.format.read_magic(member) == (1, 0)
@@ -67,19 +62,16 @@ def test_everything_reads_the_same_from_less(tmp_path: Path) -> None:
             assert old.dtype == new.dtype and np.array_equal(old, new), name
         assert again.logits.flags.c_contiguous, "sums over logits depend on their order in memory"
         assert run.pick("paper") >= 0
-    audit = subprocess.run(
-        [sys.executable, "report.py", "--runs", tmp_path, "--audit"], cwd=ROOT, capture_output=True, text=True
-    )
-    assert audit.returncode == 0 and "2 run folders checked" in audit.stdout
+    assert "2 run folders checked" in command("report.py", "--runs", tmp_path, "--audit").stdout
 
 
-def test_packing_twice_changes_nothing_and_depends_on_nothing_else(tmp_path: Path) -> None:
+def test_packing_twice_changes_nothing_and_depends_on_nothing_else(tmp_path: Path, command: Command) -> None:
     (folder, _), (other, _) = runs_in(tmp_path / "a"), runs_in(tmp_path / "b")
     assert pack.pack(folder) and not pack.pack(folder)
     for name in ("epochs.jsonl.gz", "split.json.gz"):
         assert (folder / name).read_bytes()[4:8] == bytes(4), "no date"
     before = content(folder)
-    assert command(tmp_path / "a").stdout.startswith("1 of 2 runs packed") and content(folder) == before
+    assert command("pack.py", tmp_path / "a").stdout.startswith("1 of 2 runs packed") and content(folder) == before
     assert pack.pack(other) and content(other) == before
 
 
@@ -110,7 +102,7 @@ def test_a_text_is_never_lost(where: str, tmp_path: Path, monkeypatch: pytest.Mo
     assert content(folder) == before
 
 
-def test_what_is_not_sound_is_left_and_named(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_what_is_not_sound_is_left_and_named(tmp_path: Path, command: Command) -> None:
     damaged, fine = runs_in(tmp_path)
     unfinished = made(tmp_path, [LABELS], seed=5, done=False)
     held = made(tmp_path, [LABELS], seed=6)
@@ -120,9 +112,9 @@ def test_what_is_not_sound_is_left_and_named(tmp_path: Path, capsys: pytest.Capt
     (wrong / "epochs.jsonl").write_text(json.dumps({**record, "test": {**record["test"], "WA": 12.0}}) + "\n")
     before = [content(folder) for folder in (damaged, unfinished, held, wrong)]
     with files.lock(held / "lock"):
-        done = command(tmp_path)
+        done = command("pack.py", tmp_path)
     (held / "lock").unlink()
-    assert done.returncode == 0 and done.stdout.startswith("1 of 5 runs packed")
+    assert done.stdout.startswith("1 of 5 runs packed")
     for folder, why in ((damaged, "cannot be read"), (unfinished, "unfinished"), (held, "another process holds it"),
                         (wrong, "do not give the recorded WA")):  # fmt: skip
         assert any(str(folder) in line and why in line for line in done.stderr.splitlines()), why
@@ -130,13 +122,12 @@ def test_what_is_not_sound_is_left_and_named(tmp_path: Path, capsys: pytest.Capt
     assert pack.is_packed(fine / "predictions.npz")
 
 
-def test_a_folder_without_runs_is_refused(tmp_path: Path) -> None:
+def test_a_folder_without_runs_is_refused(tmp_path: Path, command: Command) -> None:
     checkpoint = made(tmp_path / "runs", [LABELS]) / "checkpoint"
     checkpoint.mkdir()
     (checkpoint / "config.json").write_text("{}")
     for root in (tmp_path, tmp_path / "nowhere", tmp_path / "runs" / "impro"):
-        done = command(root)
-        assert done.returncode == 2 and f"{root} holds no run folder" in done.stderr
+        assert f"{root} holds no run folder" in command("pack.py", root, status=2).stderr
 
 
 def test_a_python_without_lzma_is_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import tracemalloc
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -564,17 +565,10 @@ def test_of_a_folder_links_are_followed_and_what_is_left_out_is_told(
     assert "mix: 1 file is left out, as .m4a cannot be read; `ffmpeg" in capsys.readouterr().err
 
 
-def test_a_folder_that_may_not_be_read_is_not_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_may_not_be_read_is_not_passed_over(tmp_path: Path, unreadable: Callable[[str], None]) -> None:
     babble(tmp_path / "a.wav", 1.0)
     (tmp_path / "locked").mkdir()
-    scan = os.scandir
-
-    def refuse(folder: str) -> Any:
-        if str(folder).endswith("locked"):
-            raise PermissionError(13, "Permission denied", str(folder))
-        return scan(folder)
-
-    monkeypatch.setattr(os, "scandir", refuse)
+    unreadable("locked")
     with pytest.raises(PermissionError, match="locked"):
         predict.find_inputs([str(tmp_path)], tmp_path)
 

@@ -58,7 +58,8 @@ def test_curves_are_the_records_and_shape_no_result(config, here, tmp_path, tens
     assert [r["train_loss"] for r in records_of(folder)] == [r["train_loss"] for r in records_of(plain)]
 
 
-def test_a_run_that_goes_on_shows_no_epoch_twice(config, monkeypatch, tensorboard):
+def stopped_in_the_third(config, monkeypatch):
+    """Train until the third epoch that is begun; the list grows with every one."""
     real, calls = loops.Trainer.epoch, []
 
     def stop_in_the_third(*args, **kwargs):
@@ -70,23 +71,18 @@ def test_a_run_that_goes_on_shows_no_epoch_twice(config, monkeypatch, tensorboar
     monkeypatch.setattr(loops.Trainer, "epoch", stop_in_the_third)
     with pytest.raises(KeyboardInterrupt):
         train.train(config, quiet=True, tensorboard=True)
+    return calls
+
+
+def test_a_run_that_goes_on_shows_no_epoch_twice(config, monkeypatch, tensorboard):
+    calls = stopped_in_the_third(config, monkeypatch)
     folder = train.train(config, quiet=True, tensorboard=True)
     assert len(calls) == 4
     check(folder)
 
 
 def test_curves_that_a_run_left_half_written_are_no_whole_ones(config, monkeypatch, tensorboard):
-    real, calls = loops.Trainer.epoch, []
-
-    def stop_in_the_third(*args, **kwargs):
-        calls.append(1)
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return real(*args, **kwargs)
-
-    monkeypatch.setattr(loops.Trainer, "epoch", stop_in_the_third)
-    with pytest.raises(KeyboardInterrupt):
-        train.train(config, quiet=True, tensorboard=True)
+    stopped_in_the_third(config, monkeypatch)
     folder = train.train(config, quiet=True)
     assert not (folder / curves.FOLDER).exists()
     train.train(config, quiet=True, tensorboard=True)
