@@ -1,5 +1,6 @@
 """Every command of the README, run in a fresh copy of the repository; long ones are shortened by flags."""
 
+import functools
 import json
 import os
 import re
@@ -13,8 +14,13 @@ import pytest
 import soundfile
 import torch
 from made_checkpoints import CLASSES, make_checkpoint
+from torch.utils.flop_counter import FlopCounterMode
 
 import data
+import features
+import models
+import recipes
+import tables
 from cli import UserError
 from corpora import Utterance
 from tests.conftest import ROOT
@@ -224,6 +230,51 @@ def test_all_tables_lists_the_runs_that_the_readme_says(checkout, small_release)
     assert whole and more and f"one seed is {whole} runs for the published tables" in said
     assert f"and {more} more with sessions or speakers left out" in said
     assert f"by default trains 5 seeds, {5 * (whole + more):,} runs" in said
+
+
+def operations(model, dataset, split):
+    """Floating-point operations of all folds of a run on IEMOCAP, whose utterances last 4.55 s in the mean."""
+    config = recipes.config_for(model)
+    utterances = {"impro": 2236, "script": 2075, "all": 4311}[dataset]
+    folds, trained, tested = {"8:2": (1, 0.8, 0.2), "session": (5, 0.6, 0.4), "speaker": (10, 0.8, 0.2)}[split]
+    segments = [
+        1 + (4.55 - config.segment_length) / (config.segment_length - overlap)  # of an utterance
+        for overlap in (config.train_overlap, config.test_overlap)
+    ]
+    copies = 2 if config.augment == "vtlp" else 1
+    forward, training = operations_of_a_segment(model, config)
+    epoch = copies * trained * segments[0] * training + tested * segments[1] * forward
+    return folds * config.epochs * utterances * epoch
+
+
+@functools.cache
+def operations_of_a_segment(model, config):
+    silence = np.zeros((1, int(config.segment_length * 16000)), np.float32)
+    shape = tuple(features.extract(config.feature, silence).shape[1:])
+    with FlopCounterMode(display=False) as counter:
+        out = models.create_model(model, shape)(torch.randn(1, 1, *shape).expand(2, -1, -1, -1))  # batch norm needs two
+        forward = counter.get_total_flops() / 2
+        out.sum().backward()
+    return forward, counter.get_total_flops() / 2
+
+
+def test_the_hours_on_a_gpu_are_those_of_the_measured_rate():
+    said = " ".join(README.split())
+    (an_hour,) = map(int, re.findall(r"one H100 trained (\d+) seeds of GLAM an hour", said))
+    runs = {
+        (cell.model, cell.dataset, cell.split.replace("8:1:1", "8:2"), str(cell.changed))  # 8:1:1 trains as 8:2
+        for table in tables.TABLES.values()
+        for cell in table.cells()
+    }
+    glam = operations("GLAM", "impro", "8:2")
+    hours = {"8:2": 0.0, "session": 0.0, "speaker": 0.0}
+    for model, dataset, split, _ in runs:
+        hours[split] += operations(model, dataset, split) / glam / an_hour
+    whole, folds = hours["8:2"], hours["session"] + hours["speaker"]
+    assert 0.4 < whole < 0.6 and "a seed of the published tables takes half an hour" in said
+    assert 3.5 < folds < 4.5 and "one with sessions and speakers left out four hours more" in said
+    assert 20 < 5 * (whole + folds) < 28 and "all 1,020 runs a day" in said
+    assert 1.5 < 100 / an_hour < 2.5 and "a hundred take two hours" in said
 
 
 @pytest.mark.slow
