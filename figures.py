@@ -356,10 +356,9 @@ def runs_to_show(chosen: Sequence[Run], models: Sequence[str] | None, settings: 
 
 
 def say_error(runs: Sequence[Scored], temperatures: Sequence[float] | None = None) -> str:
-    """The expected calibration error of some runs: its mean and, of several, the sample standard deviation."""
-    errors = [metrics.ece(*run, temperature=t) for run, t in zip(runs, temperatures or [1.0] * len(runs), strict=True)]
-    spread = f" ± {np.std(errors, ddof=1):.1f}" if len(errors) > 1 else ""
-    return f"ECE {np.mean(errors):.1f}{spread} %"
+    """The expected calibration error of the utterances of all runs: a single run has too few of them for 15 bins."""
+    logits = np.concatenate([run[0] / t for run, t in zip(runs, temperatures or [1.0] * len(runs), strict=True)])
+    return f"ECE {metrics.ece(logits, np.concatenate([run[1] for run in runs])):.1f} %"
 
 
 def reliability_panel(axis: "Axes", runs: Sequence[Scored], temperatures: Sequence[float] | None = None) -> None:
@@ -406,7 +405,7 @@ def reliability(groups: Sequence[Group]) -> Drawn:
         reliability_panel(axis, tested, temperatures or None)
         axis.set_title(f"{chr(97 + i)}) {label(group, groups)}, n = {len(group.rounds)}", loc="left")
     text = "Accuracy against confidence, in 15 bins, of all runs' test utterances; grey: the share of them in a bin. "
-    text += "ECE: expected calibration error, mean over runs ± one sample standard deviation. "
+    text += "ECE: expected calibration error of the same utterances, which is above 0 by chance where they are few. "
     if groups[0].first.has_validation:
         text += "Temperature: fitted on each run's validation utterances. "
     return Drawn(figure, text + say_runs(groups))

@@ -240,6 +240,17 @@ def comparison_section(tests: Sequence[dict[str, Any]]) -> render.Section:
         "Same split: how many of the shared runs were tested on the same utterances. Models with longer segments drop "
         "more short utterances, and the same seed then draws another split.",
     ]
+    if any(test["unit"] == "folds" for test in tests):
+        notes.append(
+            "Folds share most of the speakers they train on. So they are not independent, and p is smaller than it "
+            "should be (Bengio and Grandvalet, “No Unbiased Estimator of the Variance of K-Fold Cross-Validation”, "
+            "2004)."
+        )
+    if any(test["in_common"] for test in tests):
+        notes.append(
+            "Of pairs without the same split, where one model’s test utterances contain all of the other’s, both are "
+            "scored on those, so that the mean difference is not quite that of the rows above."
+        )
     frame = DataFrame(texts)
     frame = frame.drop(columns=["Split"] if frame["Split"].nunique() == 1 else [])
     return render.Section(frame, "Which is better than which", notes)
@@ -348,6 +359,13 @@ def notes_of(rows: Sequence[Row], command: str) -> list[str]:
             about.setdefault(f"no interval, as {_why_no_interval(group)}", []).append(where)
         elif row.interval.over != "speakers and seeds":
             about.setdefault(f"the interval resamples {row.interval.over}", []).append(where)
+        elif (few := len(group.rounds)) < stats.FEWEST:
+            said = f"{few} seeds hardly tell how much seeds differ, and the interval may be too narrow"
+            about.setdefault(said, []).append(where)
+        if lacking := sum(not all(map(sum, run.scores(group.rule)["confusion"])) for run in group.runs):
+            units = "folds" if group.has_folds else "test sets"
+            said = f"{lacking} of {len(group.runs)} {units} lack a class, and their UA is the mean over the others"
+            about.setdefault(said, []).append(where)
     groups = [row.counted for row in rows if row.counted]
     for said, places in about.items():
         everywhere = len(places) == len(groups) > 2
@@ -370,7 +388,7 @@ def caption_of(rows: Sequence[Row], settings: dict[str, Any], command: str) -> l
     if any(group.synthetic for group in groups):
         text.append(SYNTHETIC)
     text.append(
-        f"Interval: bootstrap, {stats.RESAMPLES} resamples of speakers (each with all test utterances) and of seeds, "
+        f"Interval: bootstrap, {stats.RESAMPLES:,} resamples of speakers (each with all test utterances) and of seeds, "
         "drawn jointly, in each without the seeds that lack a class; percentiles expanded for the small number of "
         "speakers (seeds, where one speaks). The picked epochs stay, so it holds nothing of a rule's optimism."
     )

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import data
+import metrics
 import path
 import recipes
 import stats
@@ -326,25 +327,47 @@ class Pair:
     differences: NDArray[np.float64]  # (n, 4), first minus second, of each shared unit
     shared: int  # runs of the same seed and fold
     same_split: int  # of those, how many were tested on the same utterances after training on the same
+    in_common: int  # of the others, how many were compared on the utterances of one that the other's contain
 
 
 def paired(a: Group, b: Group) -> Pair:
     """Differences of the four scores over shared units.
 
-    A unit is a seed; with folds it is a fold (other speakers), its scores averaged over the shared seeds. Nothing is
-    shared where longer segments drop all utterances of a speaker: the other folds have other numbers then.
+    A unit is a seed; with folds it is a fold (other speakers), its scores averaged over the shared seeds. Where the
+    test utterances of one contain the other's, as in folds, of which longer segments drop some, both are scored on
+    those in common. Nothing is shared where longer segments drop all utterances of a speaker: the other folds have
+    other numbers then.
     """
     ours, theirs = ({(run.seed, run.fold): run for run in group.runs} for group in (a, b))
     if a.first.config["folds"] != b.first.config["folds"]:
         theirs = {}
     shared = sorted(ours.keys() & theirs.keys(), key=lambda key: (key[0], key[1] or 0))
     units: dict[int, list[list[float]]] = {}
+    same = in_common = 0
     for seed, fold in shared:
-        one, other = ours[seed, fold].scores(a.rule), theirs[seed, fold].scores(b.rule)
+        runs = ours[seed, fold], theirs[seed, fold]
+        one, other = (run.scores(rule) for run, rule in zip(runs, (a.rule, b.rule), strict=True))
+        if runs[0].split_digest == runs[1].split_digest:
+            same += 1
+        elif rescored := _scores_in_common(*runs, a.rule, b.rule):
+            one, other = rescored
+            in_common += 1
         units.setdefault(seed if fold is None else fold, []).append([one[s] - other[s] for s in SCORES])
     differences = np.array([np.mean(unit, axis=0) for unit in units.values()]).reshape(-1, len(SCORES))
-    same = sum(ours[key].split_digest == theirs[key].split_digest for key in shared)
-    return Pair(differences, len(shared), same)
+    return Pair(differences, len(shared), same, in_common)
+
+
+def _scores_in_common(one: Run, other: Run, one_rule: str, other_rule: str) -> list[dict[str, Any]] | None:
+    """The scores of both on the test utterances of both, if these are all that one of them has."""
+    tests = [run.predictions("test") for run in (one, other)]
+    common = set(tests[0].names.tolist()) & set(tests[1].names.tolist())
+    if len(common) < min(len(test.names) for test in tests):
+        return None
+    found = []
+    for run, rule, test in zip((one, other), (one_rule, other_rule), tests, strict=True):
+        part = test.take(np.flatnonzero(np.isin(test.names, list(common))))
+        found.append(metrics.scores(part.logits[run.pick(rule)], part.labels))
+    return found
 
 
 def comparisons(name: str, rows: Iterable[Row], against: str | None) -> list[dict[str, Any]]:
@@ -377,6 +400,6 @@ def _family(
                 "label": a, "model": groups[a].model, "other": b, "score": score, "mean": test.difference,
                 "n": test.n, "unit": "folds" if groups[a].has_folds else "seeds", "p": test.p,
                 "p_holm": test.adjusted, "family": size, "verdict": test.verdict, "shared": pair.shared,
-                "same_split": pair.same_split, "synthetic": groups[a].synthetic,
+                "same_split": pair.same_split, "in_common": pair.in_common, "synthetic": groups[a].synthetic,
             })  # fmt: skip
     return found

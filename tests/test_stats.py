@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import rankdata, wilcoxon
 
 import metrics
 import stats
@@ -136,6 +137,32 @@ def test_coverage_of_the_true_accuracy(speakers: int, seeds: int, alike: bool) -
     assert 0.92 <= held / trials <= 0.99
 
 
+def test_the_ends_of_an_interval_hardly_depend_on_the_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    confusions = crossed(3, seeds=5, speakers=10)
+    found = [stats.interval(confusions, seed=seed) for seed in range(8)]
+    ends = np.array([[each.low[:2], each.high[:2]] for each in found if each])
+    assert len(ends) == 8 and ends.std(0).max() < 0.2
+    monkeypatch.setattr(stats, "AT_ONCE", 10**6)  # nor on how many are counted at a time
+    whole = stats.interval(confusions, seed=0)
+    assert whole is not None and whole.low == pytest.approx(found[0].low) and whole.high == pytest.approx(found[0].high)
+
+
+@pytest.mark.parametrize(("seeds", "least", "most"), [(2, 0.78, 0.9), (5, 0.9, 0.99)])
+def test_two_seeds_hardly_tell_how_much_seeds_differ(seeds: int, least: float, most: float) -> None:
+    # 91 speakers' accuracies differ by 10 points, seeds' by 5: what two seeds lack is said below a table
+    generator = np.random.default_rng(1)
+    held, trials = 0, 150
+    for _ in range(trials):
+        accuracy = 0.7 + generator.normal(0, 0.1, 91) + generator.normal(0, 0.05, (seeds, 1))
+        right = generator.binomial(16, np.clip(accuracy, 0, 1))
+        confusions = np.zeros((seeds, 91, 2, 2), dtype=int)
+        confusions[..., 0, 0], confusions[..., 0, 1] = right, 16 - right
+        interval = stats.interval(confusions, resamples=300, seed=int(generator.integers(1 << 30)))
+        assert interval is not None
+        held += interval.low[0] <= 70 <= interval.high[0]
+    assert least <= held / trials <= most, held / trials
+
+
 def test_the_ends_of_an_interval_of_few_speakers() -> None:
     # n = 10: Student's t of 0.025 with 9 degrees of freedom is -2.262; times sqrt(10 / 9) it is -2.385, below which a
     # normal value is 0.00855 of the time
@@ -188,10 +215,18 @@ def test_signed_rank(differences: list[float], p: float, sign: int) -> None:
     assert found[1] == sign
 
 
-def test_signed_rank_of_many_pairs_is_exact_enough() -> None:
-    # normal approximation by hand, n = 60, all positive: W- = 0, mean 915, variance 60*61*121/24
-    p, sign = stats.signed_rank(np.arange(1.0, 61))
-    assert p < 1e-10 and sign == 1
+def test_signed_rank_is_exact_for_many_pairs_and_with_ties() -> None:
+    p, sign = stats.signed_rank(np.arange(1.0, 101))
+    assert p == pytest.approx(2.0**-99, rel=1e-9) and sign == 1  # all positive: W- = 0, one case of 2^100, two-sided
+    generator = np.random.default_rng(0)
+    for n, kinds in ((12, 4), (14, 3), (14, 6)):
+        differences = generator.integers(1, kinds + 1, n) * generator.choice([-1, 1], n, p=[0.25, 0.75])
+        ranks = rankdata(np.abs(differences))
+        signs = 2 * (np.arange(2**n)[:, None] >> np.arange(n) & 1) - 1  # every way they might have fallen
+        as_far = np.abs(signs @ ranks) >= abs(np.sign(differences) @ ranks) - 1e-9
+        assert stats.signed_rank(differences.astype(float))[0] == pytest.approx(as_far.mean())
+    untied = generator.permutation(np.arange(1.0, 31)) * generator.choice([-1, 1], 30)
+    assert stats.signed_rank(untied)[0] == pytest.approx(wilcoxon(untied, method="exact").pvalue)
 
 
 @pytest.mark.parametrize(("n", "p"), [(1, 1), (2, 0.5), (5, 0.0625), (6, 0.03125)])
@@ -240,6 +275,12 @@ def test_verdicts() -> None:
     mixed = np.array([1.0, -2, 3, -4, 5, -6, 7, -8])
     found = stats.compare([(("A", "B"), -UP[:10]), (("A", "C"), mixed), (("B", "C"), UP[:4])])
     assert [test.verdict for test in found] == ["B is better", "no difference shown", "n too small to tell"]
+
+
+def test_nobody_is_better_whose_mean_is_worse() -> None:
+    (test,) = stats.compare([(("A", "B"), np.append(-UP / 10, 60))])  # a seed in which B learned nothing
+    assert test.difference is not None and test.difference > 0 and test.p is not None and test.p < 0.01
+    assert test.verdict == "ranks and mean disagree"
 
 
 def test_a_verdict_is_of_the_corrected_p() -> None:
