@@ -228,10 +228,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a service manager's stop is tidy, too
     with tempfile.TemporaryDirectory(prefix="app-") as scratch:
         os.environ |= {"GRADIO_TEMP_DIR": scratch, "GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1"}
-        try:
-            import gradio  # noqa: F401
-        except ImportError:
-            raise UserError("the page needs Gradio: pip install -r requirements-app.txt") from None
+        cli.need("the page", "requirements-app.txt", "gradio")
         page = make_page(args.checkpoints or path.RUNS, args.max_minutes, args.max_mb, Path(scratch))
         serve(page, args.host, args.port, args.max_mb, Path(scratch))
 

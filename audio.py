@@ -4,6 +4,7 @@ import math
 import os
 import re
 import stat
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
@@ -38,6 +39,9 @@ class AudioError(UserError):
 
 
 def _missing(file: str | Path) -> str:
+    for form in ("NFC", "NFD"):  # macOS writes ä as a and two dots
+        if Path(unicodedata.normalize(form, str(file))).exists():
+            return f"{file}: does not exist, but with its accents written another way ({form}): rename the file"
     return f"{file}: does not exist" + (r" (folders are parted by /, not by \, here)" if "\\" in str(file) else "")
 
 

@@ -1,6 +1,5 @@
 """A reader's check of run folders: do all records say the same, and do the predictions give the scores?"""
 
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -38,7 +37,7 @@ def _settings(run: Run) -> Iterable[str]:
             yield f"config.json says {what} {run.config[what]}, its settings say {getattr(config, what)}"
     if hashed != run.config["hash"]:
         yield f"config.json says hash {run.config['hash']}, its settings and corpus give {hashed}"
-    if json.loads(json.dumps(changed)) != run.changed:
+    if changed != run.changed:
         yield f"config.json says changed {run.changed}, its settings give {changed}"
 
 

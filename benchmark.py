@@ -137,13 +137,10 @@ def compare(
 
 def plain_feature(name: str, x: NDArray) -> NDArray:
     """One segment `(28800,)` by the library the feature is defined by."""
-    try:
-        import librosa
-        import python_speech_features
-    except ImportError as error:
-        raise UserError(
-            f"{error.name} is what features are compared with: pip install -r requirements-dev.txt"
-        ) from None
+    cli.need("the comparison of features", "requirements-dev.txt", "librosa", "python_speech_features")
+    import librosa
+    import python_speech_features
+
     if name == "mfcc":
         return librosa.feature.mfcc(y=x, sr=16000, n_mfcc=26)
     if name == "melspectrogram":

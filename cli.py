@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable
 from functools import cache
+from importlib.util import find_spec
 from typing import Any
 
 # Before torch is imported: a thread that waits spins some ten microseconds and then sleeps. Where cores are shared with
@@ -74,6 +75,12 @@ def printable(text: str) -> str:
     """`text` with what a line of a terminal cannot show escaped: control characters, and bytes that are not UTF-8."""
     escaped = "".join(c if c.isprintable() or "\ud800" <= c <= "\udfff" else ascii(c)[1:-1] for c in text)
     return escaped.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def need(what: str, file: str, *packages: str) -> None:
+    """Raise UserError where packages are missing that `what` needs and the requirements `file` lists."""
+    if missing := [name for name in packages if find_spec(name) is None]:
+        raise UserError(f"{what} needs {', '.join(missing)}: pip install -r {file}")
 
 
 def refusal(error: OSError) -> str | None:

@@ -19,12 +19,13 @@ from typing import Any
 
 import numpy as np
 
+import cli
 import data
 import path
 import records
 import train
 from cli import UserError, warn
-from files import atomic, lock, sweep_temporaries, write_text
+from files import atomic, sweep_temporaries, write_text
 from recipes import Config, Options
 from records import STATE
 from workers import LOOK_AGAIN, Execute, Outcome, Waiting, again, attempt, given_up
@@ -85,10 +86,9 @@ def connected(address: str, share: Share, options: Options) -> Iterator[Execute]
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    try:
-        import ray
-    except ImportError:
-        raise UserError("--ray needs Ray: pip install -r requirements-cluster.txt") from None
+    cli.need("--ray", "requirements-cluster.txt", "ray")
+    import ray
+
     here: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
     with _sources() as sources:
         environment = {"working_dir": str(sources), "env_vars": {"GLAM_COMMIT": train.commit() or ""}}
@@ -191,8 +191,7 @@ def _run(configs: Sequence[Config], wait: bool, share: Share, options: Options) 
     """Train runs on the cluster. Each is locked here for as long as it is under way."""
     import ray
 
-    runs, save_model = options.get("runs", path.RUNS), options.get("save_model")
-    sender = _Sender(share, save_model, options.get("skip_bad", False))
+    runs, sender = options.runs, _Sender(share, options.save_model, options.skip_bad)
     queue = deque(_Job(config) for config in configs)
     under_way: dict[Any, _Job] = {}
     waiting: Waiting[_Job] = Waiting()
@@ -237,11 +236,9 @@ def _start(job: _Job, runs: Path, sender: _Sender) -> Path | None:
     folder = records.folder_of(job.config, d.corpus.dataset, d.digest, runs)
     if records.finished(folder, sender.save_model):
         return folder
-    if not job.held.enter_context(lock(folder / "lock", wait=False)):
+    if not job.held.enter_context(records.locked(folder)):
         return None
-    if records.finished(folder, sender.save_model):  # meanwhile
-        (folder / "lock").unlink()
-    else:
+    if not records.finished(folder, sender.save_model):  # meanwhile
         job.reference = sender.send(job.config, d, folder / STATE)
     return folder
 
@@ -255,7 +252,6 @@ def _finish(job: _Job, reference: Any, runs: Path) -> Outcome:
     def keep() -> Path:
         folder = records.folder_of(job.config, *data.identity(job.config), runs)
         _keep(folder, files)
-        (folder / "lock").unlink(missing_ok=True)
         return folder
 
     return attempt(job.config, keep)

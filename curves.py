@@ -8,18 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import records
-from cli import UserError
 from metrics import SCORES
 
 FOLDER = "tensorboard"
-
-
-def require() -> None:
-    """Raise UserError where TensorBoard is not installed."""
-    try:
-        import torch.utils.tensorboard  # noqa: F401
-    except ImportError:
-        raise UserError("--tensorboard needs TensorBoard: pip install -r requirements-app.txt") from None
 
 
 class Curves:

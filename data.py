@@ -431,7 +431,11 @@ def _sessions(utterances: Sequence[Utterance]) -> list[str]:
             raise NoSplit(f"--split session: the speaker {u.speaker} is in the sessions {session_of[u.speaker]} and "
                           f"{u.session}, so that a session left out is not one of unheard speakers; --split speaker "
                           "leaves speakers out")  # fmt: skip
-    return _values(utterances, "session")
+    sessions = _values(utterances, "session")
+    if unknown := sum(not u.speaker for u in utterances):
+        warn_once(f"--split session: {unknown} of {len(utterances)} utterances have no speaker: whether a session left "
+                  "out is one of unheard speakers is not known")  # fmt: skip
+    return sessions
 
 
 @split("session", folds=lambda utterances: len(_sessions(utterances)))
@@ -506,14 +510,19 @@ def _given(utterances: Sequence[Utterance], seed: int, fold: int) -> Parts:
 def _cross(utterances: Sequence[Utterance], seed: int, fold: int) -> Parts:
     """All of `--test`'s corpus is test; of the other, a tenth of the speakers, by seed, is validation, at least one.
 
-    Where speakers are not known, or there is one alone, it is a tenth of the utterances.
+    Where speakers are not known of all, or there is one alone, it is a tenth of the utterances.
     """
     test = np.array([i for i, u in enumerate(utterances) if isinstance(u, Foreign)], dtype=np.int64)
     if len(test) == 0:
         raise UserError("--split cross tests on a second corpus; name it with --test")
     own = _rest(len(utterances), test)
-    of = np.array([utterances[i].speaker or utterances[i].name for i in own])
-    if len(np.unique(of)) == 1:
+    of = np.array([utterances[i].speaker for i in own])
+    if unknown := int((of == "").sum()):
+        if unknown < len(of):
+            warn_once(f"--train: {unknown} of {len(of)} utterances have no speaker; validation is a tenth of the "
+                      "utterances instead of the speakers")  # fmt: skip
+        of = own
+    elif len(np.unique(of)) == 1:
         of = own
     groups = np.random.default_rng([813, seed]).permutation(np.unique(of))
     val = own[np.isin(of, groups[: max(1, round(len(groups) / 10))])]

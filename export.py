@@ -18,9 +18,8 @@ import argparse
 import json
 import logging
 import sys
-import time
+import timeit
 import warnings
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,12 +49,6 @@ def command_line() -> argparse.ArgumentParser:
     add("--opset", type=int, default=OPSET, metavar="N", help=f"ONNX operator set, 18 to 23 (default: {OPSET})")
     add("--check", nargs="+", default=[], metavar="FILE", help="recordings to compare with torch on, in place of noise")
     return parser
-
-
-def requirements() -> None:
-    """Raise UserError, saying what to install, where a package that export needs is missing."""
-    if missing := [name for name in ("onnx", "onnxruntime", "onnxscript") if find_spec(name) is None]:
-        raise UserError(f"{', '.join(missing)} not installed: pip install -r requirements-export.txt")
 
 
 def metadata(checkpoint: "Checkpoint", waveform: bool) -> dict[str, str]:
@@ -148,12 +141,7 @@ def compare(checkpoint: "Checkpoint", file: Path, waveform: bool, segments: "NDA
         return features.extract(c.feature, some, c.n_mfcc).unsqueeze(1).numpy()
 
     def best(function: Any) -> float:
-        took = []
-        for _ in range(REPEATS):
-            start = time.perf_counter()
-            function()
-            took.append(time.perf_counter() - start)
-        return 1000 * min(took) / len(some)
+        return 1000 * min(timeit.repeat(function, number=1, repeat=REPEATS)) / len(some)
 
     ours = recognise.logits(segments)
     theirs = [session.run(None, {name: ready(segments[i : i + 16])})[0] for i in range(0, len(segments), 16)]
@@ -176,7 +164,7 @@ def main() -> None:
         raise UserError(f"--opset {args.opset}: choose {LEAST_OPSET} to {MOST_OPSET}")
     if args.output.suffix != ".onnx":
         raise UserError(f"--output {args.output}: the file's name must end in .onnx")
-    requirements()
+    cli.need("export", "requirements-export.txt", "onnx", "onnxruntime", "onnxscript")
     import checkpoints
 
     checkpoint = checkpoints.load(args.checkpoint, args.online)

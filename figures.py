@@ -355,9 +355,9 @@ def runs_to_show(chosen: Sequence[Run], models: Sequence[str] | None, settings: 
 # --------------------------------------------------------------------------------------------- reliability
 
 
-def say_error(runs: Sequence[Scored], temperatures: Sequence[float] | None = None) -> str:
+def say_error(runs: Sequence[Scored], temperatures: Sequence[float]) -> str:
     """The expected calibration error of the utterances of all runs: a single run has too few of them for 15 bins."""
-    logits = np.concatenate([run[0] / t for run, t in zip(runs, temperatures or [1.0] * len(runs), strict=True)])
+    logits = np.concatenate([run[0] / t for run, t in zip(runs, temperatures, strict=True)])
     return f"ECE {metrics.ece(logits, np.concatenate([run[1] for run in runs])):.1f} %"
 
 
@@ -452,18 +452,21 @@ def complete_groups(runs: Iterable[Run], rule: str) -> list[Group]:
 
 
 def alpha_groups(runs: Sequence[Run], rule: str, settings: dict[str, Any]) -> list[Group]:
-    """The groups of the table `alpha` that there are, on the dataset and split of `runs`. Raises UserError."""
-    first = runs[0]
-    cells = [replace(c, split=first.split) for c in tables.TABLES["alpha"].cells([first.dataset], settings)]
-    own = [found for cell in cells if (found := tables.runs_of(cell, runs))]
-    groups = [group for found in own if Group(found, rule).rounds for group in complete_groups(found, rule)]
+    """A group for each α that a model of `runs`, GLAM if it is among them, was trained with. Raises UserError."""
+    first = next((run for run in runs if run.model == "GLAM"), runs[0])
+    values = sorted({run.config["settings"]["alpha"] for run in runs if run.model == first.model})
+    wanted = {alpha: tables.resolve(first.model, {**settings, "alpha": alpha}) for alpha in values}
+    own = [[run for run in runs if (run.model, run.changed) == (first.model, changed)] for changed in wanted.values()]
+    groups = [group for found in own if found for group in records.group_by_setting(found, rule) if group.rounds]
     if len(groups) < 2:
-        words = ["python", "sweep.py", "--table", "alpha", "--datasets", first.config["settings"]["dataset"]]
-        words += ["--splits", first.split, *recipes.flags(settings), *_where(first)]
+        words = ["python", "sweep.py", "--models", first.model, "--datasets", first.config["settings"]["dataset"]]
+        words += ["--splits", records.trained_as(first.split), "--vary", f"alpha={','.join(map(str, tables.ALPHAS))}"]
+        words += [*recipes.flags(settings), *_where(first)]
         raise UserError(
-            f"--figure alpha: {first.dataset} has no two values of α with these settings (--set names others); "
-            f"`{shlex.join(words)}` trains them"
+            f"--figure alpha: {first.dataset} has no two values of {first.model}'s α with these settings (--set names "
+            f"others); `{shlex.join(words)}` trains them"
         )
+    _ = [r.confusion for group in groups for r in group.rounds]  # a broken record shows itself here
     return groups
 
 

@@ -87,8 +87,8 @@ def read_json(path: Path, remedy: str = "delete it and run again", read: Callabl
 def lock(path: Path, wait: bool = True) -> Iterator[bool]:
     """Hold an exclusive lock on `path` (created if missing); yields whether it was got. The kernel drops it when the
     process ends, however it ends. Whoever holds the lock may remove the file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     while True:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with open(path, "a") as f:
             try:
                 fcntl.flock(f, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))

@@ -1,4 +1,4 @@
-"""Training steps on CUDA as one launch: a step of these networks is some four hundred small kernels, and launching them
+"""Training steps on CUDA as one launch: a step of these networks is hundreds of small kernels, and launching them
 one by one takes longer than computing them.
 
 A step is captured as a CUDA graph after a few plain ones and replayed for every full batch from then on. Before it is
@@ -37,15 +37,19 @@ def capture(step: Callable[[], None]) -> Callable[[], None]:
             except BaseException as error:
                 cause = error
                 raise
+        return graph.replay
     except RuntimeError as end:  # whatever broke it off, the end of a broken capture is an error of its own
+        cause = cause or end
         # torch 2.11 leaves the allocator in the middle of a capture that broke off: it would never free memory again
         with suppress(RuntimeError):  # which says that it did not
             torch._C._cuda_endAllocateToPool(gpu, pool)
             torch._C._cuda_releasePool(gpu, pool)
         random = torch.cuda.default_generators[gpu]  # it waits for the capture's end; a copy of its state does not
         random.graphsafe_set_state(random.clone_state())
-        raise (cause or end) from None
-    return graph.replay
+    try:
+        raise cause  # not above: `end` would be its context, and hold it
+    finally:
+        cause = None  # it holds this frame: a cycle would keep the run's memory until Python looks for such
 
 
 class GraphTrainer(Trainer):
@@ -86,7 +90,7 @@ class GraphTrainer(Trainer):
 
     def _capture(self) -> None:
         """Capture the step that is due and take it; plainly, and for good, if the graph does not do the same."""
-        before = [tensor.detach().clone() for tensor in self._state()]
+        before, number = [tensor.detach().clone() for tensor in self._state()], int(self.at)
         weights = [p.detach().clone() for p in self.model.parameters()]  # alone: running statistics would drown them
         cuda = self.at.is_cuda
         random = torch.cuda.get_rng_state() if cuda else torch.get_rng_state()
@@ -99,8 +103,7 @@ class GraphTrainer(Trainer):
         def outcome() -> tuple[Tensor, Tensor]:
             """The loss of the step just taken, and what it added to the weights."""
             moved = [p.detach() - old for p, old in zip(self.model.parameters(), weights, strict=True)]
-            number = before[-2].item()
-            return self.losses[int(number)].clone(), torch.cat([each.flatten() for each in moved])
+            return self.losses[number].clone(), torch.cat([each.flatten() for each in moved])
 
         self._due()
         loss, moved = outcome()

@@ -20,7 +20,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import path
@@ -61,15 +61,6 @@ OFFICIAL = re.compile(
 )
 RENAMED = re.compile(r"(Ses\d\d[FM])-(impro\d\d[ab]?|script\d\d)-(\d\d)-01-((?:\db?_)?[FM]\d{3})", re.ASCII)
 LABEL = re.compile(r"\[\d+(?:\.\d*)? - \d+(?:\.\d*)?\]\s+(\S+)\s+(\S+)\s+\[[^\[\]]*\]", re.ASCII)
-PROBLEMS = {
-    "unreadable": "evaluation files without a readable label",
-    "malformed": "label lines that cannot be understood",
-    "strange": "wave files that are no utterance's recording",
-    "duplicates": "utterances that are there twice",
-    "mismatches": "names that contradict a label or a folder",
-    "without_wave": "labels without a recording",
-    "without_label": "recordings without a label",
-}
 EXPECTED = f"""
   expected are folders Session1 .. Session5, and in them
     {LABELS}/Ses01F_impro01.txt ..                    the labels
@@ -85,33 +76,36 @@ def label_line(start: float, end: float, name: str, emotion: str, vad: tuple[flo
 
 @dataclass
 class Problems:
-    """What does not fit together in a release: lists of sentences, one a case, titled by PROBLEMS."""
+    """What does not fit together in a release: lists of sentences, one a case."""
 
-    unreadable: list[str] = field(default_factory=list)
-    malformed: list[str] = field(default_factory=list)
-    strange: list[str] = field(default_factory=list)
-    duplicates: list[str] = field(default_factory=list)
-    mismatches: list[str] = field(default_factory=list)
-    without_wave: list[str] = field(default_factory=list)
-    without_label: list[str] = field(default_factory=list)
+    unreadable: list[str] = field(default_factory=list, metadata={"title": "evaluation files without a readable label"})
+    malformed: list[str] = field(default_factory=list, metadata={"title": "label lines that cannot be understood"})
+    strange: list[str] = field(default_factory=list, metadata={"title": "wave files that are no utterance's recording"})
+    duplicates: list[str] = field(default_factory=list, metadata={"title": "utterances that are there twice"})
+    mismatches: list[str] = field(default_factory=list, metadata={"title": "names that contradict a label or a folder"})
+    without_wave: list[str] = field(default_factory=list, metadata={"title": "labels without a recording"})
+    without_label: list[str] = field(default_factory=list, metadata={"title": "recordings without a label"})
+
+    def _found(self) -> list[tuple[list[str], str]]:
+        """The cases of each kind that has some, and what they are, as in `3 labels without a recording`."""
+        kinds = [(getattr(self, kind.name), kind.metadata["title"]) for kind in fields(self)]
+        return [(cases, f"{len(cases)} {title}") for cases, title in kinds if cases]
 
     def __len__(self) -> int:
-        return sum(len(getattr(self, kind)) for kind in PROBLEMS)
+        return sum(len(cases) for cases, _ in self._found())
 
     def text(self, most: int | None = 20) -> str:
         """Each kind of problem: how many, and the first `most` of them (None: all)."""
         lines = []
-        for kind, title in PROBLEMS.items():
-            cases = getattr(self, kind)
-            if cases:
-                lines += [f"{len(cases)} {title}", *(f"  {case}" for case in cases[:most])]
+        for cases, said in self._found():
+            lines += [said, *(f"  {case}" for case in cases[:most])]
             if len(cases) > len(cases[:most]):
                 lines.append(f"  .. and {len(cases[most:])} more: handleIEMOCAP.py lists them with --verbose")
         return "\n".join(map(printable, lines))
 
     def counts(self) -> str:
         """How many there are of each kind, in a line; empty where there are none."""
-        return ", ".join(f"{len(cases)} {title}" for kind, title in PROBLEMS.items() if (cases := getattr(self, kind)))
+        return ", ".join(said for _, said in self._found())
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from tqdm import tqdm
 import audit
 import cli
 import records
-from files import atomic, lock
+from files import atomic
 
 
 def pack_text(file: Path) -> None:
@@ -47,7 +47,7 @@ def pack(folder: Path) -> bool:
     """Pack a run's records; returns whether there was something to do. A run that is unfinished, damaged or held by
     another process is left, and named."""
     predictions = folder / "predictions.npz"
-    with lock(folder / "lock", wait=False) as mine:
+    with records.locked(folder) as mine:
         found = audit.problems(folder) if mine else ["another process holds it"]
         texts = [] if found else [file for name in ("epochs.jsonl", "split.json") if (file := folder / name).exists()]
         arrays = not found and not is_packed(predictions)
@@ -55,8 +55,6 @@ def pack(folder: Path) -> bool:
             pack_text(file)
         if arrays:
             pack_arrays(predictions)
-        if mine:
-            (folder / "lock").unlink()
     if found:
         cli.warn(f"{folder} is left as it is: {found[0]}")
     return arrays or bool(texts)

@@ -4,12 +4,11 @@ Everything that shapes a result stands in `Config`. A run folder's hash is made 
 """
 
 import argparse
-import json
 import math
 import os
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 import path
 from cli import UserError, add_device, warn_once
@@ -202,12 +201,13 @@ def setting(text: str, flag: str = "--set") -> tuple[str, Any]:
 def plain(changed: dict[str, Any]) -> str:
     """Changed settings as text: `alpha=0.3, epochs=10`. 1 and 1.0 read the same, unequal numbers never."""
 
-    def text(value: Any) -> str:
-        if isinstance(value, (list, tuple)):
-            return ",".join(map(str, value))
-        return repr(value).removesuffix(".0") if isinstance(value, float) else str(value)
+    return ", ".join(f"{k}={_text(v).removesuffix('.0')}" if isinstance(v, float) else f"{k}={_text(v)}"
+                     for k, v in sorted(changed.items()))  # fmt: skip
 
-    return ", ".join(f"{k}={text(v)}" for k, v in sorted(changed.items()))
+
+def _text(value: Any) -> str:
+    """A setting's value as a flag takes it."""
+    return ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
 
 
 def flags(changed: dict[str, Any]) -> list[str]:
@@ -217,17 +217,13 @@ def flags(changed: dict[str, Any]) -> list[str]:
         if isinstance(value, bool):
             found.append(f"--{key}" if value else f"--no-{key}")
         else:
-            found += [f"--{key}", ",".join(map(str, value)) if isinstance(value, list) else str(value)]
+            found += [f"--{key}", _text(value)]
     return found
 
 
 def sets(changed: dict[str, Any]) -> list[str]:
     """Changed settings as the flags of report.py that ask for their runs."""
-    found = []
-    for key, value in changed.items():
-        text = ",".join(map(str, value)) if isinstance(value, (list, tuple)) else value
-        found += ["--set", f"{key}={text if isinstance(text, str) else json.dumps(text)}"]
-    return found
+    return [word for key, value in changed.items() for word in ("--set", f"{key}={_text(value)}")]
 
 
 def learning_rate(config: Config, epoch: int) -> float:
@@ -259,14 +255,15 @@ def class_list(text: str) -> tuple[str, ...]:
     return tuple(label for part in text.split(",") if (label := plain_label(part)))
 
 
-class Options(TypedDict, total=False):
+@dataclass(frozen=True)
+class Options:
     """What a run is told besides its settings: flags that shape no result."""
 
-    runs: Path  # the folder that run folders go into; path.RUNS unless told
-    save_model: str | None  # the rule whose epoch's weights are kept; None: none are
-    skip_bad: bool  # leave broken recordings out instead of stopping
-    quiet: bool
-    tensorboard: bool
+    runs: Path = field(default_factory=lambda: path.RUNS)  # the folder that run folders go into
+    save_model: str | None = None  # the rule whose epoch's weights are kept; None: none are
+    skip_bad: bool = False  # leave broken recordings out instead of stopping
+    quiet: bool = False
+    tensorboard: bool = False
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -399,6 +396,10 @@ def parse_config(given: dict[str, Any]) -> Config:
     config = config_for(model, **{**overrides, "device": device})
     if config.feature not in features.FEATURES:
         raise UserError(f"--feature {config.feature}: choose one of {', '.join(features.FEATURES)}")
+    without = {"eps": ("optimizer", "sgd"), "lr_min": ("lr_schedule", "none")}
+    for name, (what, value) in without.items():
+        if name in overrides and getattr(config, what) == value:
+            warn_once(f"--{name} changes nothing in the training of {model}: its {what} is {value} here")
     if "n_mfcc" in overrides and config.feature != "mfcc":
         raise UserError(f"--n_mfcc: {model} is trained on {config.feature} here; leave it out, or add --feature mfcc")
     return config

@@ -7,8 +7,8 @@ import gzip
 import json
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -76,19 +76,13 @@ class Run:
         self.changed: dict[str, Any] = config["changed"]
         self.synthetic: bool = config["synthetic"]
         self.corpus_digest: str = config["corpus_digest"]
+        self.n_test: int = config["n_test"]
+        self.has_validation = bool(config["n_val"])
         self._picked: dict[str, int] = {}  # by rule
-
-    @property
-    def has_validation(self) -> bool:
-        return bool(self.config["n_val"])
 
     @cached_property
     def split_digest(self) -> str:
         return self.config["split_digest"]
-
-    @cached_property
-    def n_test(self) -> int:
-        return self.config["n_test"]
 
     @cached_property
     def epochs(self) -> list[dict[str, Any]]:
@@ -185,21 +179,14 @@ class Halved(Run):
     """An 8:2 run read as 8:1:1: trained on the same 80 %, its test utterances halved into validation and test."""
 
     def __init__(self, run: Run):
-        super().__init__(run.folder, {**run.config, "split": "8:1:1"})
+        half = run.n_test // 2
+        super().__init__(run.folder, {**run.config, "split": "8:1:1", "n_val": half, "n_test": run.n_test - half})
         self.whole = run
 
     @cached_property
     def _positions(self) -> dict[str, NDArray[np.int64]]:
         val, test = data.halve(self.whole.n_test, self.seed)
         return {"val": val, "test": test}
-
-    @property
-    def has_validation(self) -> bool:
-        return True
-
-    @cached_property
-    def n_test(self) -> int:
-        return len(self._positions["test"])
 
     @cached_property
     def split_digest(self) -> str:
@@ -280,13 +267,30 @@ def finished(folder: Path, save_model: str | None = None) -> bool:
     """Whether a run wrote all it had to, with a checkpoint by the rule asked for, if any."""
     if not (folder / "done").is_file():
         return False
-    if save_model is None:
-        return True
+    return save_model is None or kept_rule(folder) == save_model
+
+
+def kept_rule(folder: Path) -> str | None:
+    """The rule by which a run folder's checkpoint was picked; None where it has none."""
     try:
-        about = read_json(folder / "checkpoint" / "config.json")
-        return about.get("rule") == save_model and (folder / "checkpoint" / "model.safetensors").is_file()
+        rule = read_json(folder / "checkpoint" / "config.json").get("rule")
+        return rule if (folder / "checkpoint" / "model.safetensors").is_file() else None
     except (UserError, AttributeError):  # there is none, or it is not one
-        return False
+        return None
+
+
+@contextmanager
+def locked(folder: Path, wait: bool = False) -> Iterator[bool]:
+    """Hold a run folder, if it is free or can be waited for; yields whether it is held. Afterwards its lock is gone,
+    and so is the folder where nothing was written."""
+    with lock(folder / "lock", wait) as mine:
+        try:
+            yield mine
+        finally:
+            if mine:
+                (folder / "lock").unlink(missing_ok=True)
+                with suppress(OSError):  # it is not empty
+                    folder.rmdir()
 
 
 def tidy(folder: Path) -> None:
@@ -294,12 +298,11 @@ def tidy(folder: Path) -> None:
     state = folder / STATE
     if (folder / "lock").exists() or state.exists():
         # of another user's folder, and where a file system has no locks, it is left as it is
-        with suppress(OSError, UserError), lock(folder / "lock", wait=False) as mine:
+        with suppress(OSError, UserError), locked(folder) as mine:
             if mine:
                 sweep_temporaries(folder)
                 if state.exists() and _is_left(state):
                     state.unlink()
-                (folder / "lock").unlink(missing_ok=True)
 
 
 def _is_left(state: Path) -> bool:
@@ -485,12 +488,12 @@ def group_by_setting(runs: Iterable[Run], rule: str) -> list[Group]:
     return [Group(found[key], rule) for key in sorted(found)]
 
 
-def choose_corpus(runs: Sequence[Run], prefix: str = "") -> list[Run]:
-    """Of every dataset, the runs on one corpus: the one whose digest starts with `prefix`, else a real one before a
+def choose_corpus(runs: Sequence[Run], prefixes: tuple[str, ...] = ("",)) -> list[Run]:
+    """Of every dataset, the runs on one corpus, whose digest starts with one of `prefixes`: a real one before a
     synthetic one, then the one with most runs. Numbers of two corpora that go by one name are never mixed."""
     kept = []
     for dataset in sorted({run.dataset for run in runs}):
-        own = [run for run in runs if run.dataset == dataset and run.corpus_digest.startswith(prefix)]
+        own = [run for run in runs if run.dataset == dataset and run.corpus_digest.startswith(prefixes)]
         counts = Counter((run.synthetic, run.corpus_digest) for run in own)
         ranked = sorted(counts, key=lambda key: (key[0], -counts[key], key[1]))
         if len(ranked) > 1:

@@ -14,6 +14,7 @@ does the same on the validation part and, of equally good epochs, takes the one 
 `last` takes the last epoch.
 """
 
+import filecmp
 import itertools
 import shlex
 import sys
@@ -27,6 +28,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import audit
 import cli
+import figures
 import path
 import recipes
 import records
@@ -34,7 +36,7 @@ import render
 import stats
 import tables
 from cli import UserError, warn
-from corpora import dataset_folder
+from corpora import dataset_folder, is_csv
 from files import write_text
 from metrics import SCORE_NAMES, SCORES
 from recipes import RULES, plain
@@ -103,6 +105,21 @@ def select(found: Iterable[Run], args: Namespace) -> list[Run]:
     if args.rule == "validation" and (without := [run.split for run in chosen if not run.has_validation]):
         raise records.no_validation(without[0])
     return chosen
+
+
+def of_files(found: Iterable[Run], datasets: Iterable[str]) -> list[Run]:
+    """The runs, without those of another CSV file than the one of these datasets that has the same name."""
+    asked = {dataset_folder(name): Path(name) for name in datasets if is_csv(name) and Path(name).is_file()}
+
+    def foreign(run: Run) -> bool:
+        file, own = asked.get(run.dataset), Path(str(run.config["settings"].get("dataset")))
+        return file is not None and own.is_file() and not own.samefile(file) and not filecmp.cmp(own, file, False)
+
+    kept = [run for run in found if not foreign(run)]
+    others = Counter(run.config["settings"]["dataset"] for run in found if run not in kept)
+    for own, n in others.items():
+        warn(f"{n} run{'s' * (n > 1)} of {own}, another file of the same name, left out")
+    return kept
 
 
 def table(found: Iterable[Run], rule: str = "paper") -> "DataFrame":
@@ -417,7 +434,7 @@ def named_table(
     settings: dict[str, Any] | None = None,
     splits: Sequence[str] | None = None,
     rule: str | None = None,
-    corpus: str = "",
+    corpus: tuple[str, ...] = ("",),
     command: str = "",
     root: Path | None = None,
 ) -> tuple[render.Document, list[Row]]:
@@ -439,7 +456,8 @@ def named_table(
     rows = records.leaving_out_broken(lambda usable: tables.find(cells, usable), one_corpus)
     lacking = {row.cell.split for row in rows if row.status}
     seeds = max((len(row.counted.rounds) for row in rows if row.counted and row.cell.split in lacking), default=1)
-    more = sweep_command(name, datasets, settings, splits, seeds, root, one_corpus[0] if one_corpus else None, found)
+    more = sweep_command(name, datasets, settings, splits, seeds, root, one_corpus[0] if one_corpus else None,
+                         one_corpus or found)  # fmt: skip
     notes = [
         *notes_of(rows, more),
         *other_settings(rows, [run for run in found if run.corpus_digest.startswith(corpus)]),
@@ -479,16 +497,13 @@ def errors(found: Iterable[Run], rule: str = "paper", most: int = 20) -> "DataFr
 
 
 def _errors(usable: list[Run], rule: str, most: int) -> "DataFrame":
-    from pandas import DataFrame, concat
+    from pandas import DataFrame
 
-    own = ["name", "path", "speaker", "label", "tested", "wrong", "predictions"]
-    frames = [DataFrame(columns=[*GROUPED, *own])]
+    rows: list[tuple[Any, ...]] = []
     for group in records.group_by_setting(usable, rule):
-        frame = DataFrame(_often_wrong(group)[:most], columns=own)
-        for column in reversed(GROUPED):
-            frame.insert(0, column, plain(group.changed) if column == "changed" else getattr(group, column))
-        frames.append(frame)
-    return concat([frame for frame in frames if len(frame)] or frames, ignore_index=True)
+        about = [plain(group.changed) if name == "changed" else getattr(group, name) for name in GROUPED]
+        rows += [(*about, *row) for row in _often_wrong(group)[:most]]
+    return DataFrame(rows, columns=[*GROUPED, "name", "path", "speaker", "label", "tested", "wrong", "predictions"])
 
 
 def _often_wrong(group: Group) -> list[tuple[str, str, str, str, int, int, str]]:
@@ -537,7 +552,7 @@ def command_line() -> ArgumentParser:
     what = parser.add_argument_group("what to print", "The table of all finished runs, or one of these.")
     what.add_argument("--table", metavar="NAME", help=", ".join(TABLES))
     one = what.add_mutually_exclusive_group()
-    one.add_argument("--figure", metavar="NAME", help="confusion, tsne, curves, alpha or reliability, as PDF and PNG")
+    one.add_argument("--figure", choices=[*figures.FIGURES], help="as PDF and PNG")
     one.add_argument("--errors", action="store_true", help="the utterances most often wrong over seeds")
     one.add_argument("--audit", action="store_true", help="check every run folder, or those behind --table")
     add = parser.add_argument_group("of which runs").add_argument
@@ -550,7 +565,8 @@ def command_line() -> ArgumentParser:
     add("--model", "--models", help="only these models", **names)
     changed = "only runs with this setting instead of the recipe's, as epochs=10; may be repeated"
     add("--set", type=recipes.setting, action="append", metavar="SETTING=VALUE", help=changed)
-    add("--corpus", default="", metavar="DIGEST", help="only runs on the corpus whose digest starts with this")
+    add("--corpus", type=lambda text: tuple(recipes.comma_list(text)), default=("",), metavar="DIGEST",
+        help="only runs on the corpus whose digest starts with this; several with commas")  # fmt: skip
     add = parser.add_argument_group("output").add_argument
     add("--format", choices=list(render.FORMATS), help="(default: what --output ends in, or md)")
     add("--output", type=Path, metavar="PATH", help="file to write; with --figure a folder (default: results/figures)")
@@ -577,8 +593,6 @@ def print_table(args: Namespace, found: list[Run], command: str) -> None:
         root=args.runs,
     )  # fmt: skip
     if args.format == "html":
-        import figures
-
         document.images = figures.images(TABLES[args.table].figures, rows)
     write(document, args)
 
@@ -586,7 +600,7 @@ def print_table(args: Namespace, found: list[Run], command: str) -> None:
 def check(args: Namespace) -> None:
     """Raise UserError for flags that do not go together, and settle the format."""
     refused = ("model", "set", "rule", "corpus", "output", "format") if args.audit else ()
-    if flag := next((flag for flag in refused if getattr(args, flag)), None):
+    if flag := next((flag for flag in refused if getattr(args, flag) not in (None, {}, ("",))), None):
         raise UserError(f"--{flag} does not go with --audit, which prints what is wrong with runs; leave it out")
     if args.figure and args.format:
         raise UserError(f"--format {args.format}: a figure is written as PDF and PNG; leave it out")
@@ -611,7 +625,7 @@ def main(words: Sequence[str] | None = None) -> int:
     root, command = (args.runs or path.RUNS).absolute(), shlex.join(["python", "report.py", *words])
     if args.audit:
         return audit.check_folders(root, args.table, args.dataset, args.split)
-    found, begun = runs(root), records.unfinished(root)
+    found, begun = of_files(runs(root), args.dataset or ()), records.unfinished(root)
     if args.table:
         if begun:
             warn(say_unfinished(begun))
@@ -626,8 +640,6 @@ def main(words: Sequence[str] | None = None) -> int:
     args.rule = args.rule or "paper"
     chosen = select(found, args)
     if args.figure:
-        import figures
-
         print("\n".join(str(file) for file in figures.make(args.figure, chosen, args)))
     elif args.errors:
         write(errors_document(chosen, args.rule, args.most, command), args)

@@ -19,7 +19,7 @@ from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from tqdm import tqdm
 
@@ -282,7 +282,7 @@ def run_all(todo: list[Job], execute: Execute, bar: bool) -> list[str]:
 
 def _executor(asked: dict[str, Any], given: dict[str, Any], todo: list[Job]) -> AbstractContextManager[Execute]:
     """What trains runs, for as long as its context lasts."""
-    options = cast(recipes.Options, {k: given[k] for k in recipes.Options.__annotations__ if k in given})
+    options = recipes.Options(**{f.name: given[f.name] for f in fields(recipes.Options) if f.name in given})
     if asked["ray"]:
         import cluster
 
@@ -292,7 +292,7 @@ def _executor(asked: dict[str, Any], given: dict[str, Any], todo: list[Job]) -> 
         return cluster.connected(asked["ray"], cluster.Share(cpus, gpus, asked["tries"]), options)
     if asked["jobs"] == asked["at_once"] == 1:
         return nullcontext(partial(workers.one_by_one, tries=asked["tries"], options=options))
-    options["quiet"] = True  # of several epochs at once
+    options = replace(options, quiet=True)  # of several epochs at once
     if asked["at_once"] != 1:
         return nullcontext(partial(workers.in_turns, at_once=asked["at_once"], tries=asked["tries"], options=options))
     return nullcontext(
@@ -300,15 +300,18 @@ def _executor(asked: dict[str, Any], given: dict[str, Any], todo: list[Job]) -> 
     )
 
 
-def print_table(asked: dict[str, Any], given: dict[str, Any], like: recipes.Config) -> None:
-    """Print the table of such runs as `like`, or write it to files."""
+def print_table(asked: dict[str, Any], given: dict[str, Any], every: list[Job]) -> None:
+    """Print the table of these runs, or write it to files."""
     import report
 
+    like = every[0].config
     machine = {"device" if flag == "gpu" else flag for flag in given} & {*recipes.MACHINE}
     words = ["--table", asked["table"], *recipes.sets({**shaping(given), **{k: getattr(like, k) for k in machine}})]
     for flag in ("datasets", "splits"):
         words += [f"--{flag}", ",".join(asked[flag])] if asked[flag] else []
     words += ["--runs", str(given["runs"])] if "runs" in given else []
+    # a CSV file that has been changed since has runs of its old content, which may be more
+    words += ["--corpus", ",".join(dict.fromkeys(data.identity(job.config)[1][:8] for job in every))]
     for output in [["--output", file] for file in asked["print"]] or [[]]:
         report.main([*words, *output])
 
@@ -389,7 +392,7 @@ def main() -> int:
         print(f"{len(jobs) - len(todo)} were done, {len(todo) - len(failures)} trained, {len(failures)} failed")
     print("".join(f"failed: {failure}\n" for failure in failures), end="", flush=True)
     if asked["print"] is not None and every:
-        print_table(asked, given, every[0].config)
+        print_table(asked, given, every)
     return 1 if failures else 0
 
 

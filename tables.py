@@ -6,7 +6,6 @@ A table is an entry of TABLES. Its rows say which runs they take; nothing else n
 import csv
 import functools
 import itertools
-import json
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -86,10 +85,9 @@ def _on(rows: Sequence[Cell], splits: Sequence[str]) -> list[Cell]:
 def resolve(model: str, settings: dict[str, Any]) -> dict[str, Any]:
     """Those of the settings that differ from the model's recipe, as a run records them. Raises UserError."""
     try:
-        changed = recipes.config_for(model, **settings).changed()
+        return recipes.config_for(model, **settings).changed()
     except TypeError as error:
         raise UserError(f"--set {plain(settings)}: {error}") from None
-    return json.loads(json.dumps(changed))
 
 
 COMPARED = {"APCNN": "APCNN", "MHCNN": "MACNN", "AACNN": "AACNN", "GLAM": "GLAM"}  # the paper's name: the network's

@@ -35,11 +35,10 @@ import shutil
 import subprocess
 import time
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any
 
 import numpy as np
 import torch
@@ -58,7 +57,7 @@ import records
 import turns
 from cli import UserError, warn
 from corpora import Utterance
-from files import atomic, lock, sweep_temporaries, write_json, write_text
+from files import atomic, sweep_temporaries, write_json, write_text
 from recipes import Config, Options
 from records import STATE
 from resume import BrokenState, History, load_state, save_state
@@ -147,35 +146,39 @@ def save_checkpoint(
 
 
 def steps(
-    config: Config, *, wait: bool = True, d: data.Data | None = None, **options: Unpack[Options]
+    config: Config, *, wait: bool = True, d: data.Data | None = None, **given: Any
 ) -> Generator[None, None, Path | None]:
     """`train`, giving way every few training steps: runs that share a process have their turns (turns.py)."""
-    save_model, tensorboard = options.get("save_model"), options.get("tensorboard", False)
-    if tensorboard:
-        curves.require()
+    options = Options(**given)
+    save_model = options.save_model
+    if options.tensorboard:
+        cli.need("--tensorboard", "requirements-app.txt", "tensorboard")
     if (name := models.canonical(config.model)) != config.model:
         raise UserError(f"{config.model} is another name of {name}: config_for({name!r}) has its recipe")
     split = data.split_by_name(config.split)
     if save_model == "validation" and not split.has_validation:
         raise UserError(f"--save_model validation: the split {config.split} has no validation part; --split 8:1:1 has")
     dataset, digest = (d.corpus.dataset, d.digest) if d else data.identity(config)
-    folder = records.folder_of(config, dataset, digest, options.get("runs", path.RUNS))
+    folder = records.folder_of(config, dataset, digest, options.runs)
     if records.finished(folder, save_model):
         records.tidy(folder)
-        if not options.get("quiet", False):
+        if not options.quiet:
             say_finished(folder)
-        if tensorboard and not (folder / curves.FOLDER).exists():
+        if options.tensorboard and not (folder / curves.FOLDER).exists():
             curves.write(folder)
         return folder
     if config.amp:
         device.check_bfloat16(config.device)
-    d = d or data.load(config, options.get("skip_bad", False))
+    d = d or data.load(config, options.skip_bad)
     parts = split(d.corpus.utterances, config.seed, config.fold)
     data.check_classes(d, parts, config)
-    with lock(folder / "lock", wait=wait) as mine:
+    with records.locked(folder, wait) as mine:
         if not mine:
             return None
         if not records.finished(folder, save_model):
+            if records.finished(folder) and (was := records.kept_rule(folder)) != save_model:
+                instead = f", which replace those of the rule {was}" if was else ""
+                warn(f"{folder} is trained again for the weights of --save_model {save_model}{instead}")
             sweep_temporaries(folder)
             sweep_temporaries(folder / "checkpoint")
             try:
@@ -184,18 +187,11 @@ def steps(
                 warn(f"{error}; the run starts again")
                 (folder / STATE).unlink()
                 yield from _epochs(config, d, parts, folder, options)
-            except UserError:
-                if not (folder / "config.json").exists():  # refused before anything of it was written
-                    (folder / "lock").unlink(missing_ok=True)
-                    with suppress(OSError):
-                        folder.rmdir()
-                raise
             device.give_back_memory()
-        (folder / "lock").unlink(missing_ok=True)
     return folder
 
 
-def train(config: Config, *, wait: bool = True, d: data.Data | None = None, **options: Unpack[Options]) -> Path | None:
+def train(config: Config, *, wait: bool = True, d: data.Data | None = None, **options: Any) -> Path | None:
     """Train one run and return its folder; a finished one is not repeated, an unfinished one goes on.
 
     Where another process is at the same run: wait for it, or return None without `wait`. `d` is what `data.load` gives,
@@ -228,7 +224,7 @@ def _epochs(
     config: Config, d: data.Data, parts: data.Parts, folder: Path, options: Options
 ) -> Generator[None, None, None]:
     """Train from the last recorded epoch on, in a folder that this process has locked."""
-    save_model, quiet = options.get("save_model"), options.get("quiet", False)
+    save_model, quiet = options.save_model, options.quiet
     loops.arithmetic(config)
     torch.manual_seed(config.seed)
     _, generator = data.published_draw(len(d.corpus.utterances), config.seed)
@@ -258,7 +254,7 @@ def _epochs(
         write_records()
     trainer = graphs.make_trainer(model, optimizer, training, config, weights)
     shutil.rmtree(folder / curves.FOLDER, ignore_errors=True)  # of an earlier start: a part would count as the whole
-    board = curves.Curves(folder, run, history.records) if options.get("tensorboard", False) else None
+    board = curves.Curves(folder, run, history.records) if options.tensorboard else None
 
     done = len(history.records)
     bar = tqdm(range(done, config.epochs), initial=done, total=config.epochs, unit="epoch", disable=quiet,

@@ -78,7 +78,7 @@ def train_here(config: Config, wait: bool, options: Options) -> Outcome:
     """Train a run in this process."""
     import train
 
-    return attempt(config, lambda: train.train(config, wait=wait, **options))
+    return attempt(config, lambda: train.train(config, wait=wait, **vars(options)))
 
 
 def again(outcome: Outcome, tried: int, tries: int) -> bool:
@@ -109,16 +109,16 @@ def one_by_one(configs: Sequence[Config], wait: bool, tries: int, options: Optio
 
 
 def in_turns(configs: Sequence[Config], wait: bool, at_once: int, tries: int, options: Options) -> Iterator[Outcome]:
-    """Train up to `at_once` runs in this process, in turns: fewer from the moment that a GPU's memory does not hold
-    them. The run that found no room goes on later from its last epoch. A run that another process holds is looked at
-    again and again, if it is to be waited for, and the others go on meanwhile."""
+    """Train up to `at_once` runs in this process, in turns: fewer while a GPU's memory does not hold them, one more
+    again after each that ends. The run that found no room goes on later from its last epoch. A run that another process
+    holds is looked at again and again, if it is to be waited for, and the others go on meanwhile."""
     import torch
 
     import device
     import train
     from turns import Turn
 
-    queue = deque((config, 1) for config in configs)
+    queue, most = deque((config, 1) for config in configs), at_once
     running: list[tuple[Turn[Path | None], Config, int]] = []
     waiting: Waiting[tuple[Config, int]] = Waiting()
     try:
@@ -126,7 +126,7 @@ def in_turns(configs: Sequence[Config], wait: bool, at_once: int, tries: int, op
             waiting.look(queue, bool(running))
             while queue and len(running) < at_once:
                 config, tried = queue.popleft()
-                turn = Turn(train.steps(config, wait=False, **options), config.device)
+                turn = Turn(train.steps(config, wait=False, **vars(options)), config.device)
                 running.append((turn, config, tried))
             for each in list(running):
                 turn, config, tried = each
@@ -135,10 +135,11 @@ def in_turns(configs: Sequence[Config], wait: bool, at_once: int, tries: int, op
                     if turn.going:
                         continue
                     outcome = Outcome(config, "done" if turn.result else "held")
+                    at_once = min(most, at_once + 1)  # those that are left may be smaller
                 except Exception as error:
                     if device.ran_out(error) and len(running) > 1:
                         at_once = len(running) - 1
-                        warn(f"{len(running)} runs at once do not fit into the GPU's memory: {at_once} from here on")
+                        warn(f"{len(running)} runs at once do not fit into the GPU's memory: {at_once} go on")
                         queue.appendleft((config, tried))
                         outcome = None
                     else:

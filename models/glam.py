@@ -71,9 +71,10 @@ class Trunk(Classifier):
         return self.fuse(self.trunk(x))
 
 
-class GlobalAware(Trunk):
-    """Head: the paper's global-aware fusion, a gMLP block (Liu et al., "Pay Attention to MLPs", NeurIPS 2021) whose
-    tokens are the 128 channels, with a tanh on its gate."""
+@register("GLAM", paper="GLAM")
+class GLAM(Trunk):
+    """The paper's model. Head: global-aware fusion, a gMLP block (Liu et al., "Pay Attention to MLPs", NeurIPS 2021)
+    whose tokens are the 128 channels, with a tanh on its gate."""
 
     def __init__(self, shape: tuple[int, int], num_classes: int = 4):
         super().__init__(shape, num_classes)
@@ -83,34 +84,29 @@ class GlobalAware(Trunk):
         return F.relu(self.gmlp(x.flatten(2))).flatten(1)  # (B, 128, D) -> (B, 128 D)
 
 
-@register("GLAM", paper="GLAM")
-class GLAM(GlobalAware):
-    """The paper's model."""
-
-
 @register("GLAM5")
-class GLAM5(GlobalAware):
+class GLAM5(GLAM):
     """GLAM with first convolutions of length 5."""
 
     kernel = 5
 
 
 @register("gMLPMultiConv", paper="– (GLAM without short-cuts)")
-class GMLPMultiConv(GlobalAware):
+class GMLPMultiConv(GLAM):
     """Ablation: GLAM without short-cuts."""
 
     block = PlainMultiScale
 
 
 @register("gMLPResConv3", paper="– (GLAM with 3x3 convolutions alone)")
-class GMLPResConv3(GlobalAware):
+class GMLPResConv3(GLAM):
     """Ablation: GLAM with 3x3 convolutions alone."""
 
     block = SingleScale3
 
 
 @register("gMLPResConv5", paper="– (GLAM with 5x5 convolutions alone)")
-class GMLPResConv5(GlobalAware):
+class GMLPResConv5(GLAM):
     """Ablation: GLAM with 5x5 convolutions alone."""
 
     block = SingleScale5

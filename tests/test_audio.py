@@ -212,6 +212,9 @@ def test_what_is_no_file(tmp_path: Path) -> None:
         load_audio(tmp_path / "missing.wav")
     with pytest.raises(AudioError, match=r"b\.wav: does not exist \(folders are parted by /"):
         load_audio(tmp_path / "clips\\b.wav")
+    (tmp_path / "\u00e4.wav").touch()
+    with pytest.raises(AudioError, match=r"does not exist, but with its accents written another way \(NFC\)"):
+        load_audio(tmp_path / "a\u0308.wav")  # as macOS writes it
     with pytest.raises(AudioError, match="is not a file"):
         load_audio(tmp_path)
     with pytest.raises(AudioError, match="cannot be read"):

@@ -131,6 +131,18 @@ def test_a_split_without_validation_has_no_temperature(here: Path) -> None:
     assert "optimistic" in (folder / "checkpoint" / "README.md").read_text()
 
 
+def test_weights_of_another_rule_are_replaced_with_a_word(here: Path, capsys: pytest.CaptureFixture) -> None:
+    config = recipes.config_for("MACNN", epochs=1)
+    train.train(config, quiet=True)
+    folder = train.train(config, save_model="last", quiet=True)
+    told = capsys.readouterr().err
+    assert f"{folder} is trained again for the weights of --save_model last\n" in told
+    train.train(config, save_model="paper", quiet=True)
+    assert "of --save_model paper, which replace those of the rule last" in capsys.readouterr().err
+    train.train(config, save_model="paper", quiet=True)
+    assert not capsys.readouterr().err
+
+
 @pytest.mark.parametrize("name", models.list_models())
 def test_every_model_comes_back(name: str, tmp_path: Path, no_network: None) -> None:
     folder = make_checkpoint(tmp_path / "c", name, classes=["a", "b", "c", "d", "e", "f"], **SMALL)

@@ -168,6 +168,16 @@ def test_two_csvs_with_speakers_called_alike_are_warned_of(tmp_path, capsys):
     assert "both have speakers called Ann; if these are the same people" in capsys.readouterr().err
 
 
+def test_validation_is_never_a_few_utterances_without_a_speaker(tmp_path, capsys):
+    rows = [f"{s}{i}.wav,{'xy'[i % 2]},{s if s < 3 else ''}\n" for s in range(4) for i in range(16)]
+    train_on = make_csv(tmp_path / "a", "path,emotion,speaker\n" + "".join(rows))
+    test_on = make_csv(tmp_path / "b", "path,emotion,speaker\nz1.wav,x,z\nz2.wav,y,z\n")
+    whole = data.corpus(train_on, test_dataset=test_on).utterances
+    for seed in range(20):
+        assert len(data.SPLITS["cross"](whole, seed).val) == 6, "a tenth of 64"
+    assert "--train: 16 of 64 utterances have no speaker; validation is a tenth of the" in capsys.readouterr().err
+
+
 def test_classes_that_the_other_corpus_spells_otherwise_are_told(tmp_path, capsys):
     (tmp_path / "a.csv").write_text("path,emotion\na.wav,neutral\nb.wav,sad\nc.wav,angry\nd.wav,angry\n")
     (tmp_path / "b.csv").write_text("path,emotion\ne.wav,neutral\nf.wav,sad\ng.wav,anger\n")

@@ -116,6 +116,16 @@ def test_no_leak_in_any_corpus(name, whole, seed):
         check_no_leak(name, of_split(name, whole), seed)
 
 
+def test_sessions_whose_speakers_are_not_known_are_told(capsys):
+    data.SPLITS["session"](made_up(), 1, 0)
+    assert not capsys.readouterr().err
+    whole = [replace(u, speaker="") if u.session == "2" else u for u in made_up()]
+    data.SPLITS["session"](whole, 1, 0)
+    assert "48 of 240 utterances have no speaker: whether a session left out is one of unheard speakers" in (
+        capsys.readouterr().err
+    )
+
+
 def test_speaker_is_validated_on_the_sessions_other_speaker():
     whole = made_up()
     for parts in divide("speaker", whole):

@@ -170,7 +170,8 @@ def test_alpha_against_the_published_line(tmp_path: Path) -> None:
 def test_alpha_needs_two_values(runs: list[records.Run]) -> None:
     with pytest.raises(
         UserError,
-        match=r"no two values of α .* `python sweep.py --table alpha .*impro --splits 8:2 --device cpu --runs .*`",
+        match=r"no two values of GLAM's α .* `python sweep.py --models GLAM --datasets impro --splits 8:2 --vary "
+        r"alpha=0,0.3,0.5,0.8,1,2,3 --device cpu --runs .*`",
     ):
         figures.make("alpha", [run for run in runs if run.model == "GLAM"], arguments())
 
@@ -194,6 +195,18 @@ def test_alpha_compares_the_seeds_that_all_values_have(tmp_path: Path) -> None:
     ours: Any = drawn.figure.axes[0].containers[0]
     assert ours.lines[0].get_ydata() == pytest.approx([75] * 2) and "n = 2 seeds" in drawn.caption
     assert [len(group.rounds) for group in groups] == [2, 3], "a table's own groups stay as they are"
+
+
+def test_alpha_is_of_any_values_and_of_another_model(tmp_path: Path) -> None:
+    for model, values in (("GLAM", (0.1, 0.5)), ("MACNN", (0, 0.25, 7))):
+        for alpha in values:
+            make_run(tmp_path, [SOME], LABELS, model=model, settings={"alpha": alpha})
+    found = report.runs(tmp_path)
+    for own, model, values in ((found, "GLAM", [0.1, 0.5]), (found[-3:], "MACNN", [0, 0.25, 7])):
+        groups = figures.alpha_groups(own, "paper", {})
+        assert [(group.model, group.first.config["settings"]["alpha"]) for group in groups] == [
+            (model, alpha) for alpha in values
+        ]
 
 
 def test_alpha_leaves_out_a_value_that_lacks_a_fold(tmp_path: Path) -> None:

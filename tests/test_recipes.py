@@ -145,6 +145,19 @@ def test_original_flag_names_and_letters_keep_working():
     assert recipes.parse_config(same).n_mfcc == 20
 
 
+def test_a_setting_that_does_nothing_is_told(capsys):
+    parser = recipes.argparse.ArgumentParser(allow_abbrev=False)
+    recipes.add_flags(parser)
+    for words, said in {
+        "--model APCNN --eps 1e-3": "--eps changes nothing in the training of APCNN: its optimizer is sgd here",
+        "--lr_schedule none --lr_min 1e-3": "--lr_min changes nothing in the training of GLAM: its lr_schedule is none",
+        "--model APCNN --optimizer adam --eps 1e-3 --lr_min 1e-3": "",
+    }.items():
+        recipes.parse_config(vars(parser.parse_args([*words.split(), "--gpu", "-1"])))
+        told = capsys.readouterr().err
+        assert said in told and bool(said) == bool(told)
+
+
 def test_help_names_the_default_of_every_setting():
     parser = recipes.argparse.ArgumentParser(allow_abbrev=False)
     recipes.add_flags(parser)

@@ -506,7 +506,8 @@ def test_one_corpus_a_table(tmp_path: Path, capsys: pytest.CaptureFixture) -> No
     make_run(tmp_path, HALF, LABELS, seed=4, corpus_digest="bb" * 16, synthetic=True, corpus="synthetic")
 
     def shown(corpus: str) -> tuple[str, str]:
-        frame = report.named_table("comparison", report.runs(tmp_path), ["impro"], corpus=corpus)[0].sections[0].frame
+        document, _ = report.named_table("comparison", report.runs(tmp_path), ["impro"], corpus=(corpus,))
+        frame = document.sections[0].frame
         row = frame[frame["Model"] == "GLAM"]
         return row["Source"].iloc[0], row["n"].iloc[0]
 
@@ -859,13 +860,39 @@ def test_errors_of_a_fold_whose_others_are_missing(tmp_path: Path) -> None:
     assert report.errors(report.runs(tmp_path))["name"].tolist() == ["f0u2", "f0u3"]
 
 
+def csv_run(root: Path, file: Path, digest: str = DIGEST, **more: Any) -> None:
+    """A run of a CSV file, as train.py records it."""
+    folder = make_run(root, RIGHT, LABELS, dataset=file.stem, corpus=file.stem, corpus_digest=digest, **more)
+    run = read_json(folder / "config.json")
+    write_json(folder / "config.json", {**run, "settings": {**run["settings"], "dataset": str(file)}})
+
+
 def test_the_command_for_a_csvs_table_names_the_file(tmp_path: Path) -> None:
-    make_run(tmp_path, RIGHT, LABELS, dataset="mine", corpus="mine", settings={"epochs": 1})
-    (config,) = tmp_path.rglob("config.json")
-    run = read_json(config)
-    write_json(config, {**run, "settings": {**run["settings"], "dataset": "/data/mine.csv"}})
-    document, _ = report.named_table("comparison", report.runs(tmp_path), ["mine"], {"epochs": 1})
-    assert "sweep.py --table comparison --seeds 1 --datasets /data/mine.csv" in render.markdown(document)
+    for n, digest in enumerate(("aa" * 16, "bb" * 16)):
+        csv_run(tmp_path, Path(f"/data{n}/mine.csv"), digest, settings={"epochs": 1}, seed=n)
+    for n, digest in enumerate(("aa", "bb")):
+        document, _ = report.named_table("comparison", report.runs(tmp_path), ["mine"], {"epochs": 1}, corpus=(digest,))
+        command = f"sweep.py --table comparison --seeds 1 --datasets /data{n}/mine.csv"
+        assert command in render.markdown(document)
+
+
+def test_another_csv_of_the_same_name_is_not_the_one_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    files = {name: tmp_path / name / "mine.csv" for name in ("a", "b", "copy")}
+    for name, file in files.items():
+        file.parent.mkdir()
+        file.write_text("path,emotion\n" + ("b.wav,sad\n" if name == "b" else "a.wav,sad\n"))
+    for seed, name in enumerate(("b", "a", "copy")):
+        csv_run(tmp_path / "runs", files[name], f"{name[0] * 2}" * 16, seed=seed)
+    words = ["--runs", tmp_path / "runs", "--format", "csv", "--rule", "last", "--dataset"]
+    left = "1 run of {b}, another file of the same name, left out"
+    for asked, n, said in ((files["a"], 2, left), ("mine", 3, ""), (tmp_path / "mine.csv", 3, "")):
+        call(monkeypatch, *words, asked)
+        told = capsys.readouterr()
+        rows = pd.read_csv(StringIO(told.out))
+        assert rows.loc[rows["score"] == "WA", "n"].sum() == n, asked
+        assert said.format(**files) in told.err and bool(said) == bool(told.err)
 
 
 # --------------------------------------------------------------------------------------------------- audit

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from faults import FLAGS, ROOT, children, content, finished, until
 
+import data
 import recipes
 import seeds
 import sweep
@@ -95,6 +96,26 @@ def test_the_table_printed_is_of_the_runs_trained(here: Path, monkeypatch, capsy
     files = [here / "table.csv", here / "table.tex"]
     assert run(*words, ",".join(map(str, files))) == 0
     assert files[0].read_text().startswith("table,kind,dataset") and "booktabs" in files[1].read_text()
+
+
+def test_the_table_printed_is_of_the_csv_as_it_is_now(
+    here: Path, tmp_path: Path, small_release: Path, monkeypatch, capsys: pytest.CaptureFixture
+) -> None:
+    """There are more runs of its old content, which are another corpus of the same name."""
+    waves = sorted(small_release.rglob("Ses01*.wav"))[:12]
+    monkeypatch.setitem(tables.TABLES, "one", tables.Table("One", (tables.Cell("one", "CNN_GAP"),)))
+    file = tmp_path / "mine.csv"
+    words = ["--table", "one", "--datasets", file, "--padding", "--print", "--seeds"]
+    for number, seeds_of in ((0, 2), (1, 1)):
+        labels = ["sad" if (i + number) % 3 else "angry" for i in range(len(waves))]
+        rows = [f"{wave},{label}\n" for wave, label in zip(waves, labels, strict=True)]
+        file.write_text("path,emotion\n" + "".join(rows))
+        data.forget()
+        assert run(*words, seeds_of) == 0
+        told = capsys.readouterr().out
+        (row,) = [line for line in told.splitlines() if line.startswith(f"| {file} ")]
+        assert row.split("|")[8].strip() == str(seeds_of)
+        assert f"digest {data.identity(recipes.config_for('CNN_GAP', dataset=str(file)))[1][:8]}" in told
 
 
 def test_rows_that_a_corpus_cannot_have_are_left_out(here: Path, tmp_path: Path, small_release: Path, capsys) -> None:

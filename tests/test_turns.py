@@ -1,9 +1,11 @@
 """Several runs in one process, and steps replayed from a graph: the numbers are those of one run alone."""
 
+import gc
 import sys
+import weakref
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -99,8 +101,8 @@ def test_more_at_once_than_memory_holds(here: Path, tmp_path: Path, capsys, monk
     monkeypatch.setattr(loops.Trainer, "epoch", epoch)
     assert run(*words, "--at_once", 4) == 0
     told = capsys.readouterr()
-    assert "4 runs at once do not fit into the GPU's memory: 3 from here on" in told.err
-    assert "3 runs at once do not fit into the GPU's memory: 2 from here on" in told.err
+    assert "4 runs at once do not fit into the GPU's memory: 3 go on" in told.err
+    assert "3 runs at once do not fit into the GPU's memory: 2 go on" in told.err
     assert "4 trained, 0 failed" in told.out and max(most) == 2
     one, other = finished(here), finished(tmp_path / "sequential")
     assert one.keys() == other.keys() and all(content(one[k]) == content(other[k]) for k in one)
@@ -119,6 +121,24 @@ def test_a_run_for_whose_start_memory_is_short_begins_later(here: Path, capsys, 
     assert run("--models", "CNN_GAP", "--epochs", 1, "--seeds", 3, "--at_once", 3) == 0
     told = capsys.readouterr()
     assert "3 runs at once do not fit" in told.err and "3 trained, 0 failed" in told.out
+
+
+def test_when_a_run_has_ended_more_go_at_once_again(here: Path, capsys, monkeypatch) -> None:
+    real, begun, at_once = turns.Turn._begin, [], []
+
+    def begin(turn: turns.Turn) -> Any:
+        if len(begun) == 2 and not at_once:
+            at_once.append(2)
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        begun.append(turn)
+        at_once.append(sum(each.going for each in begun))
+        return real(turn)
+
+    monkeypatch.setattr(turns.Turn, "_begin", begin)
+    assert run("--models", "CNN_GAP", "--epochs", 1, "--seeds", 6, "--at_once", 3) == 0
+    told = capsys.readouterr()
+    assert "3 runs at once do not fit into the GPU's memory: 2 go on" in told.err and "6 trained" in told.out
+    assert max(at_once) == 3
 
 
 def test_one_that_memory_does_not_hold_fails_and_the_others_are_kept(here: Path, capsys, monkeypatch) -> None:
@@ -349,21 +369,19 @@ def test_a_full_memory_is_no_matter_of_the_graph(error: RuntimeError, monkeypatc
         two_epochs(graphs.GraphTrainer, config_of({}))
 
 
-@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory."), KeyboardInterrupt()])
-def test_what_broke_a_capture_off_is_raised_not_that_it_ended(error: BaseException, monkeypatch) -> None:
-    """torch says that the capture failed "due to a previous error", in whose place that would stand."""
+@pytest.fixture(params=["its end is an error too", "its end is none"])
+def states(request, monkeypatch) -> list[Any]:
+    """A stand-in for captures on a GPU, that break off; the states that the generator is given."""
 
     @contextmanager
     def graph(*given: Any, **more: Any) -> Iterator[None]:
         try:
             yield
         finally:
-            raise RuntimeError("operation failed due to a previous error during capture")
+            if request.param == "its end is an error too":
+                raise RuntimeError("operation failed due to a previous error during capture")
 
-    def step() -> None:
-        raise error
-
-    states = []
+    states: list[Any] = []
     generator = SimpleNamespace(clone_state=lambda: "copy", graphsafe_set_state=states.append)
     for name, stand_in in {"CUDAGraph": object, "graph_pool_handle": lambda: (0, 1), "current_device": lambda: 0,
                            "current_stream": object, "graph": graph}.items():  # fmt: skip
@@ -371,9 +389,37 @@ def test_what_broke_a_capture_off_is_raised_not_that_it_ended(error: BaseExcepti
     monkeypatch.setattr(torch.cuda, "default_generators", (generator,))
     for name in ("_cuda_endAllocateToPool", "_cuda_releasePool"):
         monkeypatch.setattr(torch._C, name, lambda *given: None, raising=False)
+    return states
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory."), KeyboardInterrupt()])
+def test_what_broke_a_capture_off_is_raised_not_that_it_ended(error: BaseException, states: list[Any]) -> None:
+    """torch says that the capture failed "due to a previous error", in whose place that would stand."""
+
+    def step() -> None:
+        raise error
+
     with pytest.raises(type(error)) as raised:
         graphs.capture(step)
-    assert raised.value is error and states == ["copy"]
+    assert raised.value is error and (states == ["copy"] or isinstance(error, KeyboardInterrupt))
+
+
+def test_what_a_broken_capture_held_is_free_at_once(states: list[Any]) -> None:
+    """Without waiting for the garbage collector: a run that found no room would keep its memory from the others."""
+    held = []
+
+    def step() -> None:
+        activations = torch.ones(3)
+        held.append(weakref.ref(activations))
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    gc.disable()
+    try:
+        with suppress(torch.OutOfMemoryError):
+            graphs.capture(step)
+        assert held[0]() is None
+    finally:
+        gc.enable()
 
 
 class NothingFromTheHost(TorchDispatchMode):
