@@ -174,12 +174,13 @@ def test_what_the_parts_of_glam_add_is_in_the_records():
     for run in published("speaker"):
         folds.setdefault(run.model, {})[run.fold] = run
     runs = [run for of_model in folds.values() for run in of_model.values()]
-    for alpha in (0, 1):
+    for alpha in (0, 0.3, 1):
         folds[f"alpha={alpha}"] = {run.fold: run for run in published("speaker", alpha=float(alpha))}
     page = (EMODB / "README.md").read_text(encoding="utf-8")
-    found = re.findall(r"^\| (?:`([\w=]+)`, [^|]*| )\| ([a-z ]+) \| ([+−].*) \| ([+−].*) \|$", page, re.MULTILINE)
+    found = re.findall(r"^\| (?:`([\w=.]+)`, [^|]*| )\| ([a-z ]+) \| ([+−].*) \| ([+−].*) \|$", page, re.MULTILINE)
     rules = {"chosen on the validation speaker": "validation", "last": "last", "chosen on the test speaker": "paper"}
     assert [said for _, said, *_ in found] == [*rules] * (len(found) // 3) and len(found) >= 9
+    both: list[str] = []
     for number, (_, said, *cells) in enumerate(found):
         model = found[number - number % 3][0]
         for score, cell in zip(("WA", "UA"), cells, strict=True):
@@ -187,11 +188,64 @@ def test_what_the_parts_of_glam_add_is_in_the_records():
             differences = np.subtract(*pairs)
             p, _ = stats.signed_rank(differences)
             assert cell == f"{said_of(differences)}, {p:.2f}", (model, said, score)
+            if (model, said) == ("AAResMultiConv3", "last"):
+                both.append(f"{p:.3f}")
+    assert both[0] == both[1]
     assert {model for model, *_ in found if model} == folds.keys() - {"GLAM", "MACNN", "AACNN", "APCNN"}
     words = "{} in the mean, {} with the temperature that makes the validation utterances likeliest, {} with ours"
     plain = " ".join(page.split())
+    assert f"p is {both[0]} there for both, two of {2 * len(found)} and" in plain
     assert words.format(*(f"{mean:.2f}" for mean in surprises(runs))) in plain
     assert f"over the {len(runs)} runs of the eight models with a speaker left out" in plain
+
+
+def test_how_far_glam_leads_is_in_the_records():
+    """With speakers left out, on the utterances that both models were tested on."""
+    page = " ".join((EMODB / "README.md").read_text(encoding="utf-8").split())
+
+    def told(model, rule):
+        """The differences in the means over folds of WA and UA, their p and those of them corrected for the table."""
+        options = ("--table", "speaker_independent", "--rule", rule, *FOUR, "--format", "csv")
+        pairs = [row for row in rows(report(*options, folder=EMODB)) if row["kind"] == "comparison"]
+        (wa, ua) = [row for row in pairs if (row["model"], row["other"]) == (model, "GLAM")]
+        assert (wa["score"], ua["score"], float(wa["in_common"])) == ("WA", "UA", 10)
+        return [[float(row[key]) for row in (wa, ua)] for key in ("mean", "p", "p_holm")]
+
+    for model, before in (("MACNN", "and with speakers left out {} and {} in the mean over ten folds (Wilcoxon, "),
+                          ("APCNN", "and with speakers left out {} and {} (")):  # fmt: skip
+        means, p, corrected = told(model, "validation")
+        assert p[0] == p[1] and corrected[0] == corrected[1]
+        words = before.format(*(f"{-mean:.0f}" for mean in means)) + f"p = {p[0]:.3f}, {corrected[0]:.3f} corrected"
+        assert words in page, words
+    means, p, _ = told("AACNN", "validation")
+    assert "{:.0f} and {:.0f} in the mean over folds, which ten".format(*(-mean for mean in means)) in page
+    assert "(p = {:.2f} and {:.2f}) where the epoch".format(*p) in page
+    for rule, before in (("last", "At the last epoch it is"), ("paper", "at the one chosen on the test speaker")):
+        means, p, corrected = told("AACNN", rule)
+        digits = 2 if rule == "last" else 3
+        words = f"{before} {-means[0]:.0f} and {-means[1]:.0f} (p = {p[0]:.2f} and {p[1]:.{digits}f}, corrected "
+        assert words + f"{corrected[0]:.2f} and {corrected[1]:.2f})" in page, words
+
+
+def test_what_temperatures_do_is_in_the_records():
+    """Of the five seeds of 8:1:1, each at a temperature of its own; and of all folds."""
+    page = " ".join((EMODB / "README.md").read_text(encoding="utf-8").split())
+    falls: list[float] = []
+    fitted: dict[str, list[float]] = {}
+    tested: dict[str, list[tuple]] = {}
+    for run in runs_of("8:1:1"):
+        epoch, val, test = run.pick("validation"), run.predictions("val"), run.predictions("test")
+        fitted.setdefault(run.model, []).append(calibration.fit_temperature(val.logits[epoch], val.labels))
+        tested.setdefault(run.model, []).append((test.logits[epoch], test.labels))
+    for model in ("GLAM", "MACNN", "ResMultiConv3", "APCNN", "AACNN"):
+        ways = [1.0] * 5, fitted[model]
+        before, after = (figures.say_error(tested[model], ts).split()[1] for ts in ways)
+        assert re.search(rf"from {before} to {after}(?: %)? for {model}\b", page), (model, before, after)
+        losses = [[metrics.cross_entropy(*each, t) for each, t in zip(tested[model], ts, strict=True)] for ts in ways]
+        falls.append(np.mean(losses[0]) - np.mean(losses[1]))
+    temperatures = np.concatenate([*fitted.values()])
+    assert f"their cross-entropy falls for each, by {min(falls):.3f} to {max(falls):.3f}" in page
+    assert f"The temperature, from {min(temperatures):.2f} to {max(temperatures):.2f} there" in page
 
 
 def test_intervals_of_the_reading_are_the_records():
@@ -233,6 +287,8 @@ def test_intervals_of_the_reading_are_the_records():
         said[model] = [f"{m} [{', '.join(text(pair))}]" for m, pair in zip(text(means[:2]), bounds, strict=False)]
     assert "falls by {} points of WA and {} of UA, AACNN by".format(*said["GLAM"]) in page
     assert "AACNN by {} and {} (table".format(*said["AACNN"]) in page
+    _, bounds = change(("8:2", "AACNN", "paper"), ("speaker", "AACNN", "validation"))
+    assert all(low < 0 < high for low, high in bounds[:2]) and "for which 0 is not excluded" in page
     assert f"falls by {said['MACNN'][0]} and nothing" in page and said["MACNN"][1] == "0.0 [0.0, 0.0]"
     assert "APCNN rises, by {} and {}:".format(*said["APCNN"]) in page
 
@@ -288,6 +344,8 @@ def test_what_bfloat16_does_is_in_the_records():
     words = "{} points of WA and {} of UA at the last epoch, {} and {} at the one chosen on the test set".format(*cells)
     page = (EMODB / "README.md").read_text(encoding="utf-8")
     assert len(plain) == len(amp) == 5 and words in " ".join(page.split()), words
+    least = min(float(cell.split("[")[1].split(",")[0].replace("−", "-")) for cell in cells)
+    assert f"one of up to {-least:.1f} points is not excluded" in " ".join(page.split())
 
 
 def said_of(differences):
