@@ -139,7 +139,7 @@ class Table:
     """A table for reading, a row at a time."""
 
     def __init__(self, names: list[str], classes: list[str], timeline: bool):
-        self.timeline, self.width = timeline, max(len("recording"), *(len(name) for name in names)) if names else 9
+        self.timeline, self.width = timeline, max(len("recording"), *(len(name) for name in names))
         self.widths = [max(6, len(c)) for c in classes]
         self.label = max(5, *(len(c) for c in classes))
         titles = "  ".join(f"{c:>{w}}" for c, w in zip(classes, self.widths, strict=True))
@@ -156,9 +156,6 @@ class Table:
         if self.timeline:
             for start, end, p, heard in one.segments():
                 self._row("", f"{start:.2f} - {end:.2f}", one.classes, p, "" if heard else "silent")
-
-    def finish(self, broken: list[dict[str, str]]) -> None:
-        pass
 
 
 class Csv:
@@ -177,9 +174,6 @@ class Csv:
             label = one.classes[int(p.argmax())]
             self.writer.writerow([one.file, part, f"{start:.4f}", f"{end:.4f}", label, *numbers, note])
         sys.stdout.flush()
-
-    def finish(self, broken: list[dict[str, str]]) -> None:
-        pass
 
 
 class Json:
@@ -278,7 +272,8 @@ def run(args: argparse.Namespace, inputs: list[Input], pictures: list[Path] | No
                         undrawn += 1
                         print(f"error: {cli.refusal(error) or error}", file=sys.stderr, flush=True)
     finally:  # also after Ctrl-C
-        out.finish(broken)
+        if isinstance(out, Json):
+            out.finish(broken)
     return 1 if broken or undrawn else 0
 
 

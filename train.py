@@ -46,7 +46,7 @@ from numpy.typing import NDArray
 from torch import nn
 from tqdm import tqdm
 
-import curves
+import board
 import data
 import device
 import graphs
@@ -164,8 +164,8 @@ def steps(
         records.tidy(folder)
         if not options.quiet:
             say_finished(folder)
-        if options.tensorboard and not (folder / curves.FOLDER).exists():
-            curves.write(folder)
+        if options.tensorboard and not (folder / board.FOLDER).exists():
+            board.write(folder)
         return folder
     if config.amp:
         device.check_bfloat16(config.device)
@@ -253,8 +253,8 @@ def _epochs(
     if not repeated:
         write_records()
     trainer = graphs.make_trainer(model, optimizer, training, config, weights)
-    shutil.rmtree(folder / curves.FOLDER, ignore_errors=True)  # of an earlier start: a part would count as the whole
-    board = curves.Curves(folder, run, history.records) if options.tensorboard else None
+    shutil.rmtree(folder / board.FOLDER, ignore_errors=True)  # of an earlier start: a part would count as the whole
+    writer = board.Board(folder, run, history.records) if options.tensorboard else None
 
     done = len(history.records)
     bar = tqdm(range(done, config.epochs), initial=done, total=config.epochs, unit="epoch", disable=quiet,
@@ -281,8 +281,8 @@ def _epochs(
         if not repeated:
             with open(folder / "epochs.jsonl", "a", encoding="utf-8") as f:
                 f.write(json.dumps(epoch_record) + "\n")
-        if board:
-            board.add(epoch_record)
+        if writer:
+            writer.add(epoch_record)
         bar.set_postfix(
             loss=f"{loss:.3f}", WA=f"{epoch_record['test']['WA']:.1f}", UA=f"{epoch_record['test']['UA']:.1f}"
         )
@@ -292,8 +292,8 @@ def _epochs(
     save_predictions(folder / "predictions.npz", d, scored, history)
     if save_model:
         save_checkpoint(folder / "checkpoint", model, run, save_model, history, heard(d, parts, save_model))
-    if board:
-        board.close()
+    if writer:
+        writer.close()
     write_text(folder / "done", "")
     (folder / STATE).unlink(missing_ok=True)
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+import board
 import cli
-import curves
 import data
 import loops
 import recipes
@@ -23,7 +23,7 @@ def shown(folder: Path) -> dict[str, list[tuple[int, float]]]:
     """Tag -> (step, value) of every point that TensorBoard would draw."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    events = EventAccumulator(str(folder / curves.FOLDER))
+    events = EventAccumulator(str(folder / board.FOLDER))
     events.Reload()
     return {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
 
@@ -54,7 +54,7 @@ def test_curves_are_the_records_and_shape_no_result(config, here, tmp_path, tens
     plain = train.train(config, runs=tmp_path / "plain", quiet=True)
     check(folder)
     assert folder.relative_to(here) == plain.relative_to(tmp_path / "plain")
-    assert not (plain / curves.FOLDER).exists()
+    assert not (plain / board.FOLDER).exists()
     assert [r["train_loss"] for r in records_of(folder)] == [r["train_loss"] for r in records_of(plain)]
 
 
@@ -84,27 +84,27 @@ def test_a_run_that_goes_on_shows_no_epoch_twice(config, monkeypatch, tensorboar
 def test_curves_that_a_run_left_half_written_are_no_whole_ones(config, monkeypatch, tensorboard):
     stopped_in_the_third(config, monkeypatch)
     folder = train.train(config, quiet=True)
-    assert not (folder / curves.FOLDER).exists()
+    assert not (folder / board.FOLDER).exists()
     train.train(config, quiet=True, tensorboard=True)
     check(folder)
 
 
 def test_a_finished_run_gets_its_curves_without_training(config, monkeypatch, tensorboard):
     folder = train.train(config, quiet=True)
-    assert not (folder / curves.FOLDER).exists()
+    assert not (folder / board.FOLDER).exists()
     monkeypatch.setattr(loops.Trainer, "epoch", None)
     assert train.train(config, quiet=True, tensorboard=True) == folder
     check(folder)
-    before = sorted((folder / curves.FOLDER).iterdir())
+    before = sorted((folder / board.FOLDER).iterdir())
     train.train(config, quiet=True, tensorboard=True)
-    assert sorted((folder / curves.FOLDER).iterdir()) == before
+    assert sorted((folder / board.FOLDER).iterdir()) == before
 
 
 def test_settings_are_there_to_compare_runs_by(config, tensorboard):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     folder = train.train(config, quiet=True, tensorboard=True)
-    events = EventAccumulator(str(folder / curves.FOLDER))
+    events = EventAccumulator(str(folder / board.FOLDER))
     events.Reload()
     tags = events.summary_metadata
     assert json.loads(events.Tensors("run/text_summary")[0].tensor_proto.string_val[0]) == json.loads(

@@ -13,7 +13,7 @@ from metrics import SCORES
 FOLDER = "tensorboard"
 
 
-class Curves:
+class Board:
     """Writes `tensorboard/` of a run folder that has none: its settings, the epochs so far, and then each `add`ed."""
 
     def __init__(self, folder: Path, run: dict[str, Any], epochs: list[dict[str, Any]]) -> None:
@@ -48,4 +48,4 @@ class Curves:
 def write(folder: Path) -> None:
     """Make `tensorboard/` of a finished run."""
     run = records.read_run(folder)
-    Curves(folder, run.config, run.epochs).close()
+    Board(folder, run.config, run.epochs).close()
