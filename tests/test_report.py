@@ -1088,7 +1088,6 @@ def test_a_setting_that_is_a_list(tmp_path, monkeypatch, capsys):
         (["--table", "alpha", "--set", "alpha=0.4"], "rows of this table differ in alpha"),
         (["--table", "comparison", "--set", "speed=7"], "--set speed=7"),
         (["--table", "comparison", "--errors"], "goes with --audit only"),
-        (["--figure", "nothing"], "choose one of confusion"),
     ],
 )
 def test_what_cannot_be_is_said(
