@@ -647,7 +647,7 @@ def _check_usable(config: Config, corpus: Corpus, count: int) -> None:
     published = (config.happy, config.classes, config.padding, config.segment_length) == ("exc", (), False, 1.8)
     if published and count != usable[config.dataset]:
         warn_once(f"{config.dataset} has {count} utterances of at least 1.8 s, the full release "
-                  f"{usable[config.dataset]}: seeds do not split as published")  # fmt: skip
+                  f"{usable[config.dataset]}: seeds split otherwise than there")  # fmt: skip
 
 
 def check_classes(d: Data, parts: Parts, config: Config) -> None:

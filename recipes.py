@@ -294,7 +294,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "--seed",
         type=int,
         metavar="N",
-        help="of the split, the weights, the batches and mixup (default: 987654; several runs: those of seeds.txt)",
+        help="of the split, the weights, the batches and mixup (default: 987654; sweep.py: those of seeds.txt)",
     )
     add("--fold", type=int, metavar="K", help="of a split that has folds, from 0 (default: all in turn)")
     add("--padding", **yes_no, help="repeat an utterance shorter than a segment instead of dropping it (default: no)")
@@ -345,7 +345,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     machine.add_argument(
         "--threads", type=int, metavar="N", help="CPU threads; results depend on it in the last digits (default: 2)"
     )
-    machine.add_argument("--amp", **yes_no, help="bfloat16 where it is safe: faster, and no loss was seen in scores; a "
+    machine.add_argument("--amp", **yes_no, help="bfloat16 where it is safe: faster, and scores were no worse; a "
                          "CPU needs AVX-512 or SVE, a GPU compute capability 8.0 (default: no)")  # fmt: skip
     machine.add_argument(
         "--deterministic", **yes_no, help="repeat bit for bit on the same machine; slower on a GPU (default: no)"
@@ -360,7 +360,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         choices=RULES,
         metavar="RULE",
         help="keep the weights of the epoch this rule picks, in the run folder's checkpoint/: "
-        "last (default), validation or paper",
+        "last (if none is named), validation or paper (default: no weights are kept)",
     )
     add("--tensorboard", **yes_no, help="learning curves and settings for TensorBoard, in the run folder")
     add("--skip_bad", **yes_no, help="leave broken recordings out, and count them, instead of stopping")
