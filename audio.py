@@ -6,6 +6,7 @@ import re
 import stat
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -40,8 +41,9 @@ class AudioError(UserError):
 
 def _missing(file: str | Path) -> str:
     for form in ("NFC", "NFD"):  # macOS writes ä as a and two dots
-        if Path(unicodedata.normalize(form, str(file))).exists():
-            return f"{file}: does not exist, but with its accents written another way ({form}): rename the file"
+        with suppress(OSError):  # a name that is too long
+            if Path(unicodedata.normalize(form, str(file))).exists():
+                return f"{file}: does not exist, but with its accents written another way ({form}): rename the file"
     return f"{file}: does not exist" + (r" (folders are parted by /, not by \, here)" if "\\" in str(file) else "")
 
 

@@ -454,9 +454,9 @@ def complete_groups(runs: Iterable[Run], rule: str) -> list[Group]:
 def alpha_groups(runs: Sequence[Run], rule: str, settings: dict[str, Any]) -> list[Group]:
     """A group for each α that a model of `runs`, GLAM if it is among them, was trained with. Raises UserError."""
     first = next((run for run in runs if run.model == "GLAM"), runs[0])
-    values = sorted({run.config["settings"]["alpha"] for run in runs if run.model == first.model})
-    wanted = {alpha: tables.resolve(first.model, {**settings, "alpha": alpha}) for alpha in values}
-    own = [[run for run in runs if (run.model, run.changed) == (first.model, changed)] for changed in wanted.values()]
+    values = {run.config["settings"].get("alpha") for run in runs if run.model == first.model} - {None}
+    wanted = [tables.resolve(first.model, {**settings, "alpha": alpha}) for alpha in sorted(values)]
+    own = [[run for run in runs if (run.model, run.changed) == (first.model, changed)] for changed in wanted]
     groups = [group for found in own if found for group in records.group_by_setting(found, rule) if group.rounds]
     if len(groups) < 2:
         words = ["python", "sweep.py", "--models", first.model, "--datasets", first.config["settings"]["dataset"]]

@@ -89,7 +89,11 @@ def lock(path: Path, wait: bool = True) -> Iterator[bool]:
     process ends, however it ends. Whoever holds the lock may remove the file."""
     while True:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path, "a") as f:
+        try:
+            f = open(path, "a")  # noqa: SIM115
+        except FileNotFoundError:  # another process, which had nothing to leave, has just removed the folder
+            continue
+        with f:
             try:
                 fcntl.flock(f, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             except BlockingIOError:

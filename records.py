@@ -279,6 +279,13 @@ def kept_rule(folder: Path) -> str | None:
         return None
 
 
+def tell_replaced(folder: Path, save_model: str | None) -> None:
+    """Warn that a finished run is trained again as it lacks the weights of a rule, and what they replace."""
+    if finished(folder):
+        instead = f", which replace those of the rule {rule}" if (rule := kept_rule(folder)) else ""
+        warn(f"{folder} is trained again for the weights of --save_model {save_model}{instead}")
+
+
 @contextmanager
 def locked(folder: Path, wait: bool = False) -> Iterator[bool]:
     """Hold a run folder, if it is free or can be waited for; yields whether it is held. Afterwards its lock is gone,

@@ -109,11 +109,15 @@ def select(found: Iterable[Run], args: Namespace) -> list[Run]:
 
 def of_files(found: Iterable[Run], datasets: Iterable[str]) -> list[Run]:
     """The runs, without those of another CSV file than the one of these datasets that has the same name."""
-    asked = {dataset_folder(name): Path(name) for name in datasets if is_csv(name) and Path(name).is_file()}
+    asked = [(dataset_folder(name), name) for name in datasets if is_csv(name) and Path(name).is_file()]
 
     def foreign(run: Run) -> bool:
-        file, own = asked.get(run.dataset), Path(str(run.config["settings"].get("dataset")))
-        return file is not None and own.is_file() and not own.samefile(file) and not filecmp.cmp(own, file, False)
+        own = Path(str(run.config["settings"].get("dataset")))
+        files = [file for folder, file in asked if folder == run.dataset]
+        try:
+            return bool(files) and own.is_file() and not any(filecmp.cmp(own, file, False) for file in files)
+        except OSError:  # of another user's, which cannot be read, nothing is known
+            return False
 
     kept = [run for run in found if not foreign(run)]
     others = Counter(run.config["settings"]["dataset"] for run in found if run not in kept)
@@ -257,6 +261,10 @@ def comparison_section(tests: Sequence[dict[str, Any]]) -> render.Section:
         "Same split: how many of the shared runs were tested on the same utterances. Models with longer segments drop "
         "more short utterances, and the same seed then draws another split.",
     ]
+    if any(test["verdict"] == stats.DISAGREE for test in tests):
+        notes.append(
+            f"“{stats.DISAGREE}”: most differences have one sign; a few large ones of the other make the mean."
+        )
     if any(test["unit"] == "folds" for test in tests):
         notes.append(
             "Folds share most of the speakers they train on. So they are not independent, and p is smaller than it "
@@ -457,7 +465,7 @@ def named_table(
     lacking = {row.cell.split for row in rows if row.status}
     seeds = max((len(row.counted.rounds) for row in rows if row.counted and row.cell.split in lacking), default=1)
     more = sweep_command(name, datasets, settings, splits, seeds, root, one_corpus[0] if one_corpus else None,
-                         one_corpus or found)  # fmt: skip
+                         [*found, *one_corpus])  # fmt: skip
     notes = [
         *notes_of(rows, more),
         *other_settings(rows, [run for run in found if run.corpus_digest.startswith(corpus)]),
@@ -565,7 +573,7 @@ def command_line() -> ArgumentParser:
     add("--model", "--models", help="only these models", **names)
     changed = "only runs with this setting instead of the recipe's, as epochs=10; may be repeated"
     add("--set", type=recipes.setting, action="append", metavar="SETTING=VALUE", help=changed)
-    add("--corpus", type=lambda text: tuple(recipes.comma_list(text)), default=("",), metavar="DIGEST",
+    add("--corpus", type=lambda text: tuple(recipes.comma_list(text)) or ("",), default=("",), metavar="DIGEST",
         help="only runs on the corpus whose digest starts with this; several with commas")  # fmt: skip
     add = parser.add_argument_group("output").add_argument
     add("--format", choices=list(render.FORMATS), help="(default: what --output ends in, or md)")

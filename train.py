@@ -35,6 +35,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Generator, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -57,7 +58,7 @@ import records
 import turns
 from cli import UserError, warn
 from corpora import Utterance
-from files import atomic, sweep_temporaries, write_json, write_text
+from files import atomic, read_json, sweep_temporaries, write_json, write_text
 from recipes import Config, Options
 from records import STATE
 from resume import BrokenState, History, load_state, save_state
@@ -176,9 +177,7 @@ def steps(
         if not mine:
             return None
         if not records.finished(folder, save_model):
-            if records.finished(folder) and (was := records.kept_rule(folder)) != save_model:
-                instead = f", which replace those of the rule {was}" if was else ""
-                warn(f"{folder} is trained again for the weights of --save_model {save_model}{instead}")
+            records.tell_replaced(folder, save_model)
             sweep_temporaries(folder)
             sweep_temporaries(folder / "checkpoint")
             try:
@@ -207,6 +206,9 @@ def go_on(
     """What an interrupted run has recorded, with model, optimizer and generator restored; `fresh` where there is
     nothing. Code that it began with and that is not ours is noted in `run`. Raises BrokenState."""
     history = load_state(folder / STATE, model, optimizer, generator) or fresh
+    with suppress(UserError, LookupError, TypeError):  # it is written anew
+        if history is not fresh and read_json(folder / "split.json")["digest"] != run["split_digest"]:
+            raise BrokenState(f"{folder} was begun on another split of the utterances")
     history.val_labels = fresh.val_labels
     code = {"commit": run["commit"], "versions": run["versions"]}
     if not history.code or history.code[-1] != code:

@@ -110,7 +110,7 @@ def one_by_one(configs: Sequence[Config], wait: bool, tries: int, options: Optio
 
 def in_turns(configs: Sequence[Config], wait: bool, at_once: int, tries: int, options: Options) -> Iterator[Outcome]:
     """Train up to `at_once` runs in this process, in turns: fewer while a GPU's memory does not hold them, one more
-    again after each that ends. The run that found no room goes on later from its last epoch. A run that another process
+    again where one ends and another model is next. The run that found no room goes on later from its last epoch. A run that another process
     holds is looked at again and again, if it is to be waited for, and the others go on meanwhile."""
     import torch
 
@@ -135,7 +135,8 @@ def in_turns(configs: Sequence[Config], wait: bool, at_once: int, tries: int, op
                     if turn.going:
                         continue
                     outcome = Outcome(config, "done" if turn.result else "held")
-                    at_once = min(most, at_once + 1)  # those that are left may be smaller
+                    if turn.result and queue and queue[0][0].model != config.model:  # it may be smaller
+                        at_once = min(most, at_once + 1)
                 except Exception as error:
                     if device.ran_out(error) and len(running) > 1:
                         at_once = len(running) - 1

@@ -215,6 +215,8 @@ def test_what_is_no_file(tmp_path: Path) -> None:
     (tmp_path / "\u00e4.wav").touch()
     with pytest.raises(AudioError, match=r"does not exist, but with its accents written another way \(NFC\)"):
         load_audio(tmp_path / "a\u0308.wav")  # as macOS writes it
+    with pytest.raises(AudioError, match=r"각\.wav: does not exist$"):
+        load_audio(tmp_path / f"{40 * '각'}.wav")  # which macOS would write in 300 bytes
     with pytest.raises(AudioError, match="is not a file"):
         load_audio(tmp_path)
     with pytest.raises(AudioError, match="cannot be read"):

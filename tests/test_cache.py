@@ -203,6 +203,22 @@ def test_digests_that_another_process_writes_meanwhile_are_kept(
         assert "" not in content_digests([ours, theirs])
 
 
+def test_a_lock_outlives_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process, which had nothing to write, removes the folder between our making and our using it."""
+    real = Path.mkdir
+    removed = []
+
+    def mkdir(folder: Path, *given: Any, **more: Any) -> None:
+        real(folder, *given, **more)
+        if not removed:
+            removed.append(folder)
+            folder.rmdir()
+
+    monkeypatch.setattr(Path, "mkdir", mkdir)
+    with files.lock(tmp_path / "run" / "lock") as mine:
+        assert mine and removed == [tmp_path / "run"]
+
+
 def test_writes_within_a_tick_of_the_clock_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The kernel stamps files with the time of its last tick: the same for two writes within it."""
     file = tmp_path / "a"

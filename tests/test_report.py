@@ -650,6 +650,18 @@ def test_better_over_seeds(tmp_path: Path) -> None:
     assert len(document.sections[1].frame) == 2 * 3 and "(1 of them)" in " ".join(document.sections[1].notes)
 
 
+def test_a_mean_against_its_ranks_is_told(tmp_path: Path) -> None:
+    """GLAM is a little worse in 19 seeds, and far better in one, where MACNN is always wrong."""
+    for seed in range(20):
+        make_run(tmp_path, [[0, 1] * 19 + [1, 0]], [0, 1] * 20, seed=seed)
+        predicted = [0, 1] * 19 + [0, 0] if seed < 19 else [1, 0] * 20
+        make_run(tmp_path, [predicted], [0, 1] * 20, seed=seed, model="MACNN")
+    document, _ = report.named_table("comparison", report.runs(tmp_path), ["impro"])
+    _, tests = document.sections
+    assert cell(tests.frame, "Verdict", Score="WA") == "ranks and mean disagree"
+    assert any(note.startswith("“ranks and mean disagree”") for note in tests.notes)
+
+
 def test_too_few_seeds_to_tell(tmp_path: Path) -> None:
     for seed in range(5):
         make_run(tmp_path, RIGHT, LABELS, seed=seed)
@@ -874,6 +886,9 @@ def test_the_command_for_a_csvs_table_names_the_file(tmp_path: Path) -> None:
         document, _ = report.named_table("comparison", report.runs(tmp_path), ["mine"], {"epochs": 1}, corpus=(digest,))
         command = f"sweep.py --table comparison --seeds 1 --datasets /data{n}/mine.csv"
         assert command in render.markdown(document)
+    csv_run(tmp_path, Path("/data/other.csv"), settings={"epochs": 2})  # of which no row is made
+    document, _ = report.named_table("comparison", report.runs(tmp_path), ["mine", "other"], {"epochs": 1})
+    assert re.search(r"--datasets /data\d/mine\.csv,/data/other\.csv ", render.markdown(document))
 
 
 def test_another_csv_of_the_same_name_is_not_the_one_asked_for(
@@ -887,7 +902,8 @@ def test_another_csv_of_the_same_name_is_not_the_one_asked_for(
         csv_run(tmp_path / "runs", files[name], f"{name[0] * 2}" * 16, seed=seed)
     words = ["--runs", tmp_path / "runs", "--format", "csv", "--rule", "last", "--dataset"]
     left = "1 run of {b}, another file of the same name, left out"
-    for asked, n, said in ((files["a"], 2, left), ("mine", 3, ""), (tmp_path / "mine.csv", 3, "")):
+    both = f"{files['a']},{files['b']}"
+    for asked, n, said in ((files["a"], 2, left), (both, 3, ""), ("mine", 3, ""), (tmp_path / "mine.csv", 3, "")):
         call(monkeypatch, *words, asked)
         told = capsys.readouterr()
         rows = pd.read_csv(StringIO(told.out))

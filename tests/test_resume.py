@@ -104,12 +104,38 @@ def test_best_weights_asked_for_too_late_are_trained_again(here: Path, tmp_path:
     assert "starts again" in capsys.readouterr().err
 
 
+def test_a_run_begun_on_another_split_begins_again(here: Path, tmp_path: Path, stop, monkeypatch, capsys) -> None:
+    config = config_of("CNN_GAP")
+    whole = trained(config, tmp_path / "whole")
+    now = data.SPLITS["8:2"]
+    with monkeypatch.context() as before:
+        then = recipes.replace(now, divide=lambda utterances, seed, fold: now.divide(utterances, seed + 1, fold))
+        before.setitem(data.SPLITS, "8:2", then)
+        stop(2)
+        with pytest.raises(Killed):
+            trained(config, here)
+    stop(None)
+    assert content(trained(config, here)) == content(whole)
+    assert "was begun on another split of the utterances; the run starts again" in capsys.readouterr().err
+
+
 def test_weights_by_another_rule_are_made_when_asked_for(here: Path, tmp_path: Path) -> None:
     config = config_of("CNN_GAP", epochs=2)
     folder = trained(config, here, "last")
     assert trained(config, here, "paper") == folder
     assert json.loads((folder / "checkpoint" / "config.json").read_text())["rule"] == "paper"
     assert content(folder) == content(trained(config, tmp_path / "paper", "paper"))
+
+
+def test_a_run_folder_in_which_nothing_was_written_is_removed(tmp_path: Path) -> None:
+    for name, writes in (("empty", False), ("begun", True)):
+        folder = tmp_path / name
+        with pytest.raises(ValueError, match="refused"), records.locked(folder) as mine:
+            assert mine and (folder / "lock").exists()
+            if writes:
+                (folder / "config.json").touch()
+            raise ValueError("refused")
+        assert folder.exists() == writes and not (folder / "lock").exists()
 
 
 def test_weights_that_are_gone_are_made_again(here: Path) -> None:

@@ -280,7 +280,7 @@ def test_verdicts() -> None:
 def test_nobody_is_better_whose_mean_is_worse() -> None:
     (test,) = stats.compare([(("A", "B"), np.append(-UP / 10, 60))])  # a seed in which B learned nothing
     assert test.difference is not None and test.difference > 0 and test.p is not None and test.p < 0.01
-    assert test.verdict == "ranks and mean disagree"
+    assert test.verdict == stats.DISAGREE
 
 
 def test_a_verdict_is_of_the_corrected_p() -> None:
