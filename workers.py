@@ -110,8 +110,9 @@ def one_by_one(configs: Sequence[Config], wait: bool, tries: int, options: Optio
 
 def in_turns(configs: Sequence[Config], wait: bool, at_once: int, tries: int, options: Options) -> Iterator[Outcome]:
     """Train up to `at_once` runs in this process, in turns: fewer while a GPU's memory does not hold them, one more
-    again where one ends and another model is next. The run that found no room goes on later from its last epoch. A run that another process
-    holds is looked at again and again, if it is to be waited for, and the others go on meanwhile."""
+    again where one ends and another model is next. The run that found no room goes on later from its last epoch. A
+    run that another process holds is looked at again and again, if it is to be waited for, and the others go on
+    meanwhile."""
     import torch
 
     import device
