@@ -145,7 +145,7 @@ def test_a_run_that_is_waited_for_does_not_stop_the_others(cluster, here: Path, 
         monkeypatch.setattr(module, "LOOK_AGAIN", 0.05)
     configs = [recipes.config_for("CNN_GAP", dataset="all", epochs=2, threads=1, seed=seed) for seed in (1, 2)]
     folder = records.folder_of(configs[0], *data.identity(configs[0]), here)
-    with driver.connected(cluster.address, driver.Share(cpus=1, gpus=0, tries=1), {}) as execute:
+    with driver.connected(cluster.address, driver.Share(cpus=1, gpus=0, tries=1), recipes.Options()) as execute:
         with lock(folder / "lock"):
             assert [one.status for one in execute(configs[:1], False)] == ["held"]
             outcomes = execute(configs, True)

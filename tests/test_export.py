@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -151,9 +152,10 @@ def test_what_cannot_be_asked(words: list[str], said: str, tmp_path: Path, comma
 
 
 def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(export, "find_spec", lambda name: None)
-    with pytest.raises(export.UserError, match=r"onnxscript not installed: pip install -r requirements-export\.txt"):
-        export.requirements()
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    monkeypatch.setattr(sys, "argv", ["export.py", "--checkpoint", "none", "--output", "model.onnx"])
+    with pytest.raises(export.UserError, match=r"export needs onnxscript: pip install -r requirements-export\.txt"):
+        export.main()
 
 
 def test_help_teaches(command: Command) -> None:

@@ -322,7 +322,7 @@ def test_a_worker_that_dies_each_time_is_reported(here: Path, monkeypatch, capsy
 
     monkeypatch.setattr(workers, "Worker", Dying)
     configs = [job.config for seed in (1, 2) for job in jobs("--models", "CNN_GAP", "--seed", seed, "--epochs", 1)]
-    outcomes = {o.config.seed: o for o in workers.in_processes(configs, False, 2, 2, None, {"quiet": True})}
+    outcomes = {o.config.seed: o for o in workers.in_processes(configs, False, 2, 2, None, recipes.Options(quiet=True))}
     assert outcomes[2].status == "done"
     assert (
         outcomes[1].status == "failed"

@@ -116,8 +116,8 @@ def test_settings_are_there_to_compare_runs_by(config, tensorboard):
 
 
 def test_without_the_package_it_says_what_to_install(config, monkeypatch):
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    with pytest.raises(cli.UserError, match=r"--tensorboard needs TensorBoard: pip install -r requirements-app\.txt"):
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    with pytest.raises(cli.UserError, match=r"--tensorboard needs tensorboard: pip install -r requirements-app\.txt"):
         train.train(config, quiet=True, tensorboard=True)
     assert not list(data.path.RUNS.rglob("config.json"))
 

@@ -167,7 +167,7 @@ def test_a_gpu_that_fails_for_good_is_every_runs_outcome_and_not_the_end(here: P
     monkeypatch.setattr(torch.cuda, "empty_cache", fails)
     monkeypatch.setattr(loops, "make_optimizer", fails)
     configs = [recipes.config_for("CNN_GAP", dataset="all", epochs=1, threads=1, seed=seed) for seed in (1, 2)]
-    outcomes = list(workers.in_turns(configs, False, 2, 1, {"quiet": True}))
+    outcomes = list(workers.in_turns(configs, False, 2, 1, recipes.Options(quiet=True)))
     assert [(one.config, one.status) for one in outcomes] == [(config, "failed") for config in configs]
     assert all("illegal memory access" in one.text for one in outcomes)
 
@@ -177,10 +177,10 @@ def test_a_run_that_is_waited_for_does_not_stop_the_others(here: Path, monkeypat
     configs = [recipes.config_for("CNN_GAP", dataset="all", epochs=2, threads=1, seed=seed) for seed in (1, 2)]
     folder = records.folder_of(configs[0], *data.identity(configs[0]), here)
     with lock(folder / "lock"):
-        unwaited = workers.in_turns(configs, False, 2, 3, {"quiet": True})
+        unwaited = workers.in_turns(configs, False, 2, 3, recipes.Options(quiet=True))
         assert next(unwaited).status == "held"
         unwaited.close()
-        outcomes = workers.in_turns(configs, True, 2, 3, {"quiet": True})
+        outcomes = workers.in_turns(configs, True, 2, 3, recipes.Options(quiet=True))
         assert next(outcomes).config == configs[1]  # the other is held, and this process holds it
         assert not (folder / "done").exists()
     assert [(one.config, one.status) for one in outcomes] == [(configs[0], "done")]
