@@ -107,7 +107,7 @@ def select(found: Iterable[Run], args: Namespace) -> list[Run]:
     return chosen
 
 
-def of_files(found: Iterable[Run], datasets: Iterable[str]) -> list[Run]:
+def of_files(found: Sequence[Run], datasets: Iterable[str]) -> list[Run]:
     """The runs, without those of another CSV file than the one of these datasets that has the same name."""
     asked = [(dataset_folder(name), name) for name in datasets if is_csv(name) and Path(name).is_file()]
 
@@ -119,11 +119,10 @@ def of_files(found: Iterable[Run], datasets: Iterable[str]) -> list[Run]:
         except OSError:  # of another user's, which cannot be read, nothing is known
             return False
 
-    kept = [run for run in found if not foreign(run)]
-    others = Counter(run.config["settings"]["dataset"] for run in found if run not in kept)
-    for own, n in others.items():
+    others = [run for run in found if foreign(run)]
+    for own, n in Counter(run.config["settings"]["dataset"] for run in others).items():
         warn(f"{n} run{'s' * (n > 1)} of {own}, another file of the same name, left out")
-    return kept
+    return [run for run in found if run not in others]
 
 
 def table(found: Iterable[Run], rule: str = "paper") -> "DataFrame":
