@@ -177,7 +177,7 @@ def test_what_the_parts_of_glam_add_is_in_the_records():
     for run in published("speaker"):
         folds.setdefault(run.model, {})[run.fold] = run
     runs = [run for of_model in folds.values() for run in of_model.values()]
-    for alpha in (0, 0.3, 1):
+    for alpha in (0, 0.3, 1, 2):
         folds[f"alpha={alpha}"] = {run.fold: run for run in published("speaker", alpha=float(alpha))}
     page = (EMODB / "README.md").read_text(encoding="utf-8")
     found = re.findall(r"^\| (?:`([\w=.]+)`, [^|]*| )\| ([a-z ]+) \| ([+−].*) \| ([+−].*) \|$", page, re.MULTILINE)
