@@ -1114,6 +1114,13 @@ def test_what_cannot_be_is_said(
         call(monkeypatch, "--runs", tmp_path, *arguments)
 
 
+def test_a_figure_that_is_none_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    make_run(tmp_path, RIGHT, LABELS)
+    with pytest.raises(SystemExit):
+        call(monkeypatch, "--runs", tmp_path, "--figure", "nothing")
+    assert re.search(r"--figure: invalid choice: 'nothing' \(choose from .*confusion", capsys.readouterr().err)
+
+
 def test_table_command_in_every_format(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
