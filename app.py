@@ -76,8 +76,10 @@ def find_checkpoints(root: Path) -> dict[str, dict[str, Any]]:
             continue
         found[str(folder.relative_to(root))] = config
     if not found:
-        raise UserError(f"there is no checkpoint under {root}: python train.py --save_model makes one, "
-                        "--checkpoints DIR names another folder")  # fmt: skip
+        raise UserError(
+            f"there is no checkpoint under {root}: python train.py --save_model makes one, "
+            "--checkpoints DIR names another folder"
+        )
     return dict(sorted(found.items(), key=lambda item: item[1]["synthetic"]))  # real speech first
 
 
@@ -182,8 +184,10 @@ def make_page(root: Path, max_minutes: float, max_mb: float, pictures: Path) -> 
         return about, answer(one), gr.Label(shares, visible=True), gr.Image(picture.name, visible=True)
 
     with gr.Blocks(title="Emotion in speech", analytics_enabled=False, delete_cache=(KEPT, KEPT)) as page:
-        gr.Markdown("# Emotion in speech\nA model hears how something is said, not what is said. Recordings of "
-                    f"{max_minutes:g} min at most; they stay on the machine that serves this page.")  # fmt: skip
+        gr.Markdown(
+            "# Emotion in speech\nA model hears how something is said, not what is said. Recordings of "
+            f"{max_minutes:g} min at most; they stay on the machine that serves this page."
+        )
         menu = [(title(name, config), name) for name, config in configs.items()]
         chosen = gr.Dropdown(menu, value=first, label="Checkpoint", elem_id="checkpoint")
         about = gr.Markdown(describe(configs[first]), elem_id="about")

@@ -29,8 +29,10 @@ LOUDEST = 1e6  # times full scale: above, the square of a spectrum overflows flo
 # of a data chunk, from writers that could not seek: 0x7ffff000 is SoX's, the next two arecord's, then LAME's
 UNKNOWN_SIZES = (0, 0x7FFFF000, 0x80000000, 0x7FFFFF00, 0x7FFFFFFF, 0xFFFFFFFF)
 FLAC_STARTS = (b"fLaC\0\0\0\x22", b"fLaC\x80\0\0\x22")  # a stream's first bytes, with more blocks to come and without
-JOINED = ("goes on after its end, as with another recording joined to it, which would not be heard; write it anew, as "
-          "`ffmpeg -i FILE FILE.flac` does")  # fmt: skip
+JOINED = (
+    "goes on after its end, as with another recording joined to it, which would not be heard; write it anew, as "
+    "`ffmpeg -i FILE FILE.flac` does"
+)
 UNKNOWN_FORMAT = 1  # libsndfile's SF_ERR_UNRECOGNISED_FORMAT
 UNKNOWN_FRAMES = 2**62  # at least so many are declared where libsndfile knows no number
 
@@ -225,8 +227,10 @@ def check_end(form: str, count: int, declared: int, left: int, mp3_counts: bool)
     if mp3 and left > 2048:  # more than a frame
         if mp3_counts:
             raise ValueError(JOINED)
-        raise ValueError(f"is an MP3 that does not say how long it is, and {left} of its bytes are left when it is "
-                         "decoded; convert it, to FLAC for one")  # fmt: skip
+        raise ValueError(
+            f"is an MP3 that does not say how long it is, and {left} of its bytes are left when it is "
+            "decoded; convert it, to FLAC for one"
+        )
     estimated = mp3 and not mp3_counts  # at which libsndfile stops
     if count < declared < UNKNOWN_FRAMES and not estimated:
         raise ValueError(f"is truncated: {count} of {declared} samples are there")

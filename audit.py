@@ -76,8 +76,10 @@ def problems(folder: Path) -> list[str]:
         return ["unfinished: it has no file `done`; give its command again, or delete the folder"]
     found = []
     if (folder / STATE).exists():
-        found.append("unfinished: it was begun again for its weights; give that command again, with its --save_model, "
-                     "or delete state.safetensors")  # fmt: skip
+        found.append(
+            "unfinished: it was begun again for its weights; give that command again, with its --save_model, "
+            "or delete state.safetensors"
+        )
     try:
         run = read_run(folder)
         found += [*_place(run), *_settings(run)]

@@ -324,8 +324,9 @@ def our_training(config: Config, part: loops.Part, test: loops.Part) -> Callable
     return epoch
 
 
-def difference_of(name: str, config: Config, n_train: int, test: loops.Part,
-                  ours: Callable[[loops.Part], list[float]]) -> float:  # fmt: skip
+def difference_of(
+    name: str, config: Config, n_train: int, test: loops.Part, ours: Callable[[loops.Part], list[float]]
+) -> float:
     """By how much the first epoch's losses of ours are off the plain one, of the same weights and draws, on as many
     segments as --quick has: over hundreds of steps the order of summation alone drives two runs apart. Raises UserError
     where it is too much."""
@@ -456,8 +457,9 @@ def evaluation_cuda(options: Options) -> Row:
     return cuda_row("evaluation of a test set, CUDA", 20, lambda: evaluation_row("cuda", 20, options))
 
 
-def seed_of(config: Config, shape: tuple[int, int], part: loops.Part, test: loops.Part, epochs: int,
-            state: Path) -> Generator[None, None, float]:  # fmt: skip
+def seed_of(
+    config: Config, shape: tuple[int, int], part: loops.Part, test: loops.Part, epochs: int, state: Path
+) -> Generator[None, None, float]:
     """The epochs of a seed as train.py has them, each with its evaluation and its state saved to a file; returns the
     first loss."""
     model, optimizer = fresh(config, shape, fast=True)
@@ -634,12 +636,14 @@ def heading(options: Options) -> str:
     versions = [f"{name} {version(name)}" for name in ("torch", "librosa", "numpy")]
     data = f"SYNTHETIC data{' (--quick)' if options.quick else ''}"
     machine = f"{where}, {options.threads} CPU threads of {os.cpu_count()}"
-    return "\n".join([
-        f"{data}; {machine}; {', '.join(versions)}, Python {sys.version.split()[0]}",
-        "",
-        "| what | reached | spread | needed | notes |",
-        "|---|---|---|---|---|",
-    ])  # fmt: skip
+    return "\n".join(
+        [
+            f"{data}; {machine}; {', '.join(versions)}, Python {sys.version.split()[0]}",
+            "",
+            "| what | reached | spread | needed | notes |",
+            "|---|---|---|---|---|",
+        ]
+    )
 
 
 def main() -> int:

@@ -240,9 +240,13 @@ def empty_model(config: dict[str, Any], weights: Path) -> "Classifier":
 
 
 def save(
-    folder: Path, module: nn.Module, run: dict[str, Any], rule: str, record: dict[str, Any],
+    folder: Path,
+    module: nn.Module,
+    run: dict[str, Any],
+    rule: str,
+    record: dict[str, Any],
     validation: tuple[NDArray, NDArray] | None = None,
-) -> None:  # fmt: skip
+) -> None:
     """Write a checkpoint of `module` at the epoch of `record`, an object of epochs.jsonl, of the run that `run` (its
     config.json) describes. `validation`: that epoch's logits `(U, C)` and labels `(U,)`, to fit the temperature on.
 
@@ -280,11 +284,13 @@ def model_card(config: dict[str, Any]) -> str:
     settings, model = config["settings"], config["model"]
     licence = "mit" if config["synthetic"] else "other"
     data = ModelCardData(
-        license=licence, license_name=None if licence != "other" else f"{_slug(config['corpus'])}-terms",
-        library_name="pytorch", pipeline_tag="audio-classification",
+        license=licence,
+        license_name=None if licence != "other" else f"{_slug(config['corpus'])}-terms",
+        library_name="pytorch",
+        pipeline_tag="audio-classification",
         tags=["speech-emotion-recognition", _slug(model), _slug(config["corpus"]), f"rule-{config['rule']}"]
         + ["synthetic"] * config["synthetic"],
-    )  # fmt: skip
+    )
     fold = "" if config["fold"] is None else f", fold {config['fold']}"
     changed, names = config.get("changed") or {}, ", ".join(config["classes"])
     temperature, (rows, frames) = config["temperature"], config["shape"]

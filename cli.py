@@ -41,8 +41,12 @@ def count(text: str) -> int:
 def add_checkpoint(parser: argparse.ArgumentParser) -> None:
     """The flags that name a checkpoint."""
     add = parser.add_argument
-    add("--checkpoint", required=True, metavar="FOLDER",
-        help="a checkpoint, a run folder that has one, or a folder above it")  # fmt: skip
+    add(
+        "--checkpoint",
+        required=True,
+        metavar="FOLDER",
+        help="a checkpoint, a run folder that has one, or a folder above it",
+    )
     add("--online", action="store_true", help="FOLDER may be owner/name on the Hugging Face hub, to be downloaded")
 
 

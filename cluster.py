@@ -98,8 +98,10 @@ def connected(address: str, share: Share, options: Options) -> Iterator[Execute]
             raise UserError(f"--ray {address}: {error}") from None
         try:
             if not _room(share):
-                raise UserError(f"no machine of the cluster has {share.cpus:g} CPUs and {share.gpus:g} GPUs for a run: "
-                                f"see --cpus_per_job (default: --threads) and --gpus_per_job")  # fmt: skip
+                raise UserError(
+                    f"no machine of the cluster has {share.cpus:g} CPUs and {share.gpus:g} GPUs for a run: "
+                    f"see --cpus_per_job (default: --threads) and --gpus_per_job"
+                )
             yield lambda configs, wait: _run(configs, wait, share, options)
         finally:
             ray.shutdown()

@@ -103,8 +103,10 @@ def _module(name: str, happy: str) -> Source:
     if twice := [name for name, count in Counter(u.name for u in utterances).items() if count > 1]:
         raise UserError(f"{file} calls two utterances {twice[0]}: each needs a name of its own")
     if odd := Counter(u.emotion for u in utterances if u.emotion not in module.CLASSES):
-        warn_once(f"{module.NAME}: {odd.total()} utterances of the codes {', '.join(sorted(odd))} are left out: {file} "
-                  "has no class for them in CLASSES")  # fmt: skip
+        warn_once(
+            f"{module.NAME}: {odd.total()} utterances of the codes {', '.join(sorted(odd))} are left out: {file} "
+            "has no class for them in CLASSES"
+        )
     return Source(module.NAME, module.LICENCE, utterances, module.CLASSES)
 
 
@@ -128,13 +130,16 @@ def _check_columns(file: Path, columns: Sequence[str]) -> None:
     """Raise UserError for a CSV's header that lacks a column or has one twice; warn of those that nothing reads."""
     if any(column not in columns for column in COLUMNS[:2]):
         begins = f"begins with the columns {','.join(columns)[:200]!r}" if columns else "has no first line"
-        raise UserError(f"{file} {begins}; it needs {','.join(COLUMNS[:2])}[,{','.join(COLUMNS[2:])}], so spelt and "
-                        "with commas")  # fmt: skip
+        raise UserError(
+            f"{file} {begins}; it needs {','.join(COLUMNS[:2])}[,{','.join(COLUMNS[2:])}], so spelt and with commas"
+        )
     if twice := [column for column, count in Counter(columns).items() if count > 1 and column in COLUMNS]:
         raise UserError(f"{file} has the column {twice[0]} twice; leave one out")
     if odd := [column for column in columns if column not in ("", *COLUMNS)]:
-        warn_once(f"{file}: nothing reads the columns {', '.join(odd)[:200]}; those that are read are so spelt: "
-                  f"{', '.join(COLUMNS)}")  # fmt: skip
+        warn_once(
+            f"{file}: nothing reads the columns {', '.join(odd)[:200]}; those that are read are so spelt: "
+            f"{', '.join(COLUMNS)}"
+        )
 
 
 def _utterance(file: Path, line: int, row: dict[str, Any]) -> Utterance:
@@ -145,8 +150,10 @@ def _utterance(file: Path, line: int, row: dict[str, Any]) -> Utterance:
             f"{file}, line {line}: every row needs a path and an emotion, and no more fields than the header"
         )
     if len(emotion) > LONGEST_LABEL or not emotion.isprintable():
-        raise UserError(f"{file}, line {line}: an emotion has at most {LONGEST_LABEL} printable characters; this is "
-                        f"{emotion[:50]!r}")  # fmt: skip
+        raise UserError(
+            f"{file}, line {line}: an emotion has at most {LONGEST_LABEL} printable characters; this is "
+            f"{emotion[:50]!r}"
+        )
     text = {column: plain_label(row.get(column) or "") for column in ("speaker", "session", "dialog", "split")}
     name, where = (row.get("name") or "").strip(), str((file.parent / recording).absolute())
     if "\0" in name + where:
@@ -162,8 +169,10 @@ def _refuse_doubles(file: Path, utterances: Sequence[Utterance], lines: Sequence
             if key in first:
                 name, earlier = first[key]
                 also = f", also as {utterance.name}" if utterance.name != name else ""
-                raise UserError(f"{file}, lines {earlier} and {line}: {name} is there twice{also}; every recording has "
-                                "one row, and a name of its own")  # fmt: skip
+                raise UserError(
+                    f"{file}, lines {earlier} and {line}: {name} is there twice{also}; every recording has "
+                    "one row, and a name of its own"
+                )
             first[key] = utterance.name, line
 
 
@@ -189,8 +198,10 @@ def csv_source(file: Path) -> Source:
     lines, found = [line for line, _ in rows], [_utterance(file, line, row) for line, row in rows]
     files = [Path(os.path.normpath(u.path)) for u in found]
     root = os.path.commonpath([file.parent for file in files])
-    utterances = [u if u.name else replace(u, name=file.relative_to(root).as_posix())
-                  for u, file in zip(found, files, strict=True)]  # fmt: skip
+    utterances = [
+        u if u.name else replace(u, name=file.relative_to(root).as_posix())
+        for u, file in zip(found, files, strict=True)
+    ]
     _refuse_doubles(file, utterances, lines)
     emotions = sorted({u.emotion for u in utterances})
     for same in sorted({e.casefold() for e in emotions}):
@@ -213,8 +224,10 @@ def corpus(dataset: str, happy: str = "exc", classes: Sequence[str] = (), test_d
     else:
         module = path.ROOT / "corpora" / f"{dataset}.py"
         if module.is_file() and "\nCLASSES" in module.read_text(encoding="utf-8"):
-            raise UserError(f"dataset {dataset}: corpora/{dataset}.py is there, and path.py lacks {dataset.upper()}, "
-                            "the folder of its recordings")  # fmt: skip
+            raise UserError(
+                f"dataset {dataset}: corpora/{dataset}.py is there, and path.py lacks {dataset.upper()}, "
+                "the folder of its recordings"
+            )
         also = "; a folder of recordings needs one with each recording's emotion" if Path(dataset).is_dir() else ""
         also = "; its name must end in .csv" if Path(dataset).is_file() else also
         raise UserError(f"dataset {dataset}: choose one of {', '.join(DATASETS)}, or a CSV file{also}")
@@ -248,23 +261,32 @@ def _two_corpora(dataset: str, test_dataset: str, happy: str, classes: Sequence[
     _check_apart(dataset, here, test_dataset, there)
     shared = tuple(c for c in here.classes if c in there.classes)
     if len(shared) < 2:
-        raise UserError(f"{dataset} has {', '.join(here.classes)} and {test_dataset} has {', '.join(there.classes)}: a "
-                        "classifier needs two classes that both have")  # fmt: skip
+        raise UserError(
+            f"{dataset} has {', '.join(here.classes)} and {test_dataset} has {', '.join(there.classes)}: a "
+            "classifier needs two classes that both have"
+        )
     for name, side in () if classes else ((dataset, here), (test_dataset, there)):
         if lost := [c for c in side.classes if c not in shared]:
             count = int(np.isin(side.labels, [side.classes.index(c) for c in lost]).sum())
-            warn_once(f"{name}: its {count} utterances of {', '.join(lost)} are left out: the other has no class "
-                      "so spelt")  # fmt: skip
+            warn_once(
+                f"{name}: its {count} utterances of {', '.join(lost)} are left out: the other has no class so spelt"
+            )
     if unknown := [c for c in classes if c not in shared]:
         raise UserError(f"--classes {','.join(unknown)}: {dataset} and {test_dataset} share {', '.join(shared)}")
     here, there = (corpus(name, happy, classes or shared) for name in (dataset, test_dataset))
-    own = [replace(u, name=f"{here.dataset}:{u.name}", speaker=u.speaker and f"{here.dataset}:{u.speaker}")
-           for u in here.utterances]  # fmt: skip
+    own = [
+        replace(u, name=f"{here.dataset}:{u.name}", speaker=u.speaker and f"{here.dataset}:{u.speaker}")
+        for u in here.utterances
+    ]
     return Corpus(
-        f"{here.dataset}-to-{there.dataset}", f"{here.name}, tested on {there.name}", here.licence,
-        here.synthetic or there.synthetic, here.classes, (*own, *(Foreign(**asdict(u)) for u in there.utterances)),
+        f"{here.dataset}-to-{there.dataset}",
+        f"{here.name}, tested on {there.name}",
+        here.licence,
+        here.synthetic or there.synthetic,
+        here.classes,
+        (*own, *(Foreign(**asdict(u)) for u in there.utterances)),
         np.concatenate([here.labels, there.labels]),
-    )  # fmt: skip
+    )
 
 
 def _check_apart(dataset: str, here: Corpus, test_dataset: str, there: Corpus) -> None:
@@ -276,23 +298,31 @@ def _check_apart(dataset: str, here: Corpus, test_dataset: str, there: Corpus) -
     tested = dict(zip(contents[len(here.utterances) :], (u.path for u in there.utterances), strict=True))
     if both := (trained.keys() & tested.keys()) - {""}:
         one = min(both, key=lambda digest: tested[digest])
-        raise UserError(f"{flags}: {len(both)} recordings are in both, as {trained[one]} and {tested[one]}; what is "
-                        "trained on cannot be tested on")  # fmt: skip
+        raise UserError(
+            f"{flags}: {len(both)} recordings are in both, as {trained[one]} and {tested[one]}; what is "
+            "trained on cannot be tested on"
+        )
     if not (speakers := ({u.speaker for u in here.utterances} & {u.speaker for u in there.utterances}) - {""}):
         return
     if is_csv(dataset) or is_csv(test_dataset):
-        warn_once(f"{flags}: both have speakers called {', '.join(sorted(speakers))}; if these are the same people, "
-                  "the scores are too good")  # fmt: skip
+        warn_once(
+            f"{flags}: both have speakers called {', '.join(sorted(speakers))}; if these are the same people, "
+            "the scores are too good"
+        )
     elif here.name == there.name:
-        raise UserError(f"{flags}: both are {here.name}, spoken by the same people; to test on unheard speakers use "
-                        "--dataset all --split speaker")  # fmt: skip
+        raise UserError(
+            f"{flags}: both are {here.name}, spoken by the same people; to test on unheard speakers use "
+            "--dataset all --split speaker"
+        )
 
 
 def corpus_digest(corpus: Corpus) -> str:
     """Digest of what is known of every utterance and of its bytes: a run on other data gets another folder."""
     contents = content_digests([u.path for u in corpus.utterances])
-    rows = [[u.name, u.speaker, u.session, u.dialog, corpus.classes[y], c, *([u.split] if u.split else [])]
-            for u, y, c in zip(corpus.utterances, corpus.labels, contents, strict=True)]  # fmt: skip
+    rows = [
+        [u.name, u.speaker, u.session, u.dialog, corpus.classes[y], c, *([u.split] if u.split else [])]
+        for u, y, c in zip(corpus.utterances, corpus.labels, contents, strict=True)
+    ]
     return digest_of(rows)
 
 
@@ -346,8 +376,10 @@ class Split:
         parts = self.divide(utterances, seed, fold or 0)
         for part, rows in (("training", parts.train), ("validation", parts.val), ("test", parts.test)):
             if rows is not None and len(rows) == 0:
-                raise UserError(f"--split {self.name}: {len(utterances)} utterances are too few: the {part} part is "
-                                "empty; choose another split")  # fmt: skip
+                raise UserError(
+                    f"--split {self.name}: {len(utterances)} utterances are too few: the {part} part is "
+                    "empty; choose another split"
+                )
         every = np.concatenate([rows for rows in (parts.train, parts.val, parts.test) if rows is not None])
         if len(np.unique(every)) < len(every):
             raise UserError(f"--split {self.name}: its function puts an utterance into two parts, or twice into one")
@@ -358,9 +390,11 @@ SPLITS: dict[str, Split] = {}
 
 
 def split(
-    name: str, validation: bool = True, folds: Folds | None = None,
+    name: str,
+    validation: bool = True,
+    folds: Folds | None = None,
     check: Callable[[Sequence[Utterance]], object] | None = None,
-) -> Callable:  # fmt: skip
+) -> Callable:
     """Register a function (utterances, seed, fold) -> Parts as a split. --help lists them, in recipes.py."""
 
     def register(divide: Callable[[Sequence[Utterance], int, int], Parts]) -> Callable:
@@ -413,8 +447,10 @@ def _values(utterances: Sequence[Utterance], what: str) -> list[str]:
     values = sorted({getattr(u, what) for u in utterances})
     if "" in values:
         count = sum(getattr(u, what) == "" for u in utterances)
-        raise NoSplit(f"--split {what}: of {len(utterances)} utterances {count} have no {what}; a CSV file gives it "
-                      f"in the column {what}, and --split 8:1:1 does without")  # fmt: skip
+        raise NoSplit(
+            f"--split {what}: of {len(utterances)} utterances {count} have no {what}; a CSV file gives it "
+            f"in the column {what}, and --split 8:1:1 does without"
+        )
     if len(values) < 3:  # one for each part
         raise NoSplit(f"--split {what} needs at least 3 {what}s; this corpus has {', '.join(values)} alone")
     return values
@@ -428,13 +464,17 @@ def _sessions(utterances: Sequence[Utterance]) -> list[str]:
     session_of: dict[str, str] = {}
     for u in utterances:
         if u.speaker and session_of.setdefault(u.speaker, u.session) != u.session:
-            raise NoSplit(f"--split session: the speaker {u.speaker} is in the sessions {session_of[u.speaker]} and "
-                          f"{u.session}, so that a session left out is not one of unheard speakers; --split speaker "
-                          "leaves speakers out")  # fmt: skip
+            raise NoSplit(
+                f"--split session: the speaker {u.speaker} is in the sessions {session_of[u.speaker]} and "
+                f"{u.session}, so that a session left out is not one of unheard speakers; --split speaker "
+                "leaves speakers out"
+            )
     sessions = _values(utterances, "session")
     if unknown := sum(not u.speaker for u in utterances):
-        warn_once(f"--split session: {unknown} of {len(utterances)} utterances have no speaker: whether a session left "
-                  "out is one of unheard speakers is not known")  # fmt: skip
+        warn_once(
+            f"--split session: {unknown} of {len(utterances)} utterances have no speaker: whether a session left "
+            "out is one of unheard speakers is not known"
+        )
     return sessions
 
 
@@ -492,11 +532,15 @@ def _given_parts(utterances: Sequence[Utterance]) -> list[NDArray[np.int64]]:
     said = np.array([also.get(u.split.lower(), u.split.lower()) for u in utterances])
     if odd := [u for u, part in zip(utterances, said, strict=True) if part not in ("train", "val", "test")]:
         named = f"{len(odd)} name no part of their own, as {odd[0].name} ({odd[0].split!r})"
-        raise NoSplit(f"--split given: of {len(utterances)} utterances {named}; a CSV file says train, val or test in "
-                      "the column split")  # fmt: skip
+        raise NoSplit(
+            f"--split given: of {len(utterances)} utterances {named}; a CSV file says train, val or test in "
+            "the column split"
+        )
     if gone := [part for part in ("train", "val", "test") if part not in said]:
-        raise NoSplit(f"--split given: no utterance is in the part {gone[0]}; a CSV file says train, val and test in "
-                      "the column split, and without val, --train A.csv --test B.csv chooses one")  # fmt: skip
+        raise NoSplit(
+            f"--split given: no utterance is in the part {gone[0]}; a CSV file says train, val and test in "
+            "the column split, and without val, --train A.csv --test B.csv chooses one"
+        )
     return [np.flatnonzero(said == part) for part in ("train", "val", "test")]
 
 
@@ -519,8 +563,10 @@ def _cross(utterances: Sequence[Utterance], seed: int, fold: int) -> Parts:
     of = np.array([utterances[i].speaker for i in own])
     if unknown := int((of == "").sum()):
         if unknown < len(of):
-            warn_once(f"--train: {unknown} of {len(of)} utterances have no speaker; validation is a tenth of the "
-                      "utterances instead of the speakers")  # fmt: skip
+            warn_once(
+                f"--train: {unknown} of {len(of)} utterances have no speaker; validation is a tenth of the "
+                "utterances instead of the speakers"
+            )
         of = own
     elif len(np.unique(of)) == 1:
         of = own
@@ -615,16 +661,20 @@ def _load(config: Config, skip_bad: bool) -> Data:
             if not own.any():
                 raise UserError(f"{name} has no {wanted}; --classes picks classes")
             broken = f"; {len(first.bad)} recordings are broken, as {first.bad[0][1]}" if first.bad else ""
-            raise UserError(f"{name} has no usable {wanted} (at least {config.segment_length} s long; --padding keeps "
-                            f"shorter ones, --classes picks classes){broken}")  # fmt: skip
+            raise UserError(
+                f"{name} has no usable {wanted} (at least {config.segment_length} s long; --padding keeps "
+                f"shorter ones, --classes picks classes){broken}"
+            )
     _check_usable(config, whole, len(usable.utterances))
     train = Segments(first.x, first.starts[keep], first.counts[keep])
     test = train if second is first else Segments(second.x, second.starts[keep], second.counts[keep])
     bad = {name for name, _ in first.bad}
     short = tuple(u.name for u, n in zip(whole.utterances, first.counts, strict=True) if n == 0 and u.name not in bad)
     if 3 * len(short) > len(whole.utterances):
-        warn(f"{len(short)} of {len(whole.utterances)} utterances are shorter than {config.segment_length} s and are "
-             "left out: --padding keeps them, --segment_length changes it")  # fmt: skip
+        warn(
+            f"{len(short)} of {len(whole.utterances)} utterances are shorter than {config.segment_length} s and are "
+            "left out: --padding keeps them, --segment_length changes it"
+        )
     contents = tuple(first.digests[i] for i in keep)
     if twice := [digest for digest, count in Counter(contents).items() if count > 1]:
         one, other, *_ = (u.name for u, digest in zip(usable.utterances, contents, strict=True) if digest == twice[0])
@@ -642,19 +692,25 @@ def _check_usable(config: Config, corpus: Corpus, count: int) -> None:
     if config.dataset not in usable or config.test_dataset or corpus.synthetic:
         return
     if corpus.name != "IEMOCAP":
-        warn_once(f"{path.IEMOCAP} is not the complete release of IEMOCAP: results go by the name of {corpus.name}, "
-                  "without published figures beside them; `python handleIEMOCAP.py` lists what is missing")  # fmt: skip
+        warn_once(
+            f"{path.IEMOCAP} is not the complete release of IEMOCAP: results go by the name of {corpus.name}, "
+            "without published figures beside them; `python handleIEMOCAP.py` lists what is missing"
+        )
     published = (config.happy, config.classes, config.padding, config.segment_length) == ("exc", (), False, 1.8)
     if published and count != usable[config.dataset]:
-        warn_once(f"{config.dataset} has {count} utterances of at least 1.8 s, the full release "
-                  f"{usable[config.dataset]}: seeds split otherwise than there")  # fmt: skip
+        warn_once(
+            f"{config.dataset} has {count} utterances of at least 1.8 s, the full release "
+            f"{usable[config.dataset]}: seeds split otherwise than there"
+        )
 
 
 def check_classes(d: Data, parts: Parts, config: Config) -> None:
     """Warn of classes that are not in the training part, and of a test part that lacks some."""
     where = f"--split {config.split}" + ("" if config.fold is None else f", fold {config.fold}")
-    for part, rows, then in (("training", parts.train, "cannot be learned"),
-                             ("test", parts.test, "UA is the mean over other classes")):  # fmt: skip
+    for part, rows, then in (
+        ("training", parts.train, "cannot be learned"),
+        ("test", parts.test, "UA is the mean over other classes"),
+    ):
         there = set(d.corpus.labels[rows].tolist())
         if gone := [name for label, name in enumerate(d.corpus.classes) if label not in there]:
             warn_once(f"{where}: without a {part} utterance: {', '.join(gone)} ({then})")

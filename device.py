@@ -28,8 +28,10 @@ def choose_device(gpu: int | None = None, device: str | None = None) -> str:
     if not torch.cuda.is_available():
         hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
         if not hidden and any(Path("/dev").glob("nvidia[0-9]*")):
-            warn_once(f"there is an NVIDIA GPU, and torch {torch.__version__} cannot use it: install a newer driver, "
-                      "or a torch made for yours (https://pytorch.org/get-started/previous-versions)")  # fmt: skip
+            warn_once(
+                f"there is an NVIDIA GPU, and torch {torch.__version__} cannot use it: install a newer driver, "
+                "or a torch made for yours (https://pytorch.org/get-started/previous-versions)"
+            )
         if device == "cuda":
             raise UserError(
                 "--device cuda: this machine has no CUDA device (or torch cannot use it); leave the flag out"
@@ -53,8 +55,10 @@ def check_gpu() -> None:
         if ran_out(error):
             raise
         why = str(error).splitlines()[0]
-        raise UserError(f"{torch.cuda.get_device_name()} cannot be used ({why}); choose another with --gpu N, or the "
-                        "CPU with --gpu -1") from None  # fmt: skip
+        raise UserError(
+            f"{torch.cuda.get_device_name()} cannot be used ({why}); choose another with --gpu N, or the "
+            "CPU with --gpu -1"
+        ) from None
 
 
 def keep_freed_memory(keep: bool = True) -> None:
@@ -112,8 +116,9 @@ def swap_random_state(state: RandomState) -> RandomState:
 def check_bfloat16(device: str) -> None:
     """Raise UserError where --amp has no bfloat16 arithmetic to use."""
     if device == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
-        raise UserError(f"--amp: {describe(device)} has no bfloat16 (compute capability 8.0 and later have it); "
-                        "leave the flag out")  # fmt: skip
+        raise UserError(
+            f"--amp: {describe(device)} has no bfloat16 (compute capability 8.0 and later have it); leave the flag out"
+        )
     onednn = torch.backends.mkldnn.is_available()
     if device == "cpu" and not (onednn and torch.ops.mkldnn._is_mkldnn_bf16_supported()):
         raise UserError("--amp: this processor has no instructions for bfloat16 (AVX-512 or SVE); leave the flag out")

@@ -71,9 +71,11 @@ def known(corpus: "Corpus", checkpoint: "Checkpoint", name: str) -> Known:
     rows = [pair for pair, new in zip(zip(corpus.utterances, labels, strict=True), fresh, strict=True) if new]
     found = [pair for pair in rows if pair[1] in checkpoint.classes]
     if len({label for _, label in found}) < 2:
-        raise UserError(f"{name} has {len(rows)} recordings, of the classes {', '.join(corpus.classes)}, that this "
-                        f"checkpoint was not trained on or chosen by; it has {', '.join(checkpoint.classes)}, and two "
-                        "classes that both have are needed")  # fmt: skip
+        raise UserError(
+            f"{name} has {len(rows)} recordings, of the classes {', '.join(corpus.classes)}, that this "
+            f"checkpoint was not trained on or chosen by; it has {', '.join(checkpoint.classes)}, and two "
+            "classes that both have are needed"
+        )
     return Known(found, len(fresh) - len(rows), Counter(label for _, label in rows if label not in checkpoint.classes))
 
 
@@ -160,9 +162,11 @@ def main() -> int:
     short, broken = len(predicted) - len(scored), len(utterances) - len(predicted)
     synthetic = " (SYNTHETIC speech)" if corpus.synthetic else ""
     others = f" ({', '.join(f'{name} {count}' for name, count in sorted(fair.other.items()))})" if fair.other else ""
-    print(f"{checkpoint.title}; on {corpus.name}{synthetic}: {len(scored)} utterances; left out: {fair.heard} it was "
-          f"trained on or chosen by, {sum(fair.other.values())} of other classes{others}, {short} shorter than "
-          f"{length}, {broken} broken")  # fmt: skip
+    print(
+        f"{checkpoint.title}; on {corpus.name}{synthetic}: {len(scored)} utterances; left out: {fair.heard} it was "
+        f"trained on or chosen by, {sum(fair.other.values())} of other classes{others}, {short} shorter than "
+        f"{length}, {broken} broken"
+    )
     if gone := [name for name in checkpoint.classes if name not in corpus.classes]:
         print(f"the corpus has no class that is spelt {', '.join(gone)}, which it was trained on too")
     if fair.heard:

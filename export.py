@@ -153,8 +153,12 @@ def compare(checkpoint: "Checkpoint", file: Path, waveform: bool, segments: "NDA
         with torch.inference_mode():
             recognise.logits(some) if waveform else recognise.network(x)
 
-    return {"difference": float(np.abs(np.concatenate(theirs) - ours).max()), "largest": float(np.abs(ours).max()),
-            "torch": best(with_torch), "onnx": best(lambda: session.run(None, {name: given}))}  # fmt: skip
+    return {
+        "difference": float(np.abs(np.concatenate(theirs) - ours).max()),
+        "largest": float(np.abs(ours).max()),
+        "torch": best(with_torch),
+        "onnx": best(lambda: session.run(None, {name: given})),
+    }
 
 
 def main() -> None:
@@ -174,8 +178,10 @@ def main() -> None:
         result = compare(checkpoint, temporary, args.waveform, segments)
         allowed = TOLERANCE * max(1.0, result["largest"])
         if not result["difference"] <= allowed:
-            raise UserError(f"{args.output} is not kept: its logits differ from torch's by {result['difference']:.1e}, "
-                            f"more than {allowed:.1e}; try another --opset")  # fmt: skip
+            raise UserError(
+                f"{args.output} is not kept: its logits differ from torch's by {result['difference']:.1e}, "
+                f"more than {allowed:.1e}; try another --opset"
+            )
     kind = f"{args.output}: {'waveform' if args.waveform else 'features'} to logits, opset {args.opset}, "
     print(f"{kind}{args.output.stat().st_size / 1e6:.1f} MB; {checkpoint.title}")
     what = (
@@ -183,8 +189,10 @@ def main() -> None:
         if args.check
         else f"{len(segments)} segments of noise"
     )
-    print(f"on {what} its logits differ from torch's by at most {result['difference']:.1e}; a segment takes "
-          f"{result['onnx']:.2f} ms in ONNX Runtime and {result['torch']:.2f} ms in torch on this CPU")  # fmt: skip
+    print(
+        f"on {what} its logits differ from torch's by at most {result['difference']:.1e}; a segment takes "
+        f"{result['onnx']:.2f} ms in ONNX Runtime and {result['torch']:.2f} ms in torch on this CPU"
+    )
     sys.stdout.flush()
 
 

@@ -63,8 +63,10 @@ def segment_and_hop(length: float, overlap: float) -> tuple[int, int]:
     if not (0 < length < math.inf and int(length * SAMPLE_RATE)):
         raise UserError(f"segment_length is {length} s, which holds no sample; 1.8 and 2 are the published ones")
     if not 0 <= overlap < length or not int((length - overlap) * SAMPLE_RATE):
-        raise UserError(f"overlap is {overlap} s; it must be at least 0 and, by a sample or more, smaller than "
-                        f"segment_length, {length} s")  # fmt: skip
+        raise UserError(
+            f"overlap is {overlap} s; it must be at least 0 and, by a sample or more, smaller than "
+            f"segment_length, {length} s"
+        )
     return int(length * SAMPLE_RATE), int((length - overlap) * SAMPLE_RATE)
 
 
@@ -340,8 +342,9 @@ def vtlp(wave: NDArray[np.float32], factor: float) -> NDArray[np.float32]:
         return wave
     x, bins = torch.from_numpy(np.array(wave)).double(), torch.arange(1 + VTLP_FFT // 2)
     window = torch.hann_window(VTLP_FFT, dtype=torch.float64)
-    analyse = partial(torch.stft, n_fft=VTLP_FFT, hop_length=VTLP_HOP, window=window, pad_mode="constant",
-                      return_complex=True)  # fmt: skip
+    analyse = partial(
+        torch.stft, n_fft=VTLP_FFT, hop_length=VTLP_HOP, window=window, pad_mode="constant", return_complex=True
+    )
     resynthesise = partial(torch.istft, n_fft=VTLP_FFT, hop_length=VTLP_HOP, window=window, length=len(x))
     spectrum, hertz_per_bin = analyse(x), SAMPLE_RATE / VTLP_FFT
     # the bin, in fractions, that each bin of the warped spectrum comes from

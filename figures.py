@@ -515,8 +515,10 @@ def style(settings: dict[Any, Any] = STYLE) -> Iterator[None]:
         yield
     for each in told:
         if "missing from" in str(each.message):
-            warn_once("no font here has some characters of the names in a figure, which shows boxes in their place: "
-                      "install one, such as Noto Sans CJK, and give the command again")  # fmt: skip
+            warn_once(
+                "no font here has some characters of the names in a figure, which shows boxes in their place: "
+                "install one, such as Noto Sans CJK, and give the command again"
+            )
         else:
             warnings.warn_explicit(each.message, each.category, each.filename, each.lineno)
 
@@ -567,5 +569,9 @@ def images(names: Iterable[str], rows: Sequence[tables.Row]) -> list[render.Imag
 
 
 FIGURES: dict[str, Callable[[Any], Drawn]] = {
-    "confusion": confusion, "tsne": tsne, "curves": curves, "alpha": alpha, "reliability": reliability
-}  # fmt: skip
+    "confusion": confusion,
+    "tsne": tsne,
+    "curves": curves,
+    "alpha": alpha,
+    "reliability": reliability,
+}

@@ -102,8 +102,10 @@ def lock(path: Path, wait: bool = True) -> Iterator[bool]:
             except OSError as error:
                 if error.errno not in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):
                     raise
-                raise UserError(f"{path}: this file system has no locks; set CACHE and RUNS in path.py, or GLAM_CACHE "
-                                "and GLAM_RUNS, to folders on another disk") from None  # fmt: skip
+                raise UserError(
+                    f"{path}: this file system has no locks; set CACHE and RUNS in path.py, or GLAM_CACHE "
+                    "and GLAM_RUNS, to folders on another disk"
+                ) from None
             try:
                 same = os.path.samestat(os.fstat(f.fileno()), path.stat())
             except FileNotFoundError:

@@ -91,8 +91,11 @@ class Mel(nn.Module):
         self.frames = 1 + size // hop
         self.pad = (n_fft // 2, (self.frames - 1) * hop + n_fft - size - n_fft // 2)  # a negative pad cuts
         self.fft = RealFFT(n_fft, rows)
-        for name, value in (("window", features.hann(n_fft, CPU)), ("mel", features.slaney_mel(n_fft, CPU)),
-                            ("dct", features.dct(n_mfcc or features.MELS, CPU))):  # fmt: skip
+        for name, value in (
+            ("window", features.hann(n_fft, CPU)),
+            ("mel", features.slaney_mel(n_fft, CPU)),
+            ("dct", features.dct(n_mfcc or features.MELS, CPU)),
+        ):
             self.register_buffer(name, value.clone())
 
     def forward(self, x: Tensor) -> Tensor:

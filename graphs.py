@@ -163,8 +163,9 @@ class GraphTrainer(Trainer):
         return self.losses.clone()
 
 
-def make_trainer(model: nn.Module, optimizer: torch.optim.Optimizer, part: Part, config: Config,
-                 class_weights: Tensor | None = None) -> Trainer:  # fmt: skip
+def make_trainer(
+    model: nn.Module, optimizer: torch.optim.Optimizer, part: Part, config: Config, class_weights: Tensor | None = None
+) -> Trainer:
     """From graphs where the training segments are on a GPU, plain elsewhere."""
     kind = GraphTrainer if part.x.is_cuda else Trainer
     return kind(model, optimizer, part, config, class_weights)

@@ -392,8 +392,11 @@ def table(counts: dict[str, list[int]], rows: Sequence[str]) -> str:
 
 def compare(counts: dict[str, list[int]]) -> str:
     """What the counts say about completeness, against those of the full release."""
-    usual = {row: sum(counts[row][EMOTIONS.index(e)] for e in ("neu", "hap", "exc", "sad", "ang"))
-             for row in counts if row not in FULL}  # fmt: skip
+    usual = {
+        row: sum(counts[row][EMOTIONS.index(e)] for e in ("neu", "hap", "exc", "sad", "ang"))
+        for row in counts
+        if row not in FULL
+    }
     if all(counts[row] == FULL[row] for row in FULL) and usual == FULL_SPEAKERS:
         return "complete release: every count is the full release's"
     total, full = sum(counts["all"]), sum(FULL["all"])

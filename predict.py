@@ -99,8 +99,10 @@ def _in_folder(folder: Path) -> Iterator[Input]:
                 others.append(file)
     if others:
         kinds = ", ".join(sorted({file.suffix.lower() for file in others}))
-        cli.warn(f"{cli.printable(str(folder))}: {len(others)} file{'s are' if len(others) > 1 else ' is'} left "
-                 f"out, as {kinds} cannot be read; `ffmpeg -i FILE FILE.wav` converts one")  # fmt: skip
+        cli.warn(
+            f"{cli.printable(str(folder))}: {len(others)} file{'s are' if len(others) > 1 else ' is'} left "
+            f"out, as {kinds} cannot be read; `ffmpeg -i FILE FILE.wav` converts one"
+        )
 
 
 def _standard_input(folder: Path) -> Input:

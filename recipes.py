@@ -164,8 +164,11 @@ def check(config: Config) -> None:
         need(0 <= getattr(config, flag) < float("inf"), flag, "must be 0 or more")
     if (config.split == "cross") != bool(config.test_dataset):
         raise UserError("--test NAME and --split cross go together: train on one corpus, test on another")
-    need(config.train_overlap < config.segment_length, "train_overlap",
-         f"must be shorter than the segment of {config.segment_length} s (--segment_length)")  # fmt: skip
+    need(
+        config.train_overlap < config.segment_length,
+        "train_overlap",
+        f"must be shorter than the segment of {config.segment_length} s (--segment_length)",
+    )
     need(0 <= config.seed < 2**32, "seed", "must be from 0 to 4294967295")
     need(config.fold is None or config.fold >= 0, "fold", "folds count from 0")
     for flag, choices in (
@@ -201,8 +204,10 @@ def setting(text: str, flag: str = "--set") -> tuple[str, Any]:
 def plain(changed: dict[str, Any]) -> str:
     """Changed settings as text: `alpha=0.3, epochs=10`. 1 and 1.0 read the same, unequal numbers never."""
 
-    return ", ".join(f"{k}={_text(v).removesuffix('.0')}" if isinstance(v, float) else f"{k}={_text(v)}"
-                     for k, v in sorted(changed.items()))  # fmt: skip
+    return ", ".join(
+        f"{k}={_text(v).removesuffix('.0')}" if isinstance(v, float) else f"{k}={_text(v)}"
+        for k, v in sorted(changed.items())
+    )
 
 
 def _text(value: Any) -> str:
@@ -284,12 +289,20 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         help="impro, script, all (IEMOCAP's halves, or both), demo (synthetic), another corpus by name, or a CSV file "
         "with the columns path,emotion[,name,speaker,session,dialog,split] (default: impro)",
     )
-    add("--test", dest="test_dataset", metavar="NAME",
-        help="train on --dataset, test on all of this corpus, with the classes both have (split cross)")  # fmt: skip
+    add(
+        "--test",
+        dest="test_dataset",
+        metavar="NAME",
+        help="train on --dataset, test on all of this corpus, with the classes both have (split cross)",
+    )
     add("--happy", choices=HAPPY, help="IEMOCAP's labels that make up the class happy (default: exc, as published)")
     add("--classes", type=class_list, metavar="A,B,..", help="train on these classes only (default: all of the corpus)")
-    add("--split", metavar="NAME", help="8:2 (default, as published), 8:1:1, session, speaker, dialog, given (in a "
-        "CSV's column split), cross (--test)")  # fmt: skip
+    add(
+        "--split",
+        metavar="NAME",
+        help="8:2 (default, as published), 8:1:1, session, speaker, dialog, given (in a "
+        "CSV's column split), cross (--test)",
+    )
     add(
         "--seed",
         type=int,
@@ -314,8 +327,11 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         help="mfcc, melspectrogram, spectrogram, interspeech2018, logfbank, fbank (GLAM: mfcc)",
     )
     add("--n_mfcc", "--nmfcc", "-n", type=int, metavar="N", help="MFCC coefficients (default: 26)")
-    add("--augment", choices=AUGMENTS, help="add to training: VTLP-warped copies, or small classes oversampled "
-        "(default: none; AACNN: vtlp)")  # fmt: skip
+    add(
+        "--augment",
+        choices=AUGMENTS,
+        help="add to training: VTLP-warped copies, or small classes oversampled (default: none; AACNN: vtlp)",
+    )
     add(
         "--class_weights", **yes_no, help="weight the loss of class c by 1 - n_c/N over training segments (default: no)"
     )
@@ -332,8 +348,12 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add("--batch_size", "-b", type=int, metavar="N", help="(GLAM: 32)")
     add("--optimizer", choices=OPTIMIZERS, help="sgd has Nesterov momentum 0.9 (GLAM: adam)")
     add("--learning_rate", "-l", type=float, metavar="R", help="(GLAM: 0.001)")
-    add("--lr_schedule", choices=SCHEDULES, help="exp: x 0.95 an epoch; step, or warmstep: x 0.1 every 10; cosine: to "
-        "0 over 10 and stays there; none (GLAM: exp)")  # fmt: skip
+    add(
+        "--lr_schedule",
+        choices=SCHEDULES,
+        help="exp: x 0.95 an epoch; step, or warmstep: x 0.1 every 10; cosine: to "
+        "0 over 10 and stays there; none (GLAM: exp)",
+    )
     add("--lr_min", type=float, metavar="R", help="the schedule stops below this rate (default: 1e-6)")
     add("--lr_decay", type=float, metavar="D", help="divide the rate of step s by 1 + D*s (AACNN: 1e-6)")
     add("--weight_decay", type=float, metavar="W", help="(GLAM: 1e-6)")
@@ -345,8 +365,12 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     machine.add_argument(
         "--threads", type=int, metavar="N", help="CPU threads; results depend on it in the last digits (default: 2)"
     )
-    machine.add_argument("--amp", **yes_no, help="bfloat16 where it is safe: faster, and scores were no worse; a "
-                         "CPU needs AVX-512 or SVE, a GPU compute capability 8.0 (default: no)")  # fmt: skip
+    machine.add_argument(
+        "--amp",
+        **yes_no,
+        help="bfloat16 where it is safe: faster, and scores were no worse; a "
+        "CPU needs AVX-512 or SVE, a GPU compute capability 8.0 (default: no)",
+    )
     machine.add_argument(
         "--deterministic", **yes_no, help="repeat bit for bit on the same machine; slower on a GPU (default: no)"
     )

@@ -171,8 +171,10 @@ def read_epochs(folder: Path) -> list[Any]:
 def no_validation(split: str) -> UserError:
     """The error that a split has no validation part to pick an epoch on."""
     have = ", ".join(name for name, split in data.SPLITS.items() if split.has_validation)
-    return UserError(f"--rule validation: the split {split} has no validation part; {have} have one. "
-                     "Runs of 8:2 can be read as 8:1:1: --split 8:1:1")  # fmt: skip
+    return UserError(
+        f"--rule validation: the split {split} has no validation part; {have} have one. "
+        "Runs of 8:2 can be read as 8:1:1: --split 8:1:1"
+    )
 
 
 class Halved(Run):

@@ -152,8 +152,11 @@ def _html_table(section: Section) -> str:
     for row in section.frame.to_numpy().tolist():
         kind = "first" if str(row[0]) else "more"
         rows.append(f'<tr class="{kind}">' + "".join(map(_cell, row)) + "</tr>")
-    return (f'<div class="scroll" tabindex="0"><table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n' + "\n".join(rows) +
-            "\n</tbody>\n</table></div>")  # fmt: skip
+    return (
+        f'<div class="scroll" tabindex="0"><table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n'
+        + "\n".join(rows)
+        + "\n</tbody>\n</table></div>"
+    )
 
 
 def _html_image(image: Image) -> str:

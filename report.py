@@ -336,8 +336,10 @@ def other_settings(rows: Sequence[Row], found: Iterable[Run]) -> list[str]:
     if not counts:
         return []
     said = "; ".join(f"{settings or 'as published'} ({n})" for settings, n in counts.most_common(5))
-    return [f"Of models whose rows are missing there are finished runs with other settings: {said}. "
-            "`--set SETTING=VALUE` asks for them."]  # fmt: skip
+    return [
+        f"Of models whose rows are missing there are finished runs with other settings: {said}. "
+        "`--set SETTING=VALUE` asks for them."
+    ]
 
 
 def _why_no_interval(group: Group) -> str:
@@ -366,9 +368,13 @@ def notes_of(rows: Sequence[Row], command: str) -> list[str]:
         apart = any(row.group is None and row.cell.split in ("session", "speaker", "dialog") for row in rows)
         never = "; a row stays empty where the corpus does not say sessions, speakers or dialogs" if apart else ""
         notes.append(f"`{command}` trains what is missing ({lacking} of {len(rows)} rows){never}.")
-    if named := sorted({f"{row.cell.dataset}: {row.group.corpus}" for row in rows
-                        if row.group and row.elsewhere and row.cell.dataset in recipes.IEMOCAP_DATASETS
-                        and not row.group.synthetic}):  # fmt: skip
+    if named := sorted(
+        {
+            f"{row.cell.dataset}: {row.group.corpus}"
+            for row in rows
+            if row.group and row.elsewhere and row.cell.dataset in recipes.IEMOCAP_DATASETS and not row.group.synthetic
+        }
+    ):
         notes.append(f"No published figures: these runs are not of IEMOCAP's complete release ({'; '.join(named)}).")
     about: dict[str, list[str]] = {}  # what is said of which rows
     for row in rows:
@@ -463,8 +469,9 @@ def named_table(
     rows = records.leaving_out_broken(lambda usable: tables.find(cells, usable), one_corpus)
     lacking = {row.cell.split for row in rows if row.status}
     seeds = max((len(row.counted.rounds) for row in rows if row.counted and row.cell.split in lacking), default=1)
-    more = sweep_command(name, datasets, settings, splits, seeds, root, one_corpus[0] if one_corpus else None,
-                         [*found, *one_corpus])  # fmt: skip
+    more = sweep_command(
+        name, datasets, settings, splits, seeds, root, one_corpus[0] if one_corpus else None, [*found, *one_corpus]
+    )
     notes = [
         *notes_of(rows, more),
         *other_settings(rows, [run for run in found if run.corpus_digest.startswith(corpus)]),

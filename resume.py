@@ -45,8 +45,10 @@ class BrokenState(Exception):
 
 def _digest(tensors: dict[str, Tensor], text: dict[str, str]) -> str:
     """Digest of everything in a state file: one that is not as it was written is not used."""
-    rows = [[k, str(v.dtype), list(v.shape), hashlib.blake2b(v.numpy().tobytes(), digest_size=16).hexdigest()]
-            for k, v in sorted(tensors.items())]  # fmt: skip
+    rows = [
+        [k, str(v.dtype), list(v.shape), hashlib.blake2b(v.numpy().tobytes(), digest_size=16).hexdigest()]
+        for k, v in sorted(tensors.items())
+    ]
     return digest_of([rows, text])
 
 
@@ -63,8 +65,12 @@ def save_state(
     tensors |= {"rng.numpy": torch.from_numpy(np.array(keys, dtype=np.int64)), "rng.torch": torch.get_rng_state()}
     if next(model.parameters()).is_cuda:
         tensors["rng.cuda"] = torch.cuda.get_rng_state()
-    text = {"records": json.dumps(history.records), "numpy": json.dumps([int(rest[0]), int(rest[1]), float(rest[2])]),
-            "best_epoch": json.dumps(history.best_epoch), "code": json.dumps(history.code)}  # fmt: skip
+    text = {
+        "records": json.dumps(history.records),
+        "numpy": json.dumps([int(rest[0]), int(rest[1]), float(rest[2])]),
+        "best_epoch": json.dumps(history.best_epoch),
+        "code": json.dumps(history.code),
+    }
     tensors = {k: v.detach().cpu().clone().contiguous() for k, v in tensors.items()}
     with atomic(file) as temporary:
         temporary.write_bytes(save(tensors, {**text, "check": _digest(tensors, text)}))

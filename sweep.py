@@ -36,8 +36,9 @@ from files import read_json
 from workers import Execute
 
 VARIED = (  # --vary takes them; a list of classes has commas of its own
-    "test_dataset", *(f.name for f in fields(recipes.Config) if f.name not in (*recipes.NAMED, "classes"))
-)  # fmt: skip
+    "test_dataset",
+    *(f.name for f in fields(recipes.Config) if f.name not in (*recipes.NAMED, "classes")),
+)
 STATES = {  # of a run that is asked for
     "done": "finished",
     "started": "begun, and goes on from there",
@@ -65,8 +66,12 @@ def command_line() -> argparse.ArgumentParser:
     group.add_argument("--print", nargs="?", const=(), type=recipes.comma_list, metavar="FILE,..",
                        help="with --table: at the end print the table of such runs, or write it to these files, whose "
                        "endings say how: .md, .csv, .html, .tex")  # fmt: skip
-    group.add_argument("--dry_run", action="store_true", help=f"list the runs with their state and train none: "
-                       f"{'; '.join(f'{state}: {said}' for state, said in STATES.items())}")  # fmt: skip
+    group.add_argument(
+        "--dry_run",
+        action="store_true",
+        help=f"list the runs with their state and train none: "
+        f"{'; '.join(f'{state}: {said}' for state, said in STATES.items())}",
+    )
     group = parser.add_argument_group(
         "where", "Results do not depend on it, but for the last digits on a GPU: --threads is the same for every run."
     )
@@ -81,8 +86,12 @@ def command_line() -> argparse.ArgumentParser:
     group.add_argument(
         "--cpus_per_job", type=float, metavar="N", help="CPUs of the cluster a run takes (default: --threads)"
     )
-    group.add_argument("--gpus_per_job", type=float, metavar="N",
-                       help="GPUs of the cluster a run takes, e.g. 0.25 (default: 1, or 0 on a CPU)")  # fmt: skip
+    group.add_argument(
+        "--gpus_per_job",
+        type=float,
+        metavar="N",
+        help="GPUs of the cluster a run takes, e.g. 0.25 (default: 1, or 0 on a CPU)",
+    )
     recipes.add_flags(parser)
     return parser
 
@@ -99,8 +108,10 @@ def variants(vary: list[str]) -> list[dict[str, Any]]:
             raise UserError(f"--vary {text}: write SETTING=VALUE,VALUE,..")
         name = {"test": "test_dataset"}.get(name, name)
         if name in recipes.NAMED and name not in VARIED:
-            raise UserError(f"--vary {text}: --models, --datasets, --splits and --seeds take several; folds are all "
-                            "trained unless --fold names one")  # fmt: skip
+            raise UserError(
+                f"--vary {text}: --models, --datasets, --splits and --seeds take several; folds are all "
+                "trained unless --fold names one"
+            )
         if name not in VARIED:
             raise UserError(f"--vary {text}: settings are test, {', '.join(VARIED[1:])}")
         lists.append([dict([recipes.setting(f"{name}={v}", "--vary")]) for v in recipes.comma_list(values)])
@@ -336,8 +347,10 @@ def check(asked: dict[str, Any]) -> None:
         raise UserError("--jobs is for processes on a CPU, --at_once for runs on one GPU: leave one out")
     shared = [text for text in asked["vary"] if text.startswith(("threads=", "deterministic="))]
     if asked["at_once"] != 1 and shared:
-        raise UserError(f"--vary {shared[0]}: with --at_once runs share a process, which has one such setting; leave "
-                        "one of the two out")  # fmt: skip
+        raise UserError(
+            f"--vary {shared[0]}: with --at_once runs share a process, which has one such setting; leave "
+            "one of the two out"
+        )
 
 
 def jobs_of(asked: dict[str, Any], given: dict[str, Any]) -> list[Job]:

@@ -239,8 +239,11 @@ def _epochs(
     optimizer = loops.make_optimizer(config, model)
     training = loops.training_part(d, parts.train, config)
     weights = loops.loss_weights(training, len(d.corpus.classes)) if config.class_weights else None
-    scored = {name: loops.make_part(d.test, rows, d.corpus.labels, config.device)
-              for name, rows in (("val", parts.val), ("test", parts.test)) if rows is not None}  # fmt: skip
+    scored = {
+        name: loops.make_part(d.test, rows, d.corpus.labels, config.device)
+        for name, rows in (("val", parts.val), ("test", parts.test))
+        if rows is not None
+    }
 
     val_labels = None if parts.val is None else d.corpus.labels[parts.val]
     fresh = History([], {name: [] for name in scored}, val_labels=val_labels)
@@ -310,8 +313,10 @@ def print_summary(model: nn.Module, run: dict[str, Any]) -> None:
     model.eval()
     print(summary(model, torch.zeros(1, 1, *run["shape"])))
     print(f"{run['params']:,} parameters, with those that layers use as plain weights, which the table leaves out")
-    print(f"{run['model']} on {run['dataset']} ({run['corpus']}), split {run['split']}, recipe {run['recipe']}, "
-          f"changed: {run['changed'] or 'nothing'}")  # fmt: skip
+    print(
+        f"{run['model']} on {run['dataset']} ({run['corpus']}), split {run['split']}, recipe {run['recipe']}, "
+        f"changed: {run['changed'] or 'nothing'}"
+    )
     bad = f", {run['n_bad']} broken left out" if run["n_bad"] else ""
     short = f"{run['n_dropped']} dropped as shorter than {run['settings']['segment_length']} s"
     short += " (--padding keeps them)" if run["n_dropped"] else ""
@@ -331,8 +336,10 @@ def print_result(folder: Path) -> None:
     run = records.read_run(folder)
     synthetic = "SYNTHETIC corpus: these are not IEMOCAP's numbers\n" if run.synthetic else ""
     last = run.epochs[-1]
-    print(f"\n{synthetic}{run.n_test} test utterances ({run.config['n_dropped']} of the corpus dropped as too short), "
-          f"epoch {last['epoch']} (rule last)\n")  # fmt: skip
+    print(
+        f"\n{synthetic}{run.n_test} test utterances ({run.config['n_dropped']} of the corpus dropped as too short), "
+        f"epoch {last['epoch']} (rule last)\n"
+    )
     print(metrics.format_scores(last["test"], run.config["classes"]))
     for rule in ("validation", "paper"):
         if rule == "validation" and not run.has_validation:

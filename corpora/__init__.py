@@ -89,8 +89,10 @@ def recordings(root: Path, pattern: str, name: str, example: str, variable: str)
     matched = {file for file, _ in found}
     if odd := [file.name for file in files if file.absolute() not in matched]:
         listed = ", ".join(odd[:5]) + (", .." if len(odd) > 5 else "")
-        warn_once(f"{len(odd)} of {len(files)} wave files in {root} are not named as {name} names them ({example}) "
-                   f"and are left out: {listed}")  # fmt: skip
+        warn_once(
+            f"{len(odd)} of {len(files)} wave files in {root} are not named as {name} names them ({example}) "
+            f"and are left out: {listed}"
+        )
     return found
 
 

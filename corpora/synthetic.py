@@ -222,13 +222,16 @@ def _phones(frames: int, style: dict[str, float], rng: np.random.Generator) -> t
     onset, vowel, coda = rng.integers(len(lengths), size=n), rng.integers(len(VOWELS), size=n), rng.integers(10, size=n)
     accent = rng.choice([-0.4, 0.0, 0.5, 1.0], n) + rng.normal(0, 0.15, n)
     pause = rng.random(n) < np.clip(0.06 + style["pause"], 0.01, 0.25)
-    seconds = np.stack([
-        np.where(stop[onset], 0.045, 0),
-        lengths[onset],
-        rng.uniform(0.07, 0.13, n) * (1 + 0.35 * (accent > 0.3)),
-        np.where(rng.random(n) < 0.35, lengths[coda], 0),
-        np.where(pause, rng.uniform(0.12, 0.4, n), 0),
-    ], axis=1)  # fmt: skip
+    seconds = np.stack(
+        [
+            np.where(stop[onset], 0.045, 0),
+            lengths[onset],
+            rng.uniform(0.07, 0.13, n) * (1 + 0.35 * (accent > 0.3)),
+            np.where(rng.random(n) < 0.35, lengths[coda], 0),
+            np.where(pause, rng.uniform(0.12, 0.4, n), 0),
+        ],
+        axis=1,
+    )
     seconds *= rng.uniform(0.85, 1.15, seconds.shape) * 2 ** -style["rate"]
     rest = np.full(n, len(table) - 1)
     phone = np.stack([rest, len(VOWELS) + onset, vowel, len(VOWELS) + coda, rest], axis=1)

@@ -488,8 +488,10 @@ def main() -> int:
                 continue
             wrong = len(row.lost) + len(row.doubled) + len(row.problems)
             bad += wrong
-            rows.append(f"| {row.fault} | {row.tried} | {place.seeds} | {len(row.lost)} | {len(row.doubled)} | "
-                        f"{'; '.join(row.problems) or 'none'} |\n")  # fmt: skip
+            rows.append(
+                f"| {row.fault} | {row.tried} | {place.seeds} | {len(row.lost)} | {len(row.doubled)} | "
+                f"{'; '.join(row.problems) or 'none'} |\n"
+            )
             print(f"{rows[-1].strip()}  {time.monotonic() - begin:.0f} s {row.lost} {row.doubled}", flush=True)
     if given.only is None:
         write_table(given.output, rows)

@@ -21,8 +21,9 @@ def one_hot(predicted: Any, classes: int) -> np.ndarray:
     return np.eye(classes, dtype=np.float32)[np.asarray(predicted, dtype=int)]
 
 
-def columns(part: str, labels: Any, predicted: Any, names: Sequence[str],
-            speakers: Sequence[str], classes: int) -> dict[str, np.ndarray]:  # fmt: skip
+def columns(
+    part: str, labels: Any, predicted: Any, names: Sequence[str], speakers: Sequence[str], classes: int
+) -> dict[str, np.ndarray]:
     """A part's arrays in predictions.npz."""
     paths = [f"Session1/sentences/wav/{name}.wav" for name in names]
     texts = {"names": np.array(names), "speakers": np.array(speakers), "paths": np.array(paths)}

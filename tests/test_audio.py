@@ -223,12 +223,15 @@ def test_what_is_no_file(tmp_path: Path) -> None:
         load_audio("a\0b.wav")
 
 
-@pytest.mark.parametrize("data", [
-    wav()[:40] + (2**31 - 2).to_bytes(4, "little") + wav()[44:],
-    wav()[:40] + b"\xff\xff\xff\xff" + wav()[44:],
-    wav(kind="FLAC")[:21] + b"\x0f\xff\xff\xff\xff" + wav(kind="FLAC")[26:],
-    wav(subtype="IMA_ADPCM").replace(b"fact\x04\0\0\0", b"fact\x04\0\0\0\xff\xff\xff\x7f", 1),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "data",
+    [
+        wav()[:40] + (2**31 - 2).to_bytes(4, "little") + wav()[44:],
+        wav()[:40] + b"\xff\xff\xff\xff" + wav()[44:],
+        wav(kind="FLAC")[:21] + b"\x0f\xff\xff\xff\xff" + wav(kind="FLAC")[26:],
+        wav(subtype="IMA_ADPCM").replace(b"fact\x04\0\0\0", b"fact\x04\0\0\0\xff\xff\xff\x7f", 1),
+    ],
+)
 def test_a_header_that_lies_about_its_length_takes_no_memory(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "a.wav").write_bytes(data)
     tracemalloc.start()

@@ -144,8 +144,10 @@ def panel(runs: list[tuple[np.ndarray, np.ndarray]], temperatures: list[float] |
 def test_a_panel_says_its_errors() -> None:
     runs = [drawn(2.0, 300, seed=1), drawn(2.0, 300, seed=2)]
     labels = np.concatenate([run[1] for run in runs])
-    a, b = (metrics.ece(np.concatenate([run[0] / t for run, t in zip(runs, ts, strict=True)]), labels)
-            for ts in ([1.0, 1.0], [2.0, 3.0]))  # fmt: skip
+    a, b = (
+        metrics.ece(np.concatenate([run[0] / t for run, t in zip(runs, ts, strict=True)]), labels)
+        for ts in ([1.0, 1.0], [2.0, 3.0])
+    )
     assert said(panel(runs, [2.0, 3.0]))[:3] == [
         "perfect",
         f"as trained: ECE {a:.1f} %",

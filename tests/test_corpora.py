@@ -45,16 +45,22 @@ def make_emodb(root: Path, seconds: float = 0.01) -> list[str]:
 def make_ravdess(root: Path, actors: int = 24, seconds: float = 0.01) -> list[str]:
     names = [
         f"03-01-{emotion:02d}-01-{statement:02d}-01-{actor:02d}"
-        for actor in range(1, actors + 1) for emotion in range(1, 9) for statement in (1, 2)
-    ]  # fmt: skip
+        for actor in range(1, actors + 1)
+        for emotion in range(1, 9)
+        for statement in (1, 2)
+    ]
     for i, name in enumerate(names):
         write_wave(root / f"Actor_{name[-2:]}" / f"{name}.wav", seconds, 10_000 + i)
     return sorted(names)
 
 
 def make_cremad(root: Path, seconds: float = 0.01) -> list[str]:
-    names = [f"{actor}_{sentence}_{emotion}_{level}" for actor in range(1001, 1092)
-             for sentence, level in (("DFA", "XX"), ("IEO", "HI")) for emotion in cremad.CLASSES]  # fmt: skip
+    names = [
+        f"{actor}_{sentence}_{emotion}_{level}"
+        for actor in range(1001, 1092)
+        for sentence, level in (("DFA", "XX"), ("IEO", "HI"))
+        for emotion in cremad.CLASSES
+    ]
     for i, name in enumerate([*names, "1040_ITH_SAD_X"]):
         write_wave(root / f"{name}.wav", seconds, 20_000 + i)
     return sorted([*names, "1040_ITH_SAD_X"])

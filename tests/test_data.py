@@ -101,8 +101,10 @@ def corpora(draw):
     in_sessions = draw(st.booleans()) and speakers >= 6
     rows = draw(st.lists(st.tuples(st.integers(0, speakers - 1), st.integers(0, 9)), min_size=12, max_size=80))
     rows += [(s, s) for s in range(speakers)]
-    return [Utterance(f"u{i}", f"/x/u{i}.wav", f"s{s}", str(s // 2) if in_sessions else "", f"d{d}", "", "e")
-            for i, (s, d) in enumerate(rows)]  # fmt: skip
+    return [
+        Utterance(f"u{i}", f"/x/u{i}.wav", f"s{s}", str(s // 2) if in_sessions else "", f"d{d}", "", "e")
+        for i, (s, d) in enumerate(rows)
+    ]
 
 
 @pytest.mark.parametrize("name", data.SPLITS)
@@ -268,8 +270,9 @@ def five(tmp_path, monkeypatch):
     (tmp_path / "five.csv").write_text("\n".join(["path,emotion,speaker", *rows]))
     monkeypatch.setattr(path, "CACHE", tmp_path / "cache")
     data.forget()
-    return recipes.config_for("CNN_GAP", dataset=str(tmp_path / "five.csv"), segment_length=1.0, train_overlap=0.5,
-                              test_overlap=0.75)  # fmt: skip
+    return recipes.config_for(
+        "CNN_GAP", dataset=str(tmp_path / "five.csv"), segment_length=1.0, train_overlap=0.5, test_overlap=0.75
+    )
 
 
 def test_much_that_is_too_short_is_told(five, capsys):

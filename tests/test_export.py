@@ -139,10 +139,13 @@ def test_a_file_that_differs_is_not_kept(tmp_path: Path, monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize(
     ("words", "said"),
-    [(["--output", "x.onnx", "--opset", "9"], "--opset"), (["--output", "x.bin"], ".onnx"),
-     (["--output", "x.onnx", "--checkpoint", "/nowhere"], "no such folder"),
-     (["--output", "x.onnx", "--check", "/nowhere.wav"], "does not exist")],
-)  # fmt: skip
+    [
+        (["--output", "x.onnx", "--opset", "9"], "--opset"),
+        (["--output", "x.bin"], ".onnx"),
+        (["--output", "x.onnx", "--checkpoint", "/nowhere"], "no such folder"),
+        (["--output", "x.onnx", "--check", "/nowhere.wav"], "does not exist"),
+    ],
+)
 def test_what_cannot_be_asked(words: list[str], said: str, tmp_path: Path, command: Command) -> None:
     folder = make_checkpoint(tmp_path / "c", "CNN_GAP", **SMALL)
     words = [str(tmp_path / word) if word.startswith("x.") else word for word in words]

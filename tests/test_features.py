@@ -244,8 +244,12 @@ def test_filters_are_the_libraries() -> None:
         assert np.array_equal(ours, theirs[:, : ours.shape[1]]) and not theirs[:, ours.shape[1] :].any()
 
 
-@given(st.lists(st.tuples(st.floats(1900, 8000), st.floats(0, 6.3), st.floats(-3, 0)), min_size=1, max_size=4),
-       st.floats(-6, 0), st.integers(0, 2**32 - 1), st.integers(640, 3000))  # fmt: skip
+@given(
+    st.lists(st.tuples(st.floats(1900, 8000), st.floats(0, 6.3), st.floats(-3, 0)), min_size=1, max_size=4),
+    st.floats(-6, 0),
+    st.integers(0, 2**32 - 1),
+    st.integers(640, 3000),
+)
 @settings(max_examples=150, deadline=None)
 def test_the_maximum_over_all_bins_is_found(tones: list, noise: float, seed: int, n: int) -> None:
     """Frames are ruled out by bounds: no tone between bins, at the edges of the band or in noise may slip through."""
@@ -284,8 +288,12 @@ def test_the_maximum_is_found_in_the_worst_frame_there_is() -> None:
         return 2 * np.cos(np.outer(angles, np.arange(320) + 0.5))
 
     points = spectrum(np.arange(1025) * 2 * np.pi / 2048)
-    best = linprog(-spectrum(between * 2 * np.pi / 3198)[0], np.vstack((points, -points)), np.ones(2 * len(points)),
-                   bounds=(None, None))  # fmt: skip
+    best = linprog(
+        -spectrum(between * 2 * np.pi / 3198)[0],
+        np.vstack((points, -points)),
+        np.ones(2 * len(points)),
+        bounds=(None, None),
+    )
     worst = np.concatenate((best.x[::-1], best.x))
     wanted = (np.abs(np.fft.rfft(worst, 3198)) ** 2).max()
     assert 0.79 < (np.abs(np.fft.rfft(worst, 2048)) ** 2).max() / wanted < 0.793

@@ -30,9 +30,11 @@ from corpora import Utterance, read_index, write_index
 from files import read_json
 
 FUZZ = settings(
-    max_examples=100, deadline=None, derandomize=True,
+    max_examples=100,
+    deadline=None,
+    derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)  # fmt: skip
+)
 UTTERANCES = [
     Utterance(f"Ses01F_impro01_{s}00{i}", f"/c/{i}.wav", s, "1", "Ses01F_impro01", "impro", e)
     for i, e in enumerate(("neu", "sad", "ang", "exc"))

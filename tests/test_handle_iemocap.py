@@ -77,10 +77,14 @@ def make_official(root: Path) -> None:
             file = session / "dialog" / "EmoEvaluation" / folder / "Ses01F_impro01_e2_cat.txt"
             file.parent.mkdir()
             file.write_text("[1.0 - 2.0]\tSes01F_impro01_F000\tang\t[1, 1, 1]\n")
-        for file in ("dialog/transcriptions/Ses01F_impro01.txt", "dialog/wav/Ses01F_impro01.wav",
-                     "dialog/lab/Ses01F_F/Ses01F_impro01.lab", "dialog/avi/DivX/Ses01F_impro01.avi",
-                     "dialog/MOCAP_head/Ses01F_impro01.txt",
-                     "sentences/ForcedAlignment/Ses01F_impro01/Ses01F_impro01_F000.wdseg"):  # fmt: skip
+        for file in (
+            "dialog/transcriptions/Ses01F_impro01.txt",
+            "dialog/wav/Ses01F_impro01.wav",
+            "dialog/lab/Ses01F_F/Ses01F_impro01.lab",
+            "dialog/avi/DivX/Ses01F_impro01.avi",
+            "dialog/MOCAP_head/Ses01F_impro01.txt",
+            "sentences/ForcedAlignment/Ses01F_impro01/Ses01F_impro01_F000.wdseg",
+        ):
             (session / file).parent.mkdir(parents=True, exist_ok=True)
             (session / file).write_text("[not a label")
     (root / "Documentation").mkdir()
@@ -90,16 +94,20 @@ def make_official(root: Path) -> None:
 def rename_as_published(root: Path, every: int = 1) -> None:
     """What the published code left behind: every n-th recording renamed, and no journal. Written out, not computed."""
     names = {
-        "Ses01F_impro01_F000": "Ses01F-impro01-01-01-F000", "Ses01F_impro01_M000": "Ses01F-impro01-04-01-M000",
-        "Ses01F_impro01_M001": "Ses01F-impro01-05-01-M001", "Ses01M_script01_1_F000": "Ses01M-script01-07-01-1_F000",
-        "Ses02F_impro02_M000": "Ses02F-impro02-03-01-M000", "Ses03M_impro05a_F000": "Ses03M-impro05a-02-01-F000",
-        "Ses03M_impro05a_M000": "Ses03M-impro05a-09-01-M000", "Ses03M_impro05b_M000": "Ses03M-impro05b-08-01-M000",
+        "Ses01F_impro01_F000": "Ses01F-impro01-01-01-F000",
+        "Ses01F_impro01_M000": "Ses01F-impro01-04-01-M000",
+        "Ses01F_impro01_M001": "Ses01F-impro01-05-01-M001",
+        "Ses01M_script01_1_F000": "Ses01M-script01-07-01-1_F000",
+        "Ses02F_impro02_M000": "Ses02F-impro02-03-01-M000",
+        "Ses03M_impro05a_F000": "Ses03M-impro05a-02-01-F000",
+        "Ses03M_impro05a_M000": "Ses03M-impro05a-09-01-M000",
+        "Ses03M_impro05b_M000": "Ses03M-impro05b-08-01-M000",
         "Ses03M_script03_2_F032": "Ses03M-script03-01-01-2_F032",
         "Ses04F_script02_2_M001": "Ses04F-script02-06-01-2_M001",
         "Ses05M_script01_1_F000": "Ses05M-script01-01-01-1_F000",
         "Ses05M_script01_1b_F000": "Ses05M-script01-07-01-1b_F000",
         "Ses05M_script01_1b_M000": "Ses05M-script01-04-01-1b_M000",
-    }  # fmt: skip
+    }
     for old, new in list(names.items())[::every]:
         wave_file(root, old).rename(wave_file(root, old).with_name(f"{new}.wav"))
 

@@ -47,10 +47,18 @@ def test_no_utterances_is_an_error():
 
 def test_a_class_that_does_not_occur_has_no_recall():
     text = metrics.format_scores(metrics.scores(np.eye(3)[[0, 0, 1]], np.array([0, 0, 0])), ["a", "b", "c"])
-    assert [line.split() for line in text.splitlines()[:4]] == [["precision", "recall", "F1", "support"],
-        ["a", "100.00", "66.67", "80.00", "3"], ["b", "–", "–", "–", "0"], ["c", "–", "–", "–", "0"]]  # fmt: skip
+    assert [line.split() for line in text.splitlines()[:4]] == [
+        ["precision", "recall", "F1", "support"],
+        ["a", "100.00", "66.67", "80.00", "3"],
+        ["b", "–", "–", "–", "0"],
+        ["c", "–", "–", "–", "0"],
+    ]
     assert [line.split() for line in text.splitlines()[6:10]] == [
-        ["a", "b", "c"], ["a", "2", "1", "0"], ["b", "0", "0", "0"], ["c", "0", "0", "0"]]  # fmt: skip
+        ["a", "b", "c"],
+        ["a", "2", "1", "0"],
+        ["b", "0", "0", "0"],
+        ["c", "0", "0", "0"],
+    ]
     assert "WA 66.67   UA 66.67   macroF1 40.00   weightedF1 80.00" in text
     assert text.endswith("UA is the mean recall of the 1 classes that occur, of 3")
 

@@ -308,9 +308,12 @@ def test_a_network_gets_the_one_setting_of_head_attention_that_it_takes(keyword,
             super().__init__()
             self.fc = nn.Linear(size, num_classes)
 
-    sized = {"heads": lambda self, shape, num_classes=4, heads=4: One.__init__(self, shape, num_classes, size=heads),
-             "attn_hidden": lambda self, shape, num_classes=4, attn_hidden=64: One.__init__(
-                 self, shape, num_classes, size=attn_hidden)}  # fmt: skip
+    sized = {
+        "heads": lambda self, shape, num_classes=4, heads=4: One.__init__(self, shape, num_classes, size=heads),
+        "attn_hidden": lambda self, shape, num_classes=4, attn_hidden=64: One.__init__(
+            self, shape, num_classes, size=attn_hidden
+        ),
+    }
     models.register("One")(type("Sized", (One,), {"__init__": sized[keyword]}))
     assert models.of_run("One", (26, 57), 4, 3, 8).fc.in_features == {"heads": 3, "attn_hidden": 8}[keyword]
 

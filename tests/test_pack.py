@@ -114,8 +114,12 @@ def test_what_is_not_sound_is_left_and_named(tmp_path: Path, command: Command) -
         done = command("pack.py", tmp_path)
     (held / "lock").unlink()
     assert done.stdout.startswith("1 of 5 runs packed")
-    for folder, why in ((damaged, "cannot be read"), (unfinished, "unfinished"), (held, "another process holds it"),
-                        (wrong, "do not give the recorded WA")):  # fmt: skip
+    for folder, why in (
+        (damaged, "cannot be read"),
+        (unfinished, "unfinished"),
+        (held, "another process holds it"),
+        (wrong, "do not give the recorded WA"),
+    ):
         assert any(str(folder) in line and why in line for line in done.stderr.splitlines()), why
     assert [content(folder) for folder in (damaged, unfinished, held, wrong)] == before
     assert pack.is_packed(fine / "predictions.npz")

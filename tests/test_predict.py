@@ -138,8 +138,9 @@ def mp3(file: Path, mode: str) -> bytes:
     first frame, which says how many follow."""
     rng = np.random.default_rng(0)
     x = np.concatenate([rng.uniform(-0.5, 0.5, 30000), np.zeros(160000), rng.uniform(-0.5, 0.5, 30000)])
-    with soundfile.SoundFile(file, "w", 16000, 1, "MPEG_LAYER_III", format="MP3", bitrate_mode=mode,
-                             compression_level=0.3) as f:  # fmt: skip
+    with soundfile.SoundFile(
+        file, "w", 16000, 1, "MPEG_LAYER_III", format="MP3", bitrate_mode=mode, compression_level=0.3
+    ) as f:
         f.write(x)
     whole = file.read_bytes()
     second = whole.index(whole[:2], max(whole.find(b"Xing"), whole.find(b"Info")))
@@ -389,10 +390,14 @@ def test_table_csv_and_json_say_what_a_prediction_does(
 
     told = one.as_dict(timeline)
     course = [
-        {"start": round(start, 4), "end": round(end, 4), "probabilities": dict(zip(CLASSES, p, strict=True)),
-         "silent": note == "silent"}
+        {
+            "start": round(start, 4),
+            "end": round(end, 4),
+            "probabilities": dict(zip(CLASSES, p, strict=True)),
+            "silent": note == "silent",
+        }
         for _, start, end, p, note in segments
-    ]  # fmt: skip
+    ]
     assert told == {
         "file": "z.wav", "class": one.label, "probabilities": dict(zip(CLASSES, one.probabilities, strict=True)),
         "seconds": 2.0, "segments": len(segments), "note": "cut", **({"timeline": course} if timeline else {}),
@@ -467,9 +472,13 @@ def test_a_segment_between_silent_ones_is_drawn(
     whole = recognise(recordings / "z.wav")
     count = 9
     alone = replace(
-        whole, starts=np.arange(count) * 1.0, ends=np.arange(count) + 1.0, seconds=float(count),
-        timeline=np.tile(np.array([[0.55, 0.25, 0.15, 0.05]]), (count, 1)), heard=np.arange(count) % 4 == 1,
-    )  # fmt: skip
+        whole,
+        starts=np.arange(count) * 1.0,
+        ends=np.arange(count) + 1.0,
+        seconds=float(count),
+        timeline=np.tile(np.array([[0.55, 0.25, 0.15, 0.05]]), (count, 1)),
+        heard=np.arange(count) % 4 == 1,
+    )
     nothing = replace(alone, heard=np.zeros(count, dtype=bool))
     for one, name in ((alone, "alone.png"), (nothing, "nothing.png")):
         timeline.plot(one, tmp_path / name, "a test")
@@ -482,11 +491,15 @@ def test_a_segment_between_silent_ones_is_drawn(
 
 @pytest.mark.parametrize(
     ("words", "said"),
-    [(["{r}", "--plot", "{t}/one.png"], "one picture"), (["{r}/z.wav", "{r}/z.wav", "--plot", "{t}"], "two recordings"),
-     (["{r}/z.wav", "--plot", "{r}/notes.txt"], "name a file that ends in"),
-     (["{r}/z.wav", "--plot", "{t}/one.xyz"], "name a file that ends in"), (["{t}"], "holds no recording"),
-     (["{r}", "--checkpoint", "{t}"], "is not a checkpoint")],
-)  # fmt: skip
+    [
+        (["{r}", "--plot", "{t}/one.png"], "one picture"),
+        (["{r}/z.wav", "{r}/z.wav", "--plot", "{t}"], "two recordings"),
+        (["{r}/z.wav", "--plot", "{r}/notes.txt"], "name a file that ends in"),
+        (["{r}/z.wav", "--plot", "{t}/one.xyz"], "name a file that ends in"),
+        (["{t}"], "holds no recording"),
+        (["{r}", "--checkpoint", "{t}"], "is not a checkpoint"),
+    ],
+)
 def test_what_cannot_be_asked(
     words: list[str], said: str, small: Path, recordings: Path, tmp_path: Path, command: Command
 ) -> None:

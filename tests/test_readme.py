@@ -105,8 +105,12 @@ def test_the_model_of_the_readme_in_under_thirty_lines(checkout, small_release):
     (example,) = re.findall(r"```python\n(# models/mine.py\n.*?)```", README, re.DOTALL)
     assert len(example.splitlines()) < 30
     (checkout / "models" / "mine.py").write_text(example)
-    environment = {**os.environ, "IEMOCAP": str(small_release), "GLAM_RUNS": str(checkout / "own"),
-                   "GLAM_CACHE": str(checkout / "cache")}  # fmt: skip
+    environment = {
+        **os.environ,
+        "IEMOCAP": str(small_release),
+        "GLAM_RUNS": str(checkout / "own"),
+        "GLAM_CACHE": str(checkout / "cache"),
+    }
 
     def run(*words):
         done = subprocess.run([sys.executable, *words], cwd=checkout, env=environment, capture_output=True, text=True)
@@ -147,8 +151,12 @@ def test_the_feature_of_the_readme(checkout, small_release):
     (example,) = re.findall(r"```python\n(# features.py\n.*?)```", README, re.DOTALL)
     whole = (checkout / "features.py").read_text()
     (checkout / "features.py").write_text(f"{whole}\n\n{example}")
-    environment = {**os.environ, "IEMOCAP": str(small_release), "GLAM_RUNS": str(checkout / "feature"),
-                   "GLAM_CACHE": str(checkout / "cache")}  # fmt: skip
+    environment = {
+        **os.environ,
+        "IEMOCAP": str(small_release),
+        "GLAM_RUNS": str(checkout / "feature"),
+        "GLAM_CACHE": str(checkout / "cache"),
+    }
     words = ["train.py", "--model", "CNN_GAP", "--feature", "logstft", "--epochs", "1", "--gpu", "-1"]
     done = subprocess.run([sys.executable, *words], cwd=checkout, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

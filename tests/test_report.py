@@ -917,8 +917,9 @@ def test_another_csv_of_the_same_name_is_not_the_one_asked_for(
 @pytest.fixture
 def sound(tmp_path: Path) -> Path:
     """A run folder without a fault, of a split with validation."""
-    return make_run(tmp_path, [HALF[0], RIGHT[0]], LABELS, split="8:1:1", val=(LABELS, [RIGHT[0], HALF[0]]),
-                    settings={"epochs": 2})  # fmt: skip
+    return make_run(
+        tmp_path, [HALF[0], RIGHT[0]], LABELS, split="8:1:1", val=(LABELS, [RIGHT[0], HALF[0]]), settings={"epochs": 2}
+    )
 
 
 def edit(file: Path, **changes: Any) -> None:
@@ -1148,8 +1149,11 @@ def test_runs_with_other_settings_are_told_where_rows_are_missing(tmp_path: Path
 
 def test_what_is_not_known_of_published_figures_is_said(tmp_path: Path) -> None:
     make_run(tmp_path, RIGHT, LABELS)
-    for name, said in (("split811", "No code of the published 8:1:1"), ("comparison", ""),
-                       ("speaker_independent", "Nothing speaker-independent has been published")):  # fmt: skip
+    for name, said in (
+        ("split811", "No code of the published 8:1:1"),
+        ("comparison", ""),
+        ("speaker_independent", "Nothing speaker-independent has been published"),
+    ):
         document, _ = report.named_table(name, report.runs(tmp_path), ["impro"])
         caption = " ".join(document.caption)
         assert said in caption and ("our reading" in caption) == (name == "split811")
@@ -1289,11 +1293,14 @@ def test_wrong_records_are_found_by_the_audit_and_left_out_of_tables(
     assert report.errors(report.runs(tmp_path))["tested"].max() != 2
 
 
-@pytest.mark.parametrize("change", [
-    lambda f: (f / "split.json").write_text('{"digest": "x", "train": [NaN], "val": null, "test": []}'),
-    lambda f: edit(f / "config.json", settings=settings_of(f, dataset=5)),
-    lambda f: edit_epoch(f, 0, "test", WA="81"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda f: (f / "split.json").write_text('{"digest": "x", "train": [NaN], "val": null, "test": []}'),
+        lambda f: edit(f / "config.json", settings=settings_of(f, dataset=5)),
+        lambda f: edit_epoch(f, 0, "test", WA="81"),
+    ],
+)
 def test_the_audit_goes_on_after_a_record_of_other_types(change, sound: Path) -> None:
     change(sound)
     assert audit.problems(sound)

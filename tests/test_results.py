@@ -214,8 +214,10 @@ def test_how_far_glam_leads_is_in_the_records():
         assert (wa["score"], ua["score"], float(wa["in_common"])) == ("WA", "UA", 10)
         return [[float(row[key]) for row in (wa, ua)] for key in ("mean", "p", "p_holm")]
 
-    for model, before in (("MACNN", "and with speakers left out {} and {} in the mean over ten folds (Wilcoxon, "),
-                          ("APCNN", "and with speakers left out {} and {} (")):  # fmt: skip
+    for model, before in (
+        ("MACNN", "and with speakers left out {} and {} in the mean over ten folds (Wilcoxon, "),
+        ("APCNN", "and with speakers left out {} and {} ("),
+    ):
         means, p, corrected = told(model, "validation")
         assert p[0] == p[1] and corrected[0] == corrected[1]
         words = before.format(*(f"{-mean:.0f}" for mean in means)) + f"p = {p[0]:.3f}, {corrected[0]:.3f} corrected"

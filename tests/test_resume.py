@@ -234,10 +234,14 @@ def test_damaged_state_is_not_used(damage: str, here: Path, tmp_path: Path, stop
     assert content(folder) == content(trained(config, tmp_path / "whole"))
 
 
-@pytest.mark.parametrize("error", [
-    torch.OutOfMemoryError("CUDA out of memory."), torch.AcceleratorError("CUDA error"),
-    RuntimeError("[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory."),
+        torch.AcceleratorError("CUDA error"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory"),
+    ],
+)
 def test_a_gpu_that_fails_while_a_state_is_read_loses_nothing(
     error: RuntimeError, here: Path, stop, monkeypatch
 ) -> None:
@@ -258,17 +262,20 @@ def test_a_gpu_that_fails_while_a_state_is_read_loses_nothing(
 def test_a_state_that_the_system_refuses_is_kept(here: Path, stop) -> None:
     """Where a process may have no more files open, say."""
     config, state = state_after_an_epoch(here, stop)
-    before, script = state.read_bytes(), (
-        "import json, resource, sys; from pathlib import Path; import numpy as np, torch, recipes, resume, train\n"
-        "real = resume.load_state\n"
-        "def load(*given):\n"
-        "    most = resource.getrlimit(resource.RLIMIT_NOFILE)\n"
-        "    resource.setrlimit(resource.RLIMIT_NOFILE, (3, most[1]))\n"
-        "    try: return real(*given)\n"
-        "    finally: resource.setrlimit(resource.RLIMIT_NOFILE, most)\n"
-        "train.load_state = load\n"
-        "train.train(recipes.from_settings(json.loads(sys.argv[1])), runs=Path(sys.argv[2]), quiet=True)"
-    )  # fmt: skip
+    before, script = (
+        state.read_bytes(),
+        (
+            "import json, resource, sys; from pathlib import Path; import numpy as np, torch, recipes, resume, train\n"
+            "real = resume.load_state\n"
+            "def load(*given):\n"
+            "    most = resource.getrlimit(resource.RLIMIT_NOFILE)\n"
+            "    resource.setrlimit(resource.RLIMIT_NOFILE, (3, most[1]))\n"
+            "    try: return real(*given)\n"
+            "    finally: resource.setrlimit(resource.RLIMIT_NOFILE, most)\n"
+            "train.load_state = load\n"
+            "train.train(recipes.from_settings(json.loads(sys.argv[1])), runs=Path(sys.argv[2]), quiet=True)"
+        ),
+    )
     words = [sys.executable, "-c", script, json.dumps(config.settings()), str(here)]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1 and "Too many open files" in done.stderr and state.read_bytes() == before

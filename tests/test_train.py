@@ -232,8 +232,12 @@ def test_one_run_from_the_command_line(here, command):
         for record, logits in zip(records, predictions["test_logits"], strict=True):
             assert record["test"] == metrics.scores(logits, predictions["test_labels"])
     assert sorted(f.name for f in folder.iterdir() if f.name not in ("lock", "checkpoint")) == [
-        "config.json", "done", "epochs.jsonl", "predictions.npz", "split.json",
-    ]  # fmt: skip
+        "config.json",
+        "done",
+        "epochs.jsonl",
+        "predictions.npz",
+        "split.json",
+    ]
     assert {"model.safetensors", "config.json"} <= {f.name for f in (folder / "checkpoint").iterdir()}
     for word in ("neutral", "happy", "precision", "confusion", "weightedF1", "SYNTHETIC", "dropped", "optimistic"):
         assert word in done.stdout, word
