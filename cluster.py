@@ -164,7 +164,6 @@ class _Sender:
 def _keep(folder: Path, files: dict[str, bytes]) -> None:
     """Write a run folder from the files a worker sent, under its lock."""
     sweep_temporaries(folder)
-    sweep_temporaries(folder / "checkpoint")
     (folder / "done").unlink(missing_ok=True)
     for name in FILES:  # no others: a worker does not decide what is written where
         if name in files:

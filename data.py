@@ -210,6 +210,23 @@ def csv_source(file: Path) -> Source:
     return Source(file.stem, "as its owner says", sorted(utterances, key=lambda u: u.name), {e: e for e in emotions})
 
 
+def _source(dataset: str, happy: str) -> Source:
+    """A dataset by name or CSV file. Raises UserError, with the choices, for one that there is not."""
+    if is_csv(dataset):
+        return csv_source(Path(dataset))
+    if dataset in DATASETS:
+        return DATASETS[dataset](happy)
+    module = path.ROOT / "corpora" / f"{dataset}.py"
+    if module.is_file() and "\nCLASSES" in module.read_text(encoding="utf-8"):
+        raise UserError(
+            f"dataset {dataset}: corpora/{dataset}.py is there, and path.py lacks {dataset.upper()}, "
+            "the folder of its recordings"
+        )
+    also = "; a folder of recordings needs one with each recording's emotion" if Path(dataset).is_dir() else ""
+    also = "; its name must end in .csv" if Path(dataset).is_file() else also
+    raise UserError(f"dataset {dataset}: choose one of {', '.join(DATASETS)}, or a CSV file{also}")
+
+
 def corpus(dataset: str, happy: str = "exc", classes: Sequence[str] = (), test_dataset: str = "") -> Corpus:
     """The labelled utterances of a dataset by name, or of a CSV file; with `test_dataset`, of two corpora.
 
@@ -217,20 +234,7 @@ def corpus(dataset: str, happy: str = "exc", classes: Sequence[str] = (), test_d
     """
     if test_dataset:
         return _two_corpora(dataset, test_dataset, happy, classes)
-    if is_csv(dataset):
-        source = csv_source(Path(dataset))
-    elif dataset in DATASETS:
-        source = DATASETS[dataset](happy)
-    else:
-        module = path.ROOT / "corpora" / f"{dataset}.py"
-        if module.is_file() and "\nCLASSES" in module.read_text(encoding="utf-8"):
-            raise UserError(
-                f"dataset {dataset}: corpora/{dataset}.py is there, and path.py lacks {dataset.upper()}, "
-                "the folder of its recordings"
-            )
-        also = "; a folder of recordings needs one with each recording's emotion" if Path(dataset).is_dir() else ""
-        also = "; its name must end in .csv" if Path(dataset).is_file() else also
-        raise UserError(f"dataset {dataset}: choose one of {', '.join(DATASETS)}, or a CSV file{also}")
+    source = _source(dataset, happy)
     available = tuple(dict.fromkeys(source.class_of.values()))
     if unknown := [c for c in classes if c not in available]:
         raise UserError(f"--classes {','.join(unknown)}: {dataset} has {', '.join(available)}")
@@ -643,6 +647,8 @@ def _load(config: Config, skip_bad: bool) -> Data:
 
     whole = corpus_of(config)
     _, digest = identity(config)
+    if corpus_digest(whole) != digest:  # a sweep looks at all its corpora as it begins, and may load one hours later
+        raise UserError(f"{whole.dataset} has changed since this command began: give the command again")
 
     def store(overlap: float) -> features.Store:
         return features.load(whole.utterances, config.feature, config.segment_length, overlap, config.n_mfcc,
@@ -652,20 +658,10 @@ def _load(config: Config, skip_bad: bool) -> Data:
     second = first if config.test_overlap == config.train_overlap else store(config.test_overlap)
     keep = np.flatnonzero(first.counts > 0)
     usable = whole.subset(keep)
-    foreign = np.array([isinstance(u, Foreign) for u in whole.utterances])
-    for side, label in itertools.product(sorted({False, bool(config.test_dataset)}), range(len(whole.classes))):
-        own = (foreign == side) & (whole.labels == label)
-        if not own[keep].any():
-            name = config.test_dataset if side else config.dataset
-            wanted = f"utterance of the class {whole.classes[label]}"
-            if not own.any():
-                raise UserError(f"{name} has no {wanted}; --classes picks classes")
-            broken = f"; {len(first.bad)} recordings are broken, as {first.bad[0][1]}" if first.bad else ""
-            raise UserError(
-                f"{name} has no usable {wanted} (at least {config.segment_length} s long; --padding keeps "
-                f"shorter ones, --classes picks classes){broken}"
-            )
+    contents = tuple(first.digests[i] for i in keep)
+    _refuse_empty_classes(config, whole, keep, first.bad)
     _check_usable(config, whole, len(usable.utterances))
+    _warn_of_copies(config, usable, contents)
     train = Segments(first.x, first.starts[keep], first.counts[keep])
     test = train if second is first else Segments(second.x, second.starts[keep], second.counts[keep])
     bad = {name for name, _ in first.bad}
@@ -675,7 +671,29 @@ def _load(config: Config, skip_bad: bool) -> Data:
             f"{len(short)} of {len(whole.utterances)} utterances are shorter than {config.segment_length} s and are "
             "left out: --padding keeps them, --segment_length changes it"
         )
-    contents = tuple(first.digests[i] for i in keep)
+    return Data(usable, train, test, digest, short, tuple(first.bad), contents)
+
+
+def _refuse_empty_classes(config: Config, whole: Corpus, keep: NDArray, bad: Sequence[tuple[str, str]]) -> None:
+    """Raise UserError where a class, in one of two corpora, has none of the utterances `keep`, which are usable."""
+    foreign = np.array([isinstance(u, Foreign) for u in whole.utterances])
+    for side, label in itertools.product(sorted({False, bool(config.test_dataset)}), range(len(whole.classes))):
+        own = (foreign == side) & (whole.labels == label)
+        if own[keep].any():
+            continue
+        name = config.test_dataset if side else config.dataset
+        wanted = f"utterance of the class {whole.classes[label]}"
+        if not own.any():
+            raise UserError(f"{name} has no {wanted}; --classes picks classes")
+        broken = f"; {len(bad)} recordings are broken, as {bad[0][1]}" if bad else ""
+        raise UserError(
+            f"{name} has no usable {wanted} (at least {config.segment_length} s long; --padding keeps "
+            f"shorter ones, --classes picks classes){broken}"
+        )
+
+
+def _warn_of_copies(config: Config, usable: Corpus, contents: Sequence[str]) -> None:
+    """Warn where recordings have the same bytes under other names."""
     if twice := [digest for digest, count in Counter(contents).items() if count > 1]:
         one, other, *_ = (u.name for u, digest in zip(usable.utterances, contents, strict=True) if digest == twice[0])
         where, danger = f"{config.dataset}: ", "what was trained on may be tested on"
@@ -683,7 +701,6 @@ def _load(config: Config, skip_bad: bool) -> Data:
             where, danger = "", "they count twice"
         are = "recording is" if len(twice) == 1 else "recordings are"
         warn_once(f"{where}{len(twice)} {are} there more than once under other names, as {one} and {other}: {danger}")
-    return Data(usable, train, test, digest, short, tuple(first.bad), contents)
 
 
 def _check_usable(config: Config, corpus: Corpus, count: int) -> None:

@@ -51,8 +51,8 @@ def atomic(path: Path) -> Iterator[Path]:
 
 
 def sweep_temporaries(folder: Path) -> None:
-    """Remove what killed writers left in `folder`. Call it under the lock that guards the folder."""
-    for leftover in folder.glob(".*.tmp"):
+    """Remove what killed writers left in `folder` and below. Call it under the lock that guards the folder."""
+    for leftover in folder.rglob(".*.tmp"):
         leftover.unlink(missing_ok=True)
 
 

@@ -66,7 +66,7 @@ class GraphTrainer(Trainer):
         self.at = torch.zeros(1, dtype=torch.int64, device=where)  # the step that is due
         self.batches = torch.zeros(self.steps, size, dtype=torch.int64, device=where)
         self.partners = torch.zeros_like(self.batches)
-        self.shares = torch.zeros(2, self.steps, device=where)  # mixup's share and the rest
+        self.lams = torch.zeros(2, self.steps, device=where)  # mixup's lambda and 1 - lambda
         self.rates = torch.zeros(self.steps, dtype=torch.float64, device=where)
         self.losses = torch.zeros(self.steps, device=where)
         self.replay: Callable[[], None] | None = None
@@ -75,11 +75,11 @@ class GraphTrainer(Trainer):
 
     def _due(self) -> None:
         """Take step number `at`, a number that stays on the device: the host never reads it."""
-        share, rest = self.shares.index_select(1, self.at).squeeze(1).unbind()
+        lam, rest = self.lams.index_select(1, self.at).squeeze(1).unbind()
         batch = self.batches.index_select(0, self.at).squeeze(0)
         partner = self.partners.index_select(0, self.at).squeeze(0) if self.config.alpha > 0 else None
         set_rate(self.optimizer, self.rates.index_select(0, self.at).squeeze(0))
-        loss = self.step(batch, share, rest, partner)
+        loss = self.step(batch, lam, rest, partner)
         self.losses.index_copy_(0, self.at, loss.unsqueeze(0))
         self.at.add_(1)
 
@@ -139,16 +139,16 @@ class GraphTrainer(Trainer):
                 partners[number, : len(batch)] = partner
         self.batches.copy_(batches)
         self.partners.copy_(partners)
-        self.shares.copy_(torch.tensor([(share, 1 - share) for _, share, _ in steps]).T)
+        self.lams.copy_(torch.tensor([(lam, 1 - lam) for _, lam, _ in steps]).T)
         self.rates.copy_(torch.tensor([self.rate(epoch, number) for number in range(self.steps)], dtype=torch.float64))
         self.at.zero_()
-        for number, (batch, share, partner) in enumerate(steps):
+        for number, (batch, lam, partner) in enumerate(steps):
             if len(batch) < size:  # the last, of another shape
                 set_rate(self.optimizer, self.rate(epoch, number))
                 here = self.batches[number, : len(batch)]  # on the device: a copy from the host would wait for it
                 others = None if partner is None else self.partners[number, : len(batch)]
                 with searching(False):
-                    self.losses[number] = self.step(here, share, 1 - share, others)
+                    self.losses[number] = self.step(here, lam, 1 - lam, others)
                 self.at.add_(1)
             elif self.replay:
                 self.replay()

@@ -43,12 +43,12 @@ def drain(steps: Generator[None, None, _T]) -> _T:
 
 @dataclass(frozen=True)
 class Part:
-    """One part of a split as tensors: segments, and for each of its own the row, the utterance and the class."""
+    """One part of a split as tensors: N segments of U utterances, as rows of an `x` that may hold other parts' too."""
 
     x: Tensor  # (S, F, T), memory-mapped on a CPU
-    rows: Tensor  # (N,) rows of x
-    owner: NDArray[np.int64]  # (N,) ascending positions in `utterances`; of what is scored: warped copies have none
-    labels: Tensor  # (N,) class of each row
+    rows: Tensor  # (N,) where in x its segments are
+    owner: NDArray[np.int64]  # (N,) position in `utterances` of each segment's, ascending; VTLP's copies have none
+    labels: Tensor  # (N,) class of each segment
     utterances: NDArray[np.int64]  # (U,) indices into the corpus
 
 
@@ -168,7 +168,7 @@ def epoch_order(n: int) -> Tensor:
     return torch.randperm(n, generator=torch.Generator().manual_seed(seed))
 
 
-Draw = tuple[Tensor, float, Tensor | None]  # positions of a batch (B,), mixup's share, each one's partner (B,)
+Draw = tuple[Tensor, float, Tensor | None]  # positions of a batch (B,), mixup's lambda, each one's partner (B,)
 
 
 def draws(n: int, config: Config, generator: np.random.RandomState) -> Iterator[Draw]:
@@ -193,21 +193,21 @@ class Trainer:
         """The learning rate of a step; both count from 0."""
         return learning_rate(self.config, epoch) / (1 + self.config.lr_decay * (epoch * self.steps + step))
 
-    def step(self, batch: Tensor, share: Any, rest: Any, partner: Tensor | None) -> Tensor:
+    def step(self, batch: Tensor, lam: Any, rest: Any, partner: Tensor | None) -> Tensor:
         """Train on the segments at these positions of the part `(B,)`, each mixed with its partner, if it has one, as
-        `share` to `rest`: 1 - share, taken in double precision as published. Returns the loss as a tensor: nothing
+        `lam` to `rest`: 1 - lam, taken in double precision as published. Returns the loss as a tensor: nothing
         waits for it."""
         part, config = self.part, self.config
         x = part.x[part.rows[batch.to(part.rows.device)]].to(config.device, non_blocking=True).unsqueeze(1)
         y = part.labels[batch.to(part.labels.device, non_blocking=True)]
         if partner is not None:
             partner = partner.to(y.device, non_blocking=True)
-            x = share * x + rest * x[partner]  # (B, 1, F, T)
+            x = lam * x + rest * x[partner]  # (B, 1, F, T)
         with autocast(config):
             logits = self.model(x).float()
         loss = F.cross_entropy(logits, y, self.class_weights)
         if partner is not None:
-            loss = share * loss + rest * F.cross_entropy(logits, y[partner], self.class_weights)
+            loss = lam * loss + rest * F.cross_entropy(logits, y[partner], self.class_weights)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()
@@ -216,10 +216,10 @@ class Trainer:
     def pass_over(self, epoch: int, generator: np.random.RandomState, bar: Any) -> Generator[None, None, Tensor]:
         """Every step of an epoch; returns their losses `(steps,)`."""
         losses = []
-        for number, (batch, share, partner) in enumerate(draws(len(self.part.rows), self.config, generator)):
+        for number, (batch, lam, partner) in enumerate(draws(len(self.part.rows), self.config, generator)):
             set_rate(self.optimizer, self.rate(epoch, number))
             with searching(len(batch) == self.config.batch_size):
-                losses.append(self.step(batch, share, 1 - share, partner))
+                losses.append(self.step(batch, lam, 1 - lam, partner))
             bar.update()
             yield
         return torch.stack(losses)

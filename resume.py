@@ -61,36 +61,35 @@ def save_state(
         tensors |= {f"optimizer.{i}.{k}": v for k, v in values.items() if v is not None}
     tensors |= {f"best.{k}": v for k, v in history.best.items()}
     tensors |= {f"logits.{part}": torch.from_numpy(np.stack(v)) for part, v in history.logits.items()}
-    _, keys, *rest = generator.get_state(legacy=True)
-    tensors |= {"rng.numpy": torch.from_numpy(np.array(keys, dtype=np.int64)), "rng.torch": torch.get_rng_state()}
+    tensors["rng.torch"] = torch.get_rng_state()
     if next(model.parameters()).is_cuda:
         tensors["rng.cuda"] = torch.cuda.get_rng_state()
-    text = {
-        "records": json.dumps(history.records),
-        "numpy": json.dumps([int(rest[0]), int(rest[1]), float(rest[2])]),
-        "best_epoch": json.dumps(history.best_epoch),
-        "code": json.dumps(history.code),
+    values = {
+        "records": history.records,
+        "best_epoch": history.best_epoch,
+        "code": history.code,
+        "numpy": generator.get_state(legacy=False),
     }
+    text = {key: json.dumps(value, default=np.ndarray.tolist) for key, value in values.items()}
     tensors = {k: v.detach().cpu().clone().contiguous() for k, v in tensors.items()}
     with atomic(file) as temporary:
         temporary.write_bytes(save(tensors, {**text, "check": _digest(tensors, text)}))
 
 
 def load_state(
-    file: Path, model: nn.Module, optimizer: torch.optim.Optimizer, generator: np.random.RandomState
-) -> History | None:
-    """Undo `save_state`; None where there is no file. Raises BrokenState, the model then being half restored, and what
-    says nothing of the file: OSError, where memory does not suffice, and what a GPU raises."""
+    file: Path, model: nn.Module, optimizer: torch.optim.Optimizer, generator: np.random.RandomState, history: History
+) -> None:
+    """Undo `save_state`; nothing is changed where there is no file. Raises BrokenState, the model then being half
+    restored, and what says nothing of the file: OSError, where memory does not suffice, and what a GPU raises."""
     if not file.exists():
-        return None
+        return
     raw = file.read_bytes()  # where the system refuses this, the file may be sound
     try:
         tensors = load(raw)
         text = json.loads(raw[8 : 8 + int.from_bytes(raw[:8], "little")])["__metadata__"]
         if text.pop("check") != _digest(tensors, text):
             raise ValueError("it is not as it was written")
-        recorded, numpy_rest, best_epoch = (json.loads(text[key]) for key in ("records", "numpy", "best_epoch"))
-        code = json.loads(text.get("code", "[]"))
+        values = {key: json.loads(value) for key, value in text.items()}
 
         def part(prefix: str) -> dict[str, Tensor]:
             return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
@@ -105,12 +104,12 @@ def load_state(
             states.setdefault(int(number), {})[name] = laid.detach()
         model.load_state_dict(part("model."))
         optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})
-        generator.set_state(("MT19937", tensors["rng.numpy"].numpy().astype(np.uint32), *numpy_rest))
+        generator.set_state(values["numpy"])
         torch.set_rng_state(tensors["rng.torch"])
         if next(model.parameters()).is_cuda and "rng.cuda" in tensors:
             torch.cuda.set_rng_state(tensors["rng.cuda"])
-        logits = {k: list(v.numpy()) for k, v in part("logits.").items()}
-        return History(recorded, logits, part("best."), best_epoch, code=code)
+        history.logits, history.best = {k: list(v.numpy()) for k, v in part("logits.").items()}, part("best.")
+        history.records, history.best_epoch, history.code = values["records"], values["best_epoch"], values["code"]
     except (SafetensorError, AttributeError, LookupError, ValueError, TypeError, RuntimeError) as error:
         if ran_out(error) or isinstance(error, torch.AcceleratorError):
             raise

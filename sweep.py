@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, fields, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -223,27 +223,22 @@ def epochs(folder: Path) -> list[dict[str, Any]]:
         return []
 
 
-def _pace(job: Job, known: dict[Path, float]) -> float | None:
-    """Seconds an epoch: the mean of finished runs that differ in the seed, else of all of that model and dataset."""
-    setting, dataset = job.folder.parent, job.folder.parents[3]
-    model = job.config.model
-    for key, where, pattern in ((setting, setting, "*/done"), (dataset / model, dataset, f"*/{model}/*/*/done")):
-        if key not in known:
-            seconds = [r["seconds"] for done in sorted(where.glob(pattern))[:20] for r in epochs(done.parent)]
-            if not seconds:
-                continue
-            known[key] = sum(seconds) / len(seconds)
-        return known[key]
-    return None
+def _seconds(root: Path, pattern: str) -> float | None:
+    """Mean seconds an epoch of the first twenty finished runs, whose `done` is at `pattern`; None where none is."""
+    seconds = [r["seconds"] for done in sorted(root.glob(pattern))[:20] for r in epochs(done.parent)]
+    return sum(seconds) / len(seconds) if seconds else None
 
 
 def time_left(todo: list[Job], at_once: int | None) -> str:
     """How long these runs will take, after finished ones; with None for `at_once`, how many a cluster trains at once is
     not known here."""
-    known: dict[Path, float] = {}
+    pace_of = cache(_seconds)
     seconds = []  # of the runs that are like a finished one
     for job in todo:
-        if (pace := _pace(job, known)) is not None:
+        pace = pace_of(job.folder.parent, "*/done")  # of other seeds, else of all of that model and dataset
+        if pace is None:
+            pace = pace_of(job.folder.parents[3], f"*/{job.config.model}/*/*/done")
+        if pace is not None:
             done = len(epochs(job.folder)) if job.state == "started" else 0
             seconds.append(pace * max(0, job.config.epochs - done))
     if not todo:

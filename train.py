@@ -68,10 +68,10 @@ from resume import BrokenState, History, load_state, save_state
 
 @cache
 def commit() -> str | None:
-    """The commit of this code, `-dirty` behind it where modules differ from it or are not in it, but for path.py, which
-    says where corpora are; where the code is a copy, GLAM_COMMIT says what of.
+    """The commit of this code, with `-dirty` behind it if a .py file but path.py is changed or not committed; None
+    where git does not know. Of a copy sent to a Ray worker it is what GLAM_COMMIT says.
 
-    Asked for once: files that change while a process trains its runs are none that it has read.
+    Looked up once: a process goes on with the code that it imported, whatever happens to the files.
     """
     if "GLAM_COMMIT" in os.environ:
         return os.environ["GLAM_COMMIT"] or None
@@ -146,19 +146,24 @@ def save_checkpoint(
     checkpoints.save(folder, model, {**run, "heard": heard}, rule, history.records[epoch], val)
 
 
+def check(config: Config, options: Options) -> None:
+    """Raise UserError for what shows before there is data: a package, a split or a part of it that is not there."""
+    if options.tensorboard:
+        cli.need("--tensorboard", "requirements-app.txt", "tensorboard")
+    if (name := models.canonical(config.model)) != config.model:
+        raise UserError(f"{config.model} is another name of {name}: config_for({name!r}) has its recipe")
+    split = data.split_by_name(config.split)
+    if options.save_model == "validation" and not split.has_validation:
+        raise UserError(f"--save_model validation: the split {config.split} has no validation part; --split 8:1:1 has")
+
+
 def steps(
     config: Config, *, wait: bool = True, d: data.Data | None = None, **given: Any
 ) -> Generator[None, None, Path | None]:
     """`train`, giving way every few training steps: runs that share a process have their turns (turns.py)."""
     options = Options(**given)
     save_model = options.save_model
-    if options.tensorboard:
-        cli.need("--tensorboard", "requirements-app.txt", "tensorboard")
-    if (name := models.canonical(config.model)) != config.model:
-        raise UserError(f"{config.model} is another name of {name}: config_for({name!r}) has its recipe")
-    split = data.split_by_name(config.split)
-    if save_model == "validation" and not split.has_validation:
-        raise UserError(f"--save_model validation: the split {config.split} has no validation part; --split 8:1:1 has")
+    check(config, options)
     dataset, digest = (d.corpus.dataset, d.digest) if d else data.identity(config)
     folder = records.folder_of(config, dataset, digest, options.runs)
     if records.finished(folder, save_model):
@@ -171,7 +176,7 @@ def steps(
     if config.amp:
         device.check_bfloat16(config.device)
     d = d or data.load(config, options.skip_bad)
-    parts = split(d.corpus.utterances, config.seed, config.fold)
+    parts = data.split_by_name(config.split)(d.corpus.utterances, config.seed, config.fold)
     data.check_classes(d, parts, config)
     with records.locked(folder, wait) as mine:
         if not mine:
@@ -179,7 +184,6 @@ def steps(
         if not records.finished(folder, save_model):
             records.tell_replaced(folder, save_model)
             sweep_temporaries(folder)
-            sweep_temporaries(folder / "checkpoint")
             try:
                 yield from _epochs(config, d, parts, folder, options)
             except BrokenState as error:
@@ -199,17 +203,12 @@ def train(config: Config, *, wait: bool = True, d: data.Data | None = None, **op
     return turns.alone(steps(config, wait=wait, d=d, **options), config.device)
 
 
-def go_on(
-    folder: Path, run: dict[str, Any], fresh: History, save_model: str | None, model: nn.Module,
-    optimizer: torch.optim.Optimizer, generator: np.random.RandomState,
-) -> History:  # fmt: skip
-    """What an interrupted run has recorded, with model, optimizer and generator restored; `fresh` where there is
-    nothing. Code that it began with and that is not ours is noted in `run`. Raises BrokenState."""
-    history = load_state(folder / STATE, model, optimizer, generator) or fresh
+def check_resumed(folder: Path, run: dict[str, Any], history: History, save_model: str | None) -> None:
+    """Raise BrokenState where a run cannot go on from `history`. Code that it began with and that is not ours is noted
+    in `run`."""
     with suppress(UserError, LookupError, TypeError):  # it is written anew
-        if history is not fresh and read_json(folder / "split.json")["digest"] != run["split_digest"]:
+        if history.records and read_json(folder / "split.json")["digest"] != run["split_digest"]:
             raise BrokenState(f"{folder} was begun on another split of the utterances")
-    history.val_labels = fresh.val_labels
     code = {"commit": run["commit"], "versions": run["versions"]}
     if not history.code or history.code[-1] != code:
         history.code = [*history.code, code]
@@ -219,7 +218,6 @@ def go_on(
     picks = save_model in ("paper", "validation") and history.records  # `last` picks one that is still to come
     if picks and history.best_epoch != history.pick(str(save_model)):
         raise BrokenState(f"{folder / STATE} does not hold the weights that --save_model {save_model} picks so far")
-    return history
 
 
 def _epochs(
@@ -246,8 +244,9 @@ def _epochs(
     }
 
     val_labels = None if parts.val is None else d.corpus.labels[parts.val]
-    fresh = History([], {name: [] for name in scored}, val_labels=val_labels)
-    history = go_on(folder, run, fresh, save_model, model, optimizer, generator)
+    history = History([], {name: [] for name in scored}, val_labels=val_labels)
+    load_state(folder / STATE, model, optimizer, generator, history)
+    check_resumed(folder, run, history, save_model)
 
     def write_records() -> None:
         write_json(folder / "config.json", run)
@@ -272,10 +271,9 @@ def _epochs(
             logits = yield from loops.evaluation(model, part, config)
             history.logits[name].append(logits)
             epoch_record[name] = metrics.scores(logits, d.corpus.labels[part.utterances])
-        if not np.isfinite(loss):
-            raise UserError(
-                f"the loss of epoch {epoch + 1} is {loss}: training diverged; try a smaller --learning_rate"
-            )
+        # an epoch's loss does not show what its last step did
+        if not np.isfinite(loss) or not all(np.isfinite(each[-1]).all() for each in history.logits.values()):
+            raise UserError(f"epoch {epoch + 1}, loss {loss}: training diverged; try a smaller --learning_rate")
         epoch_record["seconds"] = round(time.perf_counter() - started, 3)
         history.records.append(epoch_record)
         if save_model and history.pick(save_model) == epoch:

@@ -147,7 +147,6 @@ def in_turns(configs: Sequence[Config], wait: bool, at_once: int, tries: int, op
                     else:
                         outcome = accident(config, error)
                 running.remove(each)
-                del turn, each
                 with contextlib.suppress(RuntimeError):  # of a GPU that fails for good, as every run on it will say
                     torch.cuda.empty_cache()
                 if outcome and outcome.status == "held" and wait:

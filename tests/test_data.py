@@ -497,6 +497,17 @@ def test_a_training_part_is_its_segments_and_their_copies(five):
     assert set(sizes) == {12, 14}
 
 
+def test_a_corpus_that_changed_since_a_sweep_began_is_not_trained_on(five, tmp_path):
+    data.identity(five)  # as a sweep asks for all of its corpora, hours before the last of them is loaded
+    file = tmp_path / "five.csv"
+    text = file.read_text()
+    file.write_text(text.replace(",b", ",x").replace(",a", ",b").replace(",x", ",a"))
+    with pytest.raises(UserError, match="five has changed since this command began: give the command again"):
+        data.load(five)
+    file.write_text(text)
+    assert len(data.load(five).corpus.utterances) == 4
+
+
 def test_forget_is_enough_after_a_corpus_moved(five, tmp_path):
     before = data.identity(five)
     moved = tmp_path / "moved"

@@ -232,20 +232,21 @@ def test_state(change: Callable, tmp_path: Path) -> None:
     resume.save_state(file, *parts_of_a_run(), resume.History([{"epoch": 1}], {"test": [np.ones((2, 2), np.float32)]}))
     whole = file.read_bytes()
     file.write_bytes(change(whole))
+    history = resume.History([], {})
     try:
-        history = resume.load_state(file, *parts_of_a_run())
+        resume.load_state(file, *parts_of_a_run(), history)
     except resume.BrokenState as error:
         assert str(file) in str(error)
         return
-    assert history is not None and history.records == [{"epoch": 1}], "a damaged state was used"
+    assert history.records == [{"epoch": 1}], "a damaged state was used"
 
 
 def test_state_comes_back(tmp_path: Path) -> None:
     file, run = tmp_path / "state.safetensors", parts_of_a_run()
     resume.save_state(file, *run, resume.History([{"epoch": 1}], {"test": [np.ones((2, 2), np.float32)]}, best_epoch=0))
-    other = parts_of_a_run()
-    history = resume.load_state(file, *other)
-    assert history is not None and (history.records, history.best_epoch) == ([{"epoch": 1}], 0)
+    other, history = parts_of_a_run(), resume.History([], {})
+    resume.load_state(file, *other, history)
+    assert (history.records, history.best_epoch) == ([{"epoch": 1}], 0)
     assert all(torch.equal(a, b) for a, b in zip(run[0].parameters(), other[0].parameters(), strict=True))
     assert run[2].randint(1 << 30) == other[2].randint(1 << 30)
 

@@ -201,6 +201,10 @@ def test_a_run_that_diverges_says_so(here, command):
     words = ("--gpu", -1, "--model", "CNN_GAP", "--optimizer", "sgd", "--learning_rate", "1e30", "--epochs", 3)
     done = command("train.py", *words, "--quiet", status=2)
     assert "training diverged; try a smaller --learning_rate" in done.stderr and not list(here.rglob("done"))
+    last = command(
+        "train.py", *words[:-1], 1, "--batch_size", 100_000, "--quiet", status=2
+    )  # one step: no loss shows it
+    assert "training diverged" in last.stderr and not list(here.rglob("done"))
 
 
 @pytest.mark.parametrize(("name", "rows"), [("AACNN", 128), ("APCNN", 400)])
