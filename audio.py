@@ -332,10 +332,7 @@ def load_audio(file: str | Path) -> Wave:
     The same samples as `librosa.load(file, sr=16000)` of librosa 0.11. Raises AudioError for a file that is missing,
     empty, truncated or no audio, and for samples that are not finite.
     """
-    try:
-        return decode(read_file(file))
-    except ValueError as error:
-        raise AudioError(f"{file}: {error}") from None
+    return np.concatenate(list(stream_audio(file)))
 
 
 def stream_audio(file: str | Path) -> Iterator[Wave]:

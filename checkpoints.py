@@ -140,7 +140,7 @@ def load(folder: str | Path, online: bool = False) -> Checkpoint:
     is not a checkpoint.
     """
     where = str(folder)
-    if not (online and not Path(folder).is_dir()):
+    if not online or Path(folder).is_dir():
         where = str(find(Path(folder)))
         read_config(Path(where) / CONFIG)
     try:
@@ -192,10 +192,9 @@ def check(config: Any, where: str) -> None:
     need(config["temperature"] is None or 1e-3 <= config["temperature"] <= 1e3, "'temperature' is out of range")
     try:
         models.canonical(config["model"])
-        length, asked = float(settings["segment_length"]), float(settings["test_overlap"])
-        overlap = usable_test_overlap(length, asked)
-        cut = features.segment(np.zeros(int(length * features.SAMPLE_RATE), np.float32), length, overlap)
-        made = features.extract(settings["feature"], cut, settings["n_mfcc"]).shape[1:]
+        length, overlap = float(settings["segment_length"]), float(settings["test_overlap"])
+        size, _ = features.segment_and_hop(length, usable_test_overlap(length, overlap))
+        made = features.extract(settings["feature"], np.empty((0, size), np.float32), settings["n_mfcc"]).shape[1:]
     except (UserError, RuntimeError) as error:
         raise UserError(f"{where} is not a checkpoint's: {error}") from None
     need(list(made) == shape, f"'shape' is {shape}, but its feature and segments give {list(made)}")

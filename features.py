@@ -35,6 +35,7 @@ MFCC_HOP = 512  # 32 ms: 1.8 s are 1 + 28800 // 512 = 57 centred frames
 MEL_FFT = 800  # 50 ms
 MEL_HOP = 400  # 25 ms: 1.8 s are 1 + 28800 // 400 = 73 centred frames
 MELS = 128
+MFCC_FLOOR = 1e-10  # of power, before a logarithm: librosa's
 TOP_DB = 80.0  # decibels kept under a segment's own maximum
 
 # spectrogram, interspeech2018, fbank and logfbank
@@ -43,6 +44,8 @@ STEP = 160  # 10 ms: 1.8 s are 1 + (28800 - 640) // 160 = 177 frames
 DFT = 3198  # points of the transform of a zero-padded frame: bins of 16000 / 3198 = 5.003 Hz, 1600 of them
 KEPT_BINS = 400  # up to 2 kHz
 FBANK_FFT = 1024
+FBANK = (26, SAMPLE_RATE / 2, torch.float32)  # filters, up to how many Hz, computed in what
+LOGFBANK = (40, 4000.0, torch.float64)
 PREEMPHASIS = 0.97
 MU = 255.0
 FLOOR = 1e-30  # of power, before a logarithm
@@ -143,7 +146,7 @@ def _mel_power(x: Tensor, n_fft: int, hop: int) -> Tensor:
 
 def mfcc(x: Tensor, n_mfcc: int = 26) -> Tensor:
     """librosa.feature.mfcc(sr=16000, n_mfcc=n_mfcc) of each segment: `(S, N)` to `(S, n_mfcc, 1 + N // 512)`."""
-    decibel = 10 * _mel_power(x, MFCC_FFT, MFCC_HOP).clamp(min=1e-10).log10()  # librosa's floor
+    decibel = 10 * _mel_power(x, MFCC_FFT, MFCC_HOP).clamp(min=MFCC_FLOOR).log10()
     decibel = decibel.maximum(decibel.amax((1, 2), keepdim=True) - TOP_DB)  # of the segment, never of the batch
     return (decibel @ dct(n_mfcc, x.device)).transpose(1, 2)
 
@@ -243,13 +246,13 @@ def _filter_energies(x: Tensor, n_filters: int, highest: float, dtype: torch.dty
 def logfbank(x: Tensor) -> Tensor:
     """python_speech_features 0.6 logfbank(winlen=0.04, nfft=1024, nfilt=40, highfreq=4000) of each segment: `(S, N)` to
     `(S, T, 40)`."""
-    return _filter_energies(x, 40, 4000.0, torch.float64).log()
+    return _filter_energies(x, *LOGFBANK).log()
 
 
 def fbank(x: Tensor) -> Tensor:
     """Energies of python_speech_features 0.6 fbank(winlen=0.04, nfft=1024) of each segment, 26 filters: `(S, N)` to
     `(S, T, 26)`."""
-    return _filter_energies(x, 26, SAMPLE_RATE / 2, torch.float32)
+    return _filter_energies(x, *FBANK)
 
 
 # segments (S, N) -> (S, F, T); as published, the last two (S, T, F)
@@ -440,6 +443,26 @@ def _refuse(bad: Sequence[Sequence[str]], listed: int = 20) -> None:
         raise AudioError("\n  ".join([f"{count} cannot be used; --skip_bad leaves such out:", *lines]))
 
 
+def _segments(
+    utterances: Sequence[Utterance], digests: Sequence[str], title: str, cut: Callable[..., NDArray[np.float32]],
+    skip_bad: bool, notes: dict[str, list[Any]],
+) -> Iterator[NDArray[np.float32]]:  # fmt: skip
+    """The segments of each recording, `(S, size)`; `notes` take their `counts`, and the `bad` and `silent` ones."""
+    waves = ahead(lambda row: _wave_of(*row), zip(utterances, digests, strict=True))
+    bar = tqdm(waves, title, len(utterances), unit=" utterances", delay=1, disable=None)
+    for utterance, wave in zip(utterances, bar, strict=True):
+        if isinstance(wave, str):
+            notes["bad"].append((utterance.name, wave))
+            wave = np.empty(0, np.float32)
+        elif np.abs(wave).max(initial=0) < SILENT:
+            notes["silent"].append(utterance.name)
+        if notes["bad"] and not skip_bad:  # all that is left to do is to find the other broken ones
+            wave = wave[:0]
+        segments = cut(wave)
+        notes["counts"].append(len(segments))
+        yield segments
+
+
 def load(
     utterances: Sequence[Utterance], feature: str, length: float, overlap: float, n_mfcc: int = 26,
     padding: bool = False, device: str | torch.device = "cpu", skip_bad: bool = False,
@@ -460,32 +483,16 @@ def load(
     key = digest_of([settings, list(zip(names, digests, strict=True))])
 
     def make(rows: Rows) -> dict[str, Any]:
-        counts: list[int] = []
-        bad: list[tuple[str, str]] = []
-        silent: list[str] = []
+        notes: dict[str, list[Any]] = {"counts": [], "bad": [], "silent": []}
         if torch.device(device).type == "cuda":
             check_gpu()
-
-        def segments() -> Iterator[NDArray[np.float32]]:
-            waves = ahead(lambda row: _wave_of(*row), zip(utterances, digests, strict=True))
-            bar = tqdm(waves, feature, len(names), unit=" utterances", delay=1, disable=None)
-            for name, wave in zip(names, bar, strict=True):
-                if isinstance(wave, str):
-                    bad.append((name, wave))
-                    wave = np.empty(0, np.float32)
-                elif np.abs(wave).max(initial=0) < SILENT:
-                    silent.append(name)
-                counts.append(0)
-                if skip_bad or not bad:  # else all that is left to do is to find the other broken ones
-                    cut = segment(wave, length, overlap, padding)
-                    counts[-1] = len(cut)
-                    yield cut
-
-        for batch in _batches(segments(), size, 8 * _at_once(torch.device(device))):
+        cut = partial(segment, length=length, overlap=overlap, padding=padding)
+        segments = _segments(utterances, digests, feature, cut, skip_bad, notes)
+        for batch in _batches(segments, size, 8 * _at_once(torch.device(device))):
             rows.append(extract(feature, batch, n_mfcc, device).cpu().numpy())
         if not skip_bad:
-            _refuse(bad)
-        return {"settings": settings, "counts": counts, "bad": bad, "silent": silent}
+            _refuse(notes["bad"])
+        return {"settings": settings, **notes}
 
     x, notes = kept(path.CACHE / "features" / key, make)
     bad = [(name, fault) for name, fault in notes["bad"]]

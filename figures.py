@@ -205,7 +205,7 @@ def alpha(groups: Sequence[Group]) -> Drawn:
     figure = _figure(8.2, 5.6, "Scores against mixup's α", groups[0].synthetic)
     axes = figure.subplots(2, 2, sharex=True).ravel()
     at = [float(group.first.config["settings"]["alpha"]) for group in groups]
-    paper = [(a, figures) for a, group in zip(at, groups, strict=True) if (figures := tables.paper_figures(group))]
+    paper = [(a, scores) for a, group in zip(at, groups, strict=True) if (scores := tables.published_scores(group))]
     for i, (axis, score) in enumerate(zip(axes, SCORES, strict=True)):
         values = [group.scores()[:, i] for group in groups]
         sd = [np.std(v, ddof=1) if len(v) > 1 else 0.0 for v in values]
@@ -278,7 +278,8 @@ def tsne(runs: Sequence[Run]) -> Drawn:
         where = embed(hidden)
         for c, name in enumerate(run.config["classes"]):
             own = where[labels == c]
-            style: dict[str, Any] = {"color": COLOURS[c % len(COLOURS)], "marker": MARKERS[c % len(MARKERS)]}
+            marker = MARKERS[(c + c // len(COLOURS)) % len(MARKERS)]  # of an eighth class another than the first's
+            style: dict[str, Any] = {"color": COLOURS[c % len(COLOURS)], "marker": marker}
             axis.scatter(own[:, 0], own[:, 1], s=16, alpha=0.8, linewidths=0.3, edgecolors="white", label=name, **style)
         axis.set_title(f"{chr(97 + i)}) {run.model}", loc="left")
         axis.set_xticks([])
@@ -339,12 +340,11 @@ def runs_to_show(chosen: Sequence[Run], models: Sequence[str] | None, settings: 
         model: [r for r in own if (r.folder / "checkpoint" / "config.json").is_file()] for model, own in lists.items()
     }
     if lacking := [model for model in wanted if not saved[model]]:
-        commands = [
-            train_command(model, own[0], own[0].changed)
-            if (own := lists[model])
-            else train_command(model, chosen[0], tables.resolve(model, settings))
-            for model in lacking
-        ]
+        commands = []
+        for model in lacking:
+            like = next(iter(lists[model]), None)
+            changed = like.changed if like else tables.resolve(model, settings)
+            commands.append(train_command(model, like or chosen[0], changed))
         text = f"no weights were kept of {', '.join(lacking)}; train with --save_model, or name others with --model"
         raise UserError("\n  ".join([f"{text}:", *commands]))
     shared = set.intersection(*({(run.seed, run.fold) for run in own} for own in saved.values()))

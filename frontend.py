@@ -84,25 +84,22 @@ class Mel(nn.Module):
 
     def __init__(self, size: int, n_fft: int, hop: int, rows: int, n_mfcc: int | None):
         super().__init__()
-        self.n_fft, self.hop, self.n_mfcc = n_fft, hop, n_mfcc
+        self.n_fft, self.hop = n_fft, hop
         self.window: Tensor
         self.mel: Tensor
-        self.dct: Tensor
+        self.dct: Tensor | None
         self.frames = 1 + size // hop
         self.pad = (n_fft // 2, (self.frames - 1) * hop + n_fft - size - n_fft // 2)  # a negative pad cuts
         self.fft = RealFFT(n_fft, rows)
-        for name, value in (
-            ("window", features.hann(n_fft, CPU)),
-            ("mel", features.slaney_mel(n_fft, CPU)),
-            ("dct", features.dct(n_mfcc or features.MELS, CPU)),
-        ):
-            self.register_buffer(name, value.clone())
+        self.register_buffer("window", features.hann(n_fft, CPU).clone())
+        self.register_buffer("mel", features.slaney_mel(n_fft, CPU).clone())
+        self.register_buffer("dct", features.dct(n_mfcc, CPU).clone() if n_mfcc else None)
 
     def forward(self, x: Tensor) -> Tensor:
         power = self.fft(framed(F.pad(x, self.pad), self.n_fft, self.hop, self.frames) * self.window) @ self.mel
-        if self.n_mfcc is None:
+        if self.dct is None:
             return power.clamp(min=features.FLOOR).log10().transpose(1, 2)
-        decibel = 10 * power.clamp(min=1e-10).log10()
+        decibel = 10 * power.clamp(min=features.MFCC_FLOOR).log10()
         decibel = decibel.maximum(decibel.amax((1, 2), keepdim=True) - features.TOP_DB)
         return (decibel @ self.dct).transpose(1, 2)
 
@@ -121,10 +118,8 @@ class Spectrogram(Whole):
 
     def __init__(self, size: int):
         super().__init__(size)
-        self.kept, self.above = (
-            BinPower(0, features.KEPT_BINS, torch.float64),
-            BinPower(features.KEPT_BINS, BINS, torch.float32),
-        )
+        self.kept = BinPower(0, features.KEPT_BINS, torch.float64)
+        self.above = BinPower(features.KEPT_BINS, BINS, torch.float32)
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.pad(x, self.pad)
@@ -176,9 +171,9 @@ def _module(feature: str, size: int, n_mfcc: int) -> nn.Module:
     if feature == "melspectrogram":
         return Mel(size, features.MEL_FFT, features.MEL_HOP, 20, None)
     if feature == "logfbank":
-        return FilterBank(size, 40, 4000.0, torch.float64, log=True)
+        return FilterBank(size, *features.LOGFBANK, log=True)
     if feature == "fbank":
-        return FilterBank(size, 26, features.SAMPLE_RATE / 2, torch.float32, log=False)
+        return FilterBank(size, *features.FBANK, log=False)
     if feature == "spectrogram":
         return Spectrogram(size)
     if feature == "interspeech2018":

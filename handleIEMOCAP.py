@@ -1,7 +1,7 @@
 """List the utterances of an IEMOCAP release: each one's recording, speaker, session, dialog, kind and emotion.
 
   python handleIEMOCAP.py              index the release, count it, and compare the counts with the full release's
-  python handleIEMOCAP.py --verbose    name every problem, not only the first of each kind
+  python handleIEMOCAP.py --verbose    name every problem, not only the first 20 of each kind
 
 The release is where path.py, the environment variable IEMOCAP or --root says. It is only read. It may be whole, or cut
 down to Session*/dialog/EmoEvaluation and Session*/sentences/wav, and the published GLAM code may have renamed it, in
@@ -306,11 +306,6 @@ def read(root: Path | None = None, most: int | None = 3) -> tuple[list[Utterance
     return [found[file] for file in sorted(found)], problems
 
 
-def utterances(root: Path | None = None) -> list[Utterance]:
-    """The utterances of the release at `root` (path.IEMOCAP if None), freshly read; see `read` and `index`."""
-    return read(root)[0]
-
-
 def tree_digest(release: Path) -> str:
     """A digest that changes when a label or recording is added, removed, renamed or changed (by sizes and times)."""
 
@@ -357,7 +352,8 @@ def _stored(release: Path, tree: str) -> tuple[list[Utterance], str] | None:
 
 
 def index(root: Path | None = None) -> list[Utterance]:
-    """`utterances(root)` from the index in the cache, which is made first if it is missing, damaged or out of date.
+    """The utterances that `read` lists, from the index in the cache, which is made first if it is missing, damaged or
+    out of date.
 
     Warns of what does not fit together in the release.
     """
@@ -399,11 +395,11 @@ def compare(counts: dict[str, list[int]]) -> str:
     }
     if all(counts[row] == FULL[row] for row in FULL) and usual == FULL_SPEAKERS:
         return "complete release: every count is the full release's"
-    total, full = sum(counts["all"]), sum(FULL["all"])
-    if not 0.8 * full < total < 1.2 * full:
+    total = sum(counts["all"])
+    if not 0.8 * COMPLETE < total < 1.2 * COMPLETE:
         gone = [row for row in FULL if row.startswith("Session") and not any(counts[row])]
         lacking = f", none of {' and '.join(gone)}" if gone else ""
-        return f"not the full release, which has {full} utterances; here are {total}{lacking}"
+        return f"not the full release, which has {COMPLETE} utterances; here are {total}{lacking}"
     lines = ["not the full release; these counts differ from its"]
     for row in FULL:
         cells = zip(EMOTIONS, counts[row], FULL[row], strict=True)

@@ -194,25 +194,29 @@ class Recogniser:
         finally:
             torch.set_num_threads(threads)
 
+    def _segments(self, waves: Iterable[Wave], cut: Cut, outline: Outline, name: str,
+                  stopped: threading.Event | None) -> Iterator[NDArray[np.float32]]:  # fmt: skip
+        """The segments `(S, size)` that each block ends; a shorter recording is repeated until it fills one."""
+        for wave in waves:
+            if stopped is not None and stopped.is_set():
+                raise AudioError(f"{name}: interrupted")
+            outline.add(wave)
+            yield cut.add(wave)
+        if cut.samples == 0:
+            raise AudioError(f"{name or 'a recording'} holds no samples")
+        if cut.samples < cut.size:
+            yield features.segment(cut.rest, self.checkpoint.length, self.checkpoint.overlap, padding=True)
+
     def blocks(self, waves: Iterable[Wave], name: str = "", stopped: threading.Event | None = None) -> Prediction:
         """Predict for a recording given as blocks `(n,)` of float samples at 16 kHz, as of `audio.stream_audio`;
         `samples` takes any. Silent segments are left out of the mean, unless all are."""
         c = self.checkpoint
         cut, outline, logits, heard = Cut(c.size, c.hop), Outline(), [], []
-        for wave in waves:
-            if stopped is not None and stopped.is_set():
-                raise AudioError(f"{name}: interrupted")
-            outline.add(wave)
-            segments = cut.add(wave)
-            logits.append(self.logits(segments))
-            heard.append(_loudest(segments) >= SILENT)
-        if cut.samples == 0:
-            raise AudioError(f"{name or 'a recording'} holds no samples")
+        for part in self._segments(waves, cut, outline, name, stopped):
+            logits.append(self.logits(part))
+            heard.append(_loudest(part) >= SILENT)
         seconds, notes = cut.samples / SAMPLE_RATE, []
         if cut.samples < c.size:
-            segments = features.segment(cut.rest, c.length, c.overlap, padding=True)
-            logits.append(self.logits(segments))
-            heard.append(_loudest(segments) >= SILENT)
             such = ", as in training" if c.padding else "; such were left out of training"
             notes.append(f"shorter than {c.length:g} s: repeated{such}")
         segments, sound = np.concatenate(logits), np.concatenate(heard)

@@ -229,6 +229,19 @@ def main() -> int:
             return run(args, inputs, pictures)
 
 
+def _draw(one: "Prediction", picture: Path, title: str) -> bool:
+    """Draw a prediction, and tell where; returns whether the file could be written. What was predicted stands."""
+    from timeline import plot  # matplotlib, which takes a second
+
+    try:
+        plot(one, picture, title)
+    except OSError as error:
+        print(f"error: {cli.refusal(error) or error}", file=sys.stderr, flush=True)
+        return False
+    print(cli.printable(str(picture)), file=sys.stderr, flush=True)
+    return True
+
+
 def run(args: argparse.Namespace, inputs: list[Input], pictures: list[Path] | None) -> int:
     """Predict, print and draw. Returns the exit status."""
     import checkpoints
@@ -255,7 +268,7 @@ def run(args: argparse.Namespace, inputs: list[Input], pictures: list[Path] | No
         out = Csv(checkpoint.classes, args.timeline)
     else:
         out = Table([one.name for one in inputs], checkpoint.classes, args.timeline)
-    broken, undrawn = [], 0
+    broken, undrawn = [], False
     try:
         for i, result in enumerate(recognise.each([(one.path, one.name) for one in inputs], args.jobs)):
             with tqdm.external_write_mode():  # else rows stand on the bar
@@ -264,15 +277,8 @@ def run(args: argparse.Namespace, inputs: list[Input], pictures: list[Path] | No
                     broken.append({"file": inputs[i].name, "fault": result})
                     continue
                 out.add(result)
-                if pictures:
-                    from timeline import plot  # matplotlib, which takes a second
-
-                    try:
-                        plot(result, pictures[i], told)
-                        print(cli.printable(str(pictures[i])), file=sys.stderr, flush=True)
-                    except OSError as error:  # what was predicted stands
-                        undrawn += 1
-                        print(f"error: {cli.refusal(error) or error}", file=sys.stderr, flush=True)
+                if pictures and not _draw(result, pictures[i], told):
+                    undrawn = True
     finally:  # also after Ctrl-C
         if isinstance(out, Json):
             out.finish(broken)

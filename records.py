@@ -455,6 +455,11 @@ class Group:
         """Who speaks the test utterances."""
         return sorted({str(s) for run in self.runs for s in run.predictions("test").speakers})
 
+    @property
+    def n_speakers(self) -> int | None:
+        """How many speak the test utterances; None where it is not known of each who does."""
+        return len(self.speakers) if all(self.speakers) else None
+
     def confusions(self, speakers: list[str] | None = None) -> NDArray[np.int64]:
         """Counts by seed and speaker `(n, P, C, C)`: its own speakers, unless told."""
         return np.array([r.confusions(speakers or self.speakers) for r in self.rounds])

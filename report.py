@@ -20,11 +20,11 @@ import shlex
 import sys
 from argparse import ArgumentParser, Namespace
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import audit
 import cli
@@ -41,7 +41,7 @@ from files import write_text
 from metrics import SCORE_NAMES, SCORES
 from recipes import RULES, plain
 from records import Group, Run, runs
-from tables import TABLES, Row, Table, measure, paper_figures
+from tables import TABLES, Row, Table, measure, published_scores
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -167,7 +167,7 @@ def _overview_lines(group: Group, head: dict[str, str]) -> list[dict[str, str]]:
         folds = how if group.has_folds else ""
         about = {"Folds": folds, "n": str(len(group.rounds)), "Utterances": group.utterances, "Splits": group.splits}
         scores = {SCORE_NAMES[m["score"]]: spread(m["mean"], m["sd"]) for m in measure(group, how)}
-        paper = {f"published {SCORE_NAMES[score]}": spread(*value) for score, value in paper_figures(group).items()}
+        paper = {f"published {SCORE_NAMES[score]}": spread(*value) for score, value in published_scores(group).items()}
         found.append({**head, **about, **scores, **paper})
     for part in group.incomplete:
         text = f"pooled, incomplete: {len(part.runs)} of {part.folds} (seed {part.seed})"
@@ -220,7 +220,7 @@ def _bounds(change: dict[str, Any]) -> str:
 
 def _ours(row: Row, group: Group) -> list[dict[str, str]]:
     about = {"n": str(len(group.rounds)), "Utterances": group.utterances}
-    about |= {"Speakers": str(row.speakers) if all(group.speakers) else "–", "Splits": group.splits}
+    about |= {"Speakers": str(group.n_speakers or "–"), "Splits": group.splits}
     found = []
     for how in group.hows:
         folds = {"pooled": ", folds pooled", "averaged": ", mean over folds"}[how] if group.has_folds else ""
@@ -233,22 +233,8 @@ def _ours(row: Row, group: Group) -> list[dict[str, str]]:
     return found
 
 
-def comparison_section(tests: Sequence[dict[str, Any]]) -> render.Section:
-    """The paired tests as they are read."""
-    from pandas import DataFrame
-
-    def number(value: float | None) -> str:
-        return "–" if value is None else "<0.0001" if value < 1e-4 else f"{value:.4f}"
-
-    texts = []
-    for test in tests:
-        texts.append({
-            "Dataset": test["dataset"] + (" (SYNTHETIC)" if test["synthetic"] else ""), "Split": test["split"],
-            "Score": test["score"], "Pair": f"{test['label']} against {test['other']}",
-            "Mean difference": "–" if test["mean"] is None else signed(test["mean"]),
-            "n": f"{test['n']} {test['unit']}", "Same split": f"{test['same_split']} of {test['shared']}",
-            "p": number(test["p"]), "p (Holm)": number(test["p_holm"]), "Verdict": test["verdict"],
-        })  # fmt: skip
+def _say_tests(tests: Sequence[dict[str, Any]]) -> list[str]:
+    """What must be known to read the paired tests."""
     sizes = " or ".join(str(size) for size in sorted({test["family"] for test in tests}))
     notes = [
         "Two-sided Wilcoxon signed-rank tests over the seeds both models share or, where the split has folds, over "
@@ -275,9 +261,28 @@ def comparison_section(tests: Sequence[dict[str, Any]]) -> render.Section:
             "Of pairs without the same split, where one model’s test utterances contain all of the other’s, both are "
             "scored on those, so that the mean difference is not quite that of the rows above."
         )
+    return notes
+
+
+def comparison_section(tests: Sequence[dict[str, Any]]) -> render.Section:
+    """The paired tests as they are read."""
+    from pandas import DataFrame
+
+    def number(value: float | None) -> str:
+        return "–" if value is None else "<0.0001" if value < 1e-4 else f"{value:.4f}"
+
+    texts = []
+    for test in tests:
+        texts.append({
+            "Dataset": test["dataset"] + (" (SYNTHETIC)" if test["synthetic"] else ""), "Split": test["split"],
+            "Score": test["score"], "Pair": f"{test['label']} against {test['other']}",
+            "Mean difference": "–" if test["mean"] is None else signed(test["mean"]),
+            "n": f"{test['n']} {test['unit']}", "Same split": f"{test['same_split']} of {test['shared']}",
+            "p": number(test["p"]), "p (Holm)": number(test["p_holm"]), "Verdict": test["verdict"],
+        })  # fmt: skip
     frame = DataFrame(texts)
     frame = frame.drop(columns=["Split"] if frame["Split"].nunique() == 1 else [])
-    return render.Section(frame, "Which is better than which", notes)
+    return render.Section(frame, "Which is better than which", _say_tests(tests))
 
 
 def say_protocols(rows: Sequence[Row]) -> list[str]:
@@ -330,7 +335,7 @@ def say_repeats(count: int) -> str:
 def other_settings(rows: Sequence[Row], found: Iterable[Run]) -> list[str]:
     """That there are runs, of no row here, which missing rows could be made of, were other settings asked for."""
     cells = [row.cell for row in rows if row.group is None]
-    lacking = {(dataset_folder(c.dataset), c.model, records.trained_as(c.split)) for c in cells}
+    lacking = {(dataset_folder(c.dataset), c.model, s) for c in cells for s in (c.split, records.trained_as(c.split))}
     others = [run for run in found if not any(tables.runs_of(row.cell, [run]) for row in rows)]
     counts = Counter(plain(run.changed) for run in others if (run.dataset, run.model, run.split) in lacking)
     if not counts:
@@ -343,10 +348,10 @@ def other_settings(rows: Sequence[Row], found: Iterable[Run]) -> list[str]:
 
 
 def _why_no_interval(group: Group) -> str:
-    if not all(group.speakers):
+    if group.n_speakers is None:
         return "speakers are not known"
-    if len(group.speakers) > 1:
-        few = len(group.speakers) < stats.FEWEST
+    if group.n_speakers > 1:
+        few = group.n_speakers < stats.FEWEST
         return f"there are fewer than {stats.FEWEST} speakers" if few else "most draws of speakers lack a class"
     return f"there is one speaker, and there are fewer than {stats.FEWEST} seeds"
 
@@ -359,6 +364,23 @@ def _say_seeds(row: Row, group: Group) -> str:
         return f"counted beside seeds of the published 100: {named}"
     comparable = row.paper or row.cell.dataset in recipes.IEMOCAP_DATASETS
     return f"every seed is other than the published 100: {named}" if own and comparable else ""
+
+
+def _say_row(row: Row, group: Group) -> Iterator[str]:
+    """What must be said of a row with runs: which seeds and folds count, what its interval and its UA leave out."""
+    if group.incomplete:
+        yield f"not counted, {group.left_open}"
+    if said := _say_seeds(row, group):
+        yield said
+    if row.interval is None:
+        yield f"no interval, as {_why_no_interval(group)}"
+    elif row.interval.over != "speakers and seeds":
+        yield f"the interval resamples {row.interval.over}"
+    elif (few := len(group.rounds)) < stats.FEWEST:
+        yield f"{few} seeds hardly tell how much seeds differ, and the interval may be too narrow"
+    if lacking := sum(not all(map(sum, run.scores(group.rule)["confusion"])) for run in group.runs):
+        units = "folds" if group.has_folds else "test sets"
+        yield f"{lacking} of {len(group.runs)} {units} lack a class, and their UA is the mean over the others"
 
 
 def notes_of(rows: Sequence[Row], command: str) -> list[str]:
@@ -376,27 +398,11 @@ def notes_of(rows: Sequence[Row], command: str) -> list[str]:
         }
     ):
         notes.append(f"No published figures: these runs are not of IEMOCAP's complete release ({'; '.join(named)}).")
+    groups = [row.counted for row in rows if row.counted]
     about: dict[str, list[str]] = {}  # what is said of which rows
     for row in rows:
-        if (group := row.counted) is None:
-            continue
-        where = f"{row.cell.name} on {row.cell.dataset}, {row.cell.split}"
-        if group.incomplete:
-            about.setdefault(f"not counted, {group.left_open}", []).append(where)
-        if said := _say_seeds(row, group):
-            about.setdefault(said, []).append(where)
-        if row.interval is None:
-            about.setdefault(f"no interval, as {_why_no_interval(group)}", []).append(where)
-        elif row.interval.over != "speakers and seeds":
-            about.setdefault(f"the interval resamples {row.interval.over}", []).append(where)
-        elif (few := len(group.rounds)) < stats.FEWEST:
-            said = f"{few} seeds hardly tell how much seeds differ, and the interval may be too narrow"
-            about.setdefault(said, []).append(where)
-        if lacking := sum(not all(map(sum, run.scores(group.rule)["confusion"])) for run in group.runs):
-            units = "folds" if group.has_folds else "test sets"
-            said = f"{lacking} of {len(group.runs)} {units} lack a class, and their UA is the mean over the others"
-            about.setdefault(said, []).append(where)
-    groups = [row.counted for row in rows if row.counted]
+        for said in _say_row(row, row.counted) if row.counted else ():
+            about.setdefault(said, []).append(f"{row.cell.name} on {row.cell.dataset}, {row.cell.split}")
     for said, places in about.items():
         everywhere = len(places) == len(groups) > 2
         notes.append(f"{'Every row with runs' if everywhere else '; '.join(dict.fromkeys(places))}: {said}.")
@@ -502,24 +508,6 @@ def _document(name: str, spec: Table, rows: list[Row], notes: list[str], caption
 # ----------------------------------------------------------------------------------------------- utterances
 
 
-GROUPED = ["dataset", "corpus_digest", "split", "model", "changed", "synthetic"]  # columns that tell groups apart
-
-
-def errors(found: Iterable[Run], rule: str = "paper", most: int = 20) -> "DataFrame":
-    """The utterances most often wrong over seeds, at most `most` of each group of runs."""
-    return records.leaving_out_broken(lambda usable: _errors(usable, rule, most), found)
-
-
-def _errors(usable: list[Run], rule: str, most: int) -> "DataFrame":
-    from pandas import DataFrame
-
-    rows: list[tuple[Any, ...]] = []
-    for group in records.group_by_setting(usable, rule):
-        about = [plain(group.changed) if name == "changed" else getattr(group, name) for name in GROUPED]
-        rows += [(*about, *row) for row in _often_wrong(group)[:most]]
-    return DataFrame(rows, columns=[*GROUPED, "name", "path", "speaker", "label", "tested", "wrong", "predictions"])
-
-
 def _often_wrong(group: Group) -> list[tuple[str, str, str, str, int, int, str]]:
     """(name, path, speaker, label, times tested, times wrong, predictions) of what was ever wrong, worst first."""
     predictions: dict[tuple[str, str, str, int], Counter[int]] = {}
@@ -539,22 +527,34 @@ def _often_wrong(group: Group) -> list[tuple[str, str, str, str, int, int, str]]
 
 
 def errors_document(found: list[Run], rule: str, most: int, command: str) -> render.Document:
-    """The utterances most often wrong, a table for each group of runs."""
-    every = errors(found, rule, most)
-    sections = []
-    corpora = Counter(dataset for dataset, _ in {(run.dataset, run.corpus_digest) for run in found})
-    for about, own in every.groupby(GROUPED, sort=False):
-        dataset, digest, split, model, changed, synthetic = cast(tuple[Any, ...], about)
-        where = f"{dataset} {digest[:8]}" if corpora[dataset] > 1 else dataset
-        more = (f", {changed}" if changed else "") + (", SYNTHETIC" if synthetic else "")
-        frame = own[["name", "speaker", "label", "tested", "wrong", "predictions", "path"]].astype(str)
-        sections.append(render.Section(frame.rename(columns=str.capitalize), f"{model} on {where}, {split}{more}"))
+    """The utterances most often wrong over seeds, at most `most` of each group of runs, a table for each group."""
+    from pandas import DataFrame
+
+    def worst(usable: list[Run]) -> list[tuple[Group, list[tuple[Any, ...]]]]:
+        return [(group, _often_wrong(group)[:most]) for group in records.group_by_setting(usable, rule)]
+
+    every = records.leaving_out_broken(worst, found)
+    corpora = Counter(dataset for dataset, _ in {(group.dataset, group.corpus_digest) for group, _ in every})
+    columns = ["name", "path", "speaker", "label", "tested", "wrong", "predictions"]
+    sections, numbers = [], []
+    for group, rows in every:
+        changed = plain(group.changed)
+        about = (group.dataset, group.corpus_digest, group.split, group.model, changed, group.synthetic)
+        numbers += [(*about, *row) for row in rows]
+        where = group.dataset + (f" {group.corpus_digest[:8]}" if corpora[group.dataset] > 1 else "")
+        heading = f"{group.model} on {where}, {group.split}"
+        heading += (f", {changed}" if changed else "") + (", SYNTHETIC" if group.synthetic else "")
+        frame = DataFrame(rows, columns=columns).astype(str)
+        frame.insert(6, "path", frame.pop("path"))  # long ones last
+        sections += [render.Section(frame.rename(columns=str.capitalize), heading)] if rows else []
     caption = [
         f"The {most} utterances most often wrong over seeds; paths as in the corpus. {say_rules([rule])}",
         f"Made with `{command}`.",
     ]
     made_up = any(run.synthetic for run in found)
-    return render.Document("Utterances most often wrong", caption, sections, every, synthetic=made_up)
+    grouped = ["dataset", "corpus_digest", "split", "model", "changed", "synthetic"]
+    frame = DataFrame(numbers, columns=[*grouped, *columns])
+    return render.Document("Utterances most often wrong", caption, sections, frame, synthetic=made_up)
 
 
 # ------------------------------------------------------------------------------------------------ command line

@@ -175,14 +175,15 @@ def compare(pairs: Sequence[tuple[tuple[str, str], NDArray[np.float64]]]) -> lis
     Not counted in the family, and without an adjusted p, are pairs of so few differences that p could not fall to 0.05
     were all of one sign: they can never be significant (Tarone, Biometrics 46, 1990).
     """
-    results = [signed_rank(d) if len(d) else (None, 0) for _, d in pairs]
+    results = [signed_rank(d) for _, d in pairs]
     counted = [i for i, (_, d) in enumerate(pairs) if smallest_p(len(d)) <= LEVEL]
-    p = [value for i in counted if (value := results[i][0]) is not None]
+    p = [results[i][0] for i in counted]
     adjusted = dict(zip(counted, holm(p), strict=True))
     found = []
     for i, ((names, d), (value, sign)) in enumerate(zip(pairs, results, strict=True)):
-        verdict = "n too small to tell" if len(d) else "nothing shared to compare"
-        if i in adjusted:
-            verdict = _verdict(p, counted.index(i), d, sign, names)
-        found.append(Comparison(len(d), float(d.mean()) if len(d) else None, value, adjusted.get(i), verdict))
+        if not len(d):
+            found.append(Comparison(0, None, None, None, "nothing shared to compare"))
+            continue
+        verdict = _verdict(p, counted.index(i), d, sign, names) if i in adjusted else "n too small to tell"
+        found.append(Comparison(len(d), float(d.mean()), value, adjusted.get(i), verdict))
     return found

@@ -187,7 +187,7 @@ def published() -> dict[tuple[str, str, str, str], dict[str, tuple[float, float]
     return found
 
 
-def paper_figures(of: Group | Cell) -> dict[str, tuple[float, float]]:
+def published_scores(of: Group | Cell) -> dict[str, tuple[float, float]]:
     """The published mean and deviation of each score of a row; empty where there is none that is comparable."""
     if of.rule != {"8:2": "paper", "8:1:1": "validation"}.get(of.split):
         return {}
@@ -213,13 +213,12 @@ class Row:
     cell: Cell
     group: Group | None
     interval: stats.Interval | None = None
-    speakers: int = 0
     elsewhere: bool = False  # the dataset's runs are of another corpus than the published ones
 
     @property
     def paper(self) -> dict[str, tuple[float, float]]:
         """The published figures to set beside it; none where they are of another corpus."""
-        return {} if self.elsewhere else paper_figures(self.group or self.cell)
+        return {} if self.elsewhere else published_scores(self.group or self.cell)
 
     @property
     def counted(self) -> Group | None:
@@ -241,15 +240,14 @@ def find(cells: Iterable[Cell], found: Sequence[Run]) -> list[Row]:
         row = Row(cell, Group(own, cell.rule) if own else None, elsewhere=dataset_folder(cell.dataset) in foreign)
         if row.counted:
             _ = row.counted.scores(), row.counted.splits  # a broken record shows itself here
-            row.speakers = len(row.counted.speakers)
-            row.interval = stats.interval(row.counted.confusions()) if all(row.counted.speakers) else None
+            row.interval = stats.interval(row.counted.confusions()) if row.counted.n_speakers else None
         rows.append(row)
     return rows
 
 
 def measure(group: Group, how: str, interval: stats.Interval | None = None) -> list[dict[str, Any]]:
     """One record a score: ours, its interval, the paper's, the difference. `how`: folds `pooled` or `averaged`."""
-    values, paper = group.scores(how), paper_figures(group)
+    values, paper = group.scores(how), published_scores(group)
     found = []
     for i, score in enumerate(SCORES):
         mean, sd = stats.mean_sd(values[:, i])
@@ -308,7 +306,7 @@ def numbers(name: str, rows: Iterable[Row]) -> list[dict[str, Any]]:
                 found.append({**about, "score": score, "n": 0, **mean_sd})
             continue
         about |= {"synthetic": group.synthetic, "corpus": group.corpus, "corpus_digest": group.corpus_digest}
-        about |= {"utterances": group.utterances, "speakers": row.speakers, "splits": group.splits}
+        about |= {"utterances": group.utterances, "speakers": group.n_speakers, "splits": group.splits}
         for how in group.hows:
             folds = how if group.has_folds else ""
             found += [{**about, "folds": folds, **record} for record in measure(group, how, row.interval)]

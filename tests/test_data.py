@@ -391,7 +391,7 @@ def test_a_class_without_a_usable_utterance_is_told_in_words(five):
 def test_a_class_without_any_recording_is_no_matter_of_length(tmp_path, monkeypatch):
     root = tmp_path / "release"
     synthetic.make(root, 60)
-    for utterance in handleIEMOCAP.utterances(root):
+    for utterance in handleIEMOCAP.read(root)[0]:
         if utterance.emotion == "sad":
             Path(utterance.path).unlink()
     monkeypatch.setattr(path, "IEMOCAP", root)

@@ -160,12 +160,12 @@ def test_every_shape_gives_the_same_utterances_in_the_same_order(release: Path, 
     assert [u.name for u in found] == ORDER
     assert {u.name: u.emotion for u in found} == LABELS
     assert [Path(u.path).read_text() for u in found] == ORDER  # each one's own recording, whatever it is called
-    assert handle.index(release) == found == handle.utterances(release)
+    assert handle.index(release) == found == handle.read(release)[0]
     assert snapshot(release) == before
 
 
 def test_fields(release: Path) -> None:
-    found = {u.name: u for u in handle.utterances(release)}
+    found = {u.name: u for u in handle.read(release)[0]}
     u = found["Ses01F_impro01_M001"]
     assert (u.speaker, u.session, u.dialog, u.kind, u.emotion) == ("Ses01M", "1", "Ses01F_impro01", "impro", "ang")
     u = found["Ses05M_script01_1b_F000"]
@@ -177,7 +177,7 @@ def test_fields(release: Path) -> None:
 def test_order_is_that_of_the_renamed_paths_as_strings(release: Path) -> None:
     handle.rename(release)
     files = sorted(str(file.relative_to(release)) for file in release.glob("Session?/sentences/wav/*/*.wav"))
-    assert [os.path.relpath(u.path, release) for u in handle.utterances(release)] == files
+    assert [os.path.relpath(u.path, release) for u in handle.read(release)[0]] == files
 
 
 @pytest.mark.parametrize("shape", ["as laid out", "renamed", "mixed"])
@@ -190,7 +190,7 @@ def test_order_gives_the_published_split(emodb_iemocap: Path, tmp_path: Path, go
             (root / new).rename(root / old)
     published = golden["split"]
     usable = []
-    for u in handle.utterances(root):
+    for u in handle.read(root)[0]:
         with wave.open(u.path) as w:
             if u.kind == published["dataset"] and u.emotion in ("neu", "sad", "ang", "exc") and w.getnframes() >= 28800:
                 usable.append(u.name)
@@ -202,23 +202,23 @@ def test_order_gives_the_published_split(emodb_iemocap: Path, tmp_path: Path, go
 
 
 def test_root_may_be_the_folder_above_a_relative_path_or_a_link(release: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    expected = handle.utterances(release)
-    assert handle.utterances(release.parent) == expected
+    expected = handle.read(release)[0]
+    assert handle.read(release.parent)[0] == expected
     monkeypatch.chdir(release.parent)
-    assert handle.utterances(Path(release.name)) == expected
+    assert handle.read(Path(release.name))[0] == expected
     monkeypatch.setattr(path, "IEMOCAP", release)
-    assert handle.utterances() == expected == handle.index()
+    assert handle.read()[0] == expected == handle.index()
     Path("link").symlink_to(release)
-    assert [u.name for u in handle.utterances(Path("link"))] == ORDER
+    assert [u.name for u in handle.read(Path("link"))[0]] == ORDER
     with pytest.raises(UserError, match="several releases, IEMOCAP_full_release, link"):
-        handle.utterances(release.parent)
+        handle.read(release.parent)[0]
 
 
 def test_a_release_of_links_is_read_and_a_broken_link_is_no_recording(release: Path, tmp_path: Path) -> None:
     file = wave_file(release, ORDER[0])
     file.rename(tmp_path / "elsewhere")
     file.symlink_to(tmp_path / "elsewhere")
-    assert len(handle.utterances(release)) == len(ORDER)
+    assert len(handle.read(release)[0]) == len(ORDER)
     (tmp_path / "elsewhere").unlink()
     found, problems = handle.read(release)
     assert len(found) == len(ORDER) - 1
@@ -470,7 +470,7 @@ def test_a_full_release_is_recognised_quickly_and_what_differs_is_named(tmp_path
 
 
 def test_a_small_release_is_simply_not_the_full_one(release: Path) -> None:
-    counts = handle.count(handle.utterances(release))
+    counts = handle.count(handle.read(release)[0])
     assert counts["all"] == [Counter(LABELS.values())[emotion] for emotion in EMOTIONS]
     assert sum(counts["improvised"]) == 8
     assert (sum(counts["Ses05F"]), sum(counts["Ses05M"]), "Ses04F" in counts) == (2, 1, False)
@@ -518,7 +518,7 @@ def test_an_index_is_made_anew_after_a_change(release: Path, change: str) -> Non
     before = handle.tree_digest(release)
     CHANGES[change](release)
     assert handle.tree_digest(release) != before
-    assert handle.index(release) == handle.utterances(release)
+    assert handle.index(release) == handle.read(release)[0]
 
 
 @pytest.mark.parametrize("damage", ["truncated", "edited", "binary", "missing", "about", "about a list"])
@@ -629,7 +629,7 @@ def test_an_interrupted_rename_can_be_undone_or_completed(release: Path, interru
         handle.rename(release)
     interrupt(-1)
     assert len(set(contents(release)) - set(before)) == moves + 1
-    assert [u.name for u in handle.utterances(release)] == ORDER
+    assert [u.name for u in handle.read(release)[0]] == ORDER
     assert len(handle.restore(release)) == moves
     assert contents(release) == before
 
@@ -654,7 +654,7 @@ def test_an_interrupted_restore_can_be_completed(release: Path, interrupt: Calla
     with pytest.raises(KeyboardInterrupt):
         handle.restore(release)
     interrupt(-1)
-    assert [u.name for u in handle.utterances(release)] == ORDER
+    assert [u.name for u in handle.read(release)[0]] == ORDER
     assert len(handle.restore(release)) == 13 - moves
     assert contents(release) == before
 
@@ -847,6 +847,6 @@ def test_a_rename_killed_outright_is_undone(tmp_path: Path) -> None:
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert (root / JOURNAL).exists()
-    assert [u.name for u in handle.utterances(root)] == sorted(names)
+    assert [u.name for u in handle.read(root)[0]] == sorted(names)
     handle.restore(root)
     assert contents(root) == before

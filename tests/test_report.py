@@ -834,25 +834,29 @@ def test_html_is_one_page_that_loads_nothing(document: render.Document) -> None:
 # -------------------------------------------------------------------------------------------------- errors
 
 
+def worst(runs: Path, rule: str = "paper", most: int = 20) -> pd.DataFrame:
+    return report.errors_document(report.runs(runs), rule, most, "").numbers
+
+
 def test_utterances_most_often_wrong(tmp_path: Path) -> None:
     # u0 (neutral) wrong in all 3 seeds, u1 (sad) in 2, u2 (angry) in none, u3 (happy) in 1; u4 in the one that tests it
     for seed in (0, 1):
         make_run(tmp_path, [[2, 0, 2, 3]], LABELS, seed=seed)
     make_run(tmp_path, [[1, 1, 2, 0, 1]], [*LABELS, 0], seed=2)
-    frame = report.errors(report.runs(tmp_path))
+    frame = worst(tmp_path)
     assert frame["name"].tolist() == ["u0", "u1", "u4", "u3"] and frame["wrong"].tolist() == [3, 2, 1, 1]
     first = frame.iloc[0]
     assert (first["tested"], first["speaker"], first["label"]) == (3, "A", "neutral")
     assert first["predictions"] == "angry 2, sad 1" and first["path"] == "Session1/sentences/wav/u0.wav"
     assert frame.iloc[1]["predictions"] == "neutral 2, sad 1"
-    assert len(report.errors(report.runs(tmp_path), most=2)) == 2
+    assert len(worst(tmp_path, most=2)) == 2
 
 
 def test_errors_follow_the_rule_and_separate_models(tmp_path: Path) -> None:
     make_run(tmp_path, [RIGHT[0], HALF[0]], LABELS)
     make_run(tmp_path, [HALF[0], HALF[0]], LABELS, model="MACNN")
-    assert report.errors(report.runs(tmp_path), "paper")["model"].tolist() == ["MACNN"] * 2
-    assert report.errors(report.runs(tmp_path), "last")["model"].tolist() == ["GLAM"] * 2 + ["MACNN"] * 2
+    assert worst(tmp_path, "paper")["model"].tolist() == ["MACNN"] * 2
+    assert worst(tmp_path, "last")["model"].tolist() == ["GLAM"] * 2 + ["MACNN"] * 2
 
 
 def test_errors_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
@@ -869,7 +873,7 @@ def test_errors_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys:
 
 def test_errors_of_a_fold_whose_others_are_missing(tmp_path: Path) -> None:
     make_run(tmp_path, HALF, LABELS, split="session", fold=0, folds=5, val=(LABELS, HALF))
-    assert report.errors(report.runs(tmp_path))["name"].tolist() == ["f0u2", "f0u3"]
+    assert worst(tmp_path)["name"].tolist() == ["f0u2", "f0u3"]
 
 
 def csv_run(root: Path, file: Path, digest: str = DIGEST, **more: Any) -> None:
@@ -1290,7 +1294,7 @@ def test_wrong_records_are_found_by_the_audit_and_left_out_of_tables(
     document, _ = report.named_table("comparison", report.runs(tmp_path), ["impro"], {"epochs": 1})
     ours = document.numbers[document.numbers["model"] == "GLAM"]
     assert set(ours["n"]) == {1} and str(folder) in capsys.readouterr().err
-    assert report.errors(report.runs(tmp_path))["tested"].max() != 2
+    assert worst(tmp_path)["tested"].max() != 2
 
 
 @pytest.mark.parametrize(

@@ -209,7 +209,7 @@ def test_the_same_bytes_for_the_same_seed_however_made(tmp_path: Path) -> None:
 
 def test_seconds_instead_of_utterances(tmp_path: Path) -> None:
     made = synthetic.make(tmp_path / "release", seconds=200)
-    found = handle.utterances(tmp_path / "release")
+    found = handle.read(tmp_path / "release")[0]
     assert len(found) == made
     total = sum(len(samples(u.path)) for u in found) / RATE
     assert total == pytest.approx(200, rel=0.15)
@@ -220,7 +220,7 @@ def test_a_folder_of_others_is_refused_and_an_own_one_replaced(tmp_path: Path) -
     out.mkdir()
     synthetic.make(out, 23)  # an empty one is taken
     synthetic.make(out, 24)
-    assert len(handle.utterances(out)) == 24
+    assert len(handle.read(out)[0]) == 24
     (out / handle.SYNTHETIC).unlink()
     before = contents(out)
     with pytest.raises(UserError, match=f"{out} is not empty"):
