@@ -38,9 +38,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Scored = tuple[NDArray, NDArray]  # logits (U, C) and labels (U,) of one run's utterances
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-LINES = ("-", "--", "-.", (0, (6, 1, 1, 1, 1, 1)), (0, (3, 1)), (0, (8, 2)), ":")
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+LINES = ("-", "--", "-.", (0, (6, 1, 1, 1, 1, 1)), (0, (3, 1)), (0, (8, 2)), ":", (0, (1, 3)))
 STYLE: dict[Any, Any] = {
     "font.size": 9,
     "axes.titlesize": 9.5,
@@ -95,7 +95,8 @@ def say_runs(groups: Sequence[Group], rule: bool = True) -> str:
     n = "–".join(str(count) for count in (counts if len(counts) == 1 else (counts[0], counts[-1])))
     n += " seed" if counts == [1] else " seeds"
     tested = sorted({group.utterances for group in groups})
-    folds = ", all folds of each put together" if first.has_folds else ""
+    folds = ", all folds of each put together" if rule else ", each fold a run"
+    folds = folds if first.has_folds else ""
     corpus = first.dataset if first.corpus == first.dataset else f"{first.corpus}, {first.dataset}"
     epoch = f"rule {first.rule}: {RULES[first.rule]}" if rule else "every epoch, so no rule"
     said = f"Corpus {corpus}; split {first.split}; {epoch}; "
@@ -163,7 +164,7 @@ def curves(groups: Sequence[Group]) -> Drawn:
             _band(axis, np.array(values), i, label(group, groups))
         axis.set_title(title, loc="left")
         axis.set_xlabel("epoch")
-        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     handles, names = axes[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside right upper", handlelength=3)
     text = "Lines: the mean over runs (seeds, and folds where the split has some); bands: one sample standard deviation"
@@ -210,7 +211,7 @@ def alpha(groups: Sequence[Group]) -> Drawn:
         values = [group.scores()[:, i] for group in groups]
         sd = [np.std(v, ddof=1) if len(v) > 1 else 0.0 for v in values]
         bars: dict[str, Any] = {"capsize": 3, "linewidth": 1.4, "markersize": 5}
-        if same:  # seeds, each a line: how little a mean's slope may mean
+        if same and len(values[0]) > 1:  # seeds, each a line: how little a mean's slope may mean
             axis.plot(at, np.array(values), color="#aaaaaa", linewidth=0.7, zorder=0)
         axis.errorbar(at, [v.mean() for v in values], sd, fmt="o", color=COLOURS[0], label="ours", **bars)
         if paper:
@@ -220,7 +221,11 @@ def alpha(groups: Sequence[Group]) -> Drawn:
         axis.set_xticks(at, [f"{a:g}" for a in at], fontsize=8)
     for axis in axes[2:]:
         axis.set_xlabel("α")
-    text = f"Mean and one sample standard deviation over seeds{'; grey: each seed' if same else ''}."
+    several = max(len(group.rounds) for group in groups) > 1
+    text = (
+        "Mean and one sample standard deviation over seeds" if several else "One seed each, so that no spread is shown"
+    )
+    text += "; grey: each seed." if same and several else "."
     if paper:
         figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper right", ncols=2)
         text += " The published ones are drawn a little to the right."
@@ -270,7 +275,7 @@ def tsne(runs: Sequence[Run]) -> Drawn:
     """t-SNE (van der Maaten and Hinton, 2008) of the last hidden layer's utterance means, a panel a model."""
     columns = len(runs) if len(runs) < 4 else 2
     rows = -(-len(runs) // columns)
-    title = "Test utterances in the last hidden layer (t-SNE)"
+    title = "t-SNE of the last hidden layer"
     figure = _figure(3.6 * columns + 1.2, 3.3 * rows + 0.6, title, runs[0].synthetic)
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for i, (axis, run) in enumerate(zip(axes, runs, strict=False)):
@@ -288,7 +293,7 @@ def tsne(runs: Sequence[Run]) -> Drawn:
         axis.spines[:].set_color("#bbbbbb")
     for axis in axes[len(runs) :]:
         axis.set_axis_off()
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right upper", markerscale=1.6)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right center", markerscale=1.6)
     return Drawn(figure, _say_tsne(runs))
 
 
@@ -310,7 +315,8 @@ def _say_tsne(runs: Sequence[Run]) -> str:
     first, counts = runs[0], sorted({run.n_test for run in runs})
     said = f"Each point: the mean over a test utterance's segments. Weights: {'; '.join(weights)}. "
     said += f"Corpus {first.config['corpus']}, {first.dataset}; split {first.split}; "
-    said += f"n = {' or '.join(map(str, counts))} utterances. Distances between clusters mean little."
+    said += f"n = {' or '.join(map(str, counts))} utterances. Perplexity 30, or a third of n where that is less. "
+    said += "Distances between clusters mean little."
     return said + (" SYNTHETIC data: these say nothing about speech." if first.synthetic else "")
 
 
@@ -393,8 +399,13 @@ def reliability_panel(axis: "Axes", runs: Sequence[Scored], temperatures: Sequen
 def reliability(groups: Sequence[Group]) -> Drawn:
     """Reliability diagrams side by side (Guo et al., 2017); of splits with a validation part also after each run's
     temperature, fitted on it."""
-    figure = _figure(3.7 * len(groups) + 0.3, 4.1, "Reliability of probabilities", groups[0].synthetic)
-    for i, (axis, group) in enumerate(zip(figure.subplots(1, len(groups), squeeze=False)[0], groups, strict=True)):
+    columns = min(len(groups), 3)
+    rows = -(-len(groups) // columns)
+    figure = _figure(3.7 * columns + 0.3, 4.1 * rows, "Reliability of probabilities", groups[0].synthetic)
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axis in axes[len(groups) :]:
+        axis.set_axis_off()
+    for i, (axis, group) in enumerate(zip(axes, groups, strict=False)):
         tested, temperatures = [], []
         for run in group.runs:
             epoch, test = run.pick(group.rule), run.predictions("test")
@@ -454,7 +465,10 @@ def complete_groups(runs: Iterable[Run], rule: str) -> list[Group]:
 def alpha_groups(runs: Sequence[Run], rule: str, settings: dict[str, Any]) -> list[Group]:
     """A group for each α that a model of `runs`, GLAM if it is among them, was trained with. Raises UserError."""
     first = next((run for run in runs if run.model == "GLAM"), runs[0])
-    values = {run.config["settings"].get("alpha") for run in runs if run.model == first.model} - {None}
+    same = [run for run in runs if run.model == first.model]
+    values = {run.config["settings"].get("alpha") for run in same} - {None}
+    # as in the other figures: where no --set says which, the settings that change least
+    settings = settings or min(({k: v for k, v in run.changed.items() if k != "alpha"} for run in same), key=len)
     wanted = [tables.resolve(first.model, {**settings, "alpha": alpha}) for alpha in sorted(values)]
     own = [[run for run in runs if (run.model, run.changed) == (first.model, changed)] for changed in wanted]
     groups = [group for found in own if found for group in records.group_by_setting(found, rule) if group.rounds]

@@ -67,17 +67,18 @@ def format_scores(record: dict[str, Any], classes: list[str]) -> str:
         there = each["support"][i] > 0  # precision and F1 of a class that is not there say as little as its recall
         values = "".join(f"{100 * each[k][i]:10.2f}" if there else f"{'–':>10}" for k in ("precision", "recall", "f1"))
         lines.append(f"{name:<{width}}{values}{each['support'][i]:10d}")
-    lines += [
-        "",
-        "confusion (rows: truth, columns: predicted)",
-        " " * width + "".join(f"{c:>{width}}" for c in classes),
-    ]
-    lines += [
-        f"{name:<{width}}" + "".join(f"{n:{width}d}" for n in row) for name, row in zip(classes, confusion, strict=True)
-    ]
+    widths = [max(6, len(c) + 2) for c in classes]
+    lines += ["", "confusion (rows: truth, columns: predicted)"]
+    lines.append(" " * width + "".join(f"{c:>{w}}" for c, w in zip(classes, widths, strict=True)))
+    for name, row in zip(classes, confusion, strict=True):
+        lines.append(f"{name:<{width}}" + "".join(f"{n:{w}d}" for n, w in zip(row, widths, strict=True)))
     lines += ["", "   ".join(f"{name} {record[name]:.2f}" for name in SCORES)]
     if (there := int((each["support"] > 0).sum())) < len(classes):
-        lines.append(f"UA is the mean recall of the {there} classes that occur, of {len(classes)}")
+        text = f"UA is the mean recall of the {there} classes that occur, of {len(classes)}"
+        named = int(((each["support"] > 0) | (confusion.sum(0) > 0)).sum())
+        lines.append(
+            text + (f"; macro F1 has {named - there} more, predicted but absent, as 0" if named > there else "")
+        )
     return "\n".join(lines)
 
 

@@ -96,7 +96,8 @@ def latex(document: Document) -> str:
         said = [] if number else [caption]
         said += [f"{section.heading}."] if section.heading else []
         text = latex_text(" ".join([*said, *section.notes]))
-        blocks += [r"\begin{table*}", r"\centering", rf"\caption{{{text}}}", r"\resizebox{\textwidth}{!}{%"]
+        blocks += [r"\begin{table*}", r"\centering", rf"\caption{{{text}}}"]
+        blocks += [r"\resizebox{\ifdim\width>\textwidth\textwidth\else\width\fi}{!}{%"]  # a small one stays small
         blocks += [body + "}", r"\end{table*}"]
     return "\n".join(blocks) + "\n"
 
@@ -128,10 +129,10 @@ tbody tr.more td { color: var(--soft); padding-top: 0; }
 .interval { display: block; color: var(--soft); font-size: .85em; }
 tbody td:first-child { font-weight: 600; }
 code { font: .88em ui-monospace, monospace; overflow-wrap: anywhere; }
-figure { margin: 1.5rem 0 2rem; }
-figure img { display: block; width: 100%; height: auto; background: #fff; border: 1px solid var(--line); border-radius: 8px; padding: .75rem; }
-figcaption { margin-top: .5rem; }
-@media print { main { max-width: none; padding: 0; } .scroll { overflow: visible; border: 0; } th, td { white-space: normal; padding: .2rem .4rem; } figure, tr { break-inside: avoid; } }
+figure { margin: 1.5rem 0 2rem; overflow-x: auto; }
+figure img { display: block; width: 100%; min-width: 40rem; height: auto; background: #fff; border: 1px solid var(--line); border-radius: 8px; padding: .75rem; }
+figcaption { margin-top: .5rem; position: sticky; left: 0; }
+@media print { main { max-width: none; padding: 0; } .scroll { overflow: visible; border: 0; } th, td { white-space: normal; padding: .2rem .4rem; } figure, tr { break-inside: avoid; } figure img { min-width: 0; } }
 """  # noqa: E501
 
 

@@ -46,6 +46,7 @@ from tables import TABLES, Row, Table, measure, published_scores
 if TYPE_CHECKING:
     from pandas import DataFrame
 
+SPLITS = "Splits: a digest of which utterances were trained and tested on, the same for the same ones, and of how many."
 SYNTHETIC = "SYNTHETIC data: sound made by a formula; these numbers say nothing about speech."
 
 
@@ -182,7 +183,7 @@ def overview(found: list[Run], rule: str, begun: int, command: str) -> render.Do
     frame, numbers, repeats = records.leaving_out_broken(lambda usable: _overview(usable, rule), found)
     synthetic = any(run.synthetic for run in found)
     text = f"Mean ± sample standard deviation over n seeds, in per cent of the test utterances. {say_rules([rule])}"
-    caption = [text, *([SYNTHETIC] if synthetic else [])]
+    caption = [f"{text} {SPLITS}", *([SYNTHETIC] if synthetic else [])]
     if "Folds" in frame:
         caption.append("Folds: scores of the test utterances of all folds pooled, and the mean of the folds' scores.")
     if repeats:
@@ -237,6 +238,7 @@ def _say_tests(tests: Sequence[dict[str, Any]]) -> list[str]:
     """What must be known to read the paired tests."""
     sizes = " or ".join(str(size) for size in sorted({test["family"] for test in tests}))
     notes = [
+        "Mean difference: the first of a pair minus the second, in points.",
         "Two-sided Wilcoxon signed-rank tests over the seeds both models share or, where the split has folds, over "
         "folds (each the mean over shared seeds; folds hold other speakers, seeds only repeat them). Over seeds, a "
         "test speaks of other seeds on the same recordings, not of other speakers. Differences of zero drop out of p.",
@@ -428,6 +430,7 @@ def caption_of(rows: Sequence[Row], settings: dict[str, Any], command: str) -> l
         "drawn jointly, in each without the seeds that lack a class; percentiles expanded for the small number of "
         "speakers (seeds, where one speaks). The picked epochs stay, so it holds nothing of a rule's optimism."
     )
+    text.append(f"Utterances: in a test set; Speakers: in all of a row's. {SPLITS}")
     if any(row.paper for row in rows):
         text.append(
             "Published: Zhu and Li, ICASSP 2022 (results/published.csv); its “micro F1” is the weighted F1 here."
@@ -531,7 +534,7 @@ def errors_document(found: list[Run], rule: str, most: int, command: str) -> ren
     from pandas import DataFrame
 
     def worst(usable: list[Run]) -> list[tuple[Group, list[tuple[Any, ...]]]]:
-        return [(group, _often_wrong(group)[:most]) for group in records.group_by_setting(usable, rule)]
+        return [(group, _often_wrong(group)) for group in records.group_by_setting(usable, rule)]
 
     every = records.leaving_out_broken(worst, found)
     corpora = Counter(dataset for dataset, _ in {(group.dataset, group.corpus_digest) for group, _ in every})
@@ -540,19 +543,21 @@ def errors_document(found: list[Run], rule: str, most: int, command: str) -> ren
     for group, rows in every:
         changed = plain(group.changed)
         about = (group.dataset, group.corpus_digest, group.split, group.model, changed, group.synthetic)
-        numbers += [(*about, *row) for row in rows]
+        numbers += [(*about, len(rows), *row) for row in rows[:most]]
         where = group.dataset + (f" {group.corpus_digest[:8]}" if corpora[group.dataset] > 1 else "")
         heading = f"{group.model} on {where}, {group.split}"
         heading += (f", {changed}" if changed else "") + (", SYNTHETIC" if group.synthetic else "")
-        frame = DataFrame(rows, columns=columns).astype(str)
+        heading += f": {min(most, len(rows))} of {len(rows)}"
+        frame = DataFrame(rows[:most], columns=columns).astype(str)
         frame.insert(6, "path", frame.pop("path"))  # long ones last
         sections += [render.Section(frame.rename(columns=str.capitalize), heading)] if rows else []
     caption = [
-        f"The {most} utterances most often wrong over seeds; paths as in the corpus. {say_rules([rule])}",
+        f"The {most} utterances most often wrong over seeds, of those ever wrong; equals by name; paths as in the "
+        f"corpus. {say_rules([rule])}",
         f"Made with `{command}`.",
     ]
     made_up = any(run.synthetic for run in found)
-    grouped = ["dataset", "corpus_digest", "split", "model", "changed", "synthetic"]
+    grouped = ["dataset", "corpus_digest", "split", "model", "changed", "synthetic", "ever_wrong"]
     frame = DataFrame(numbers, columns=[*grouped, *columns])
     return render.Document("Utterances most often wrong", caption, sections, frame, synthetic=made_up)
 

@@ -42,7 +42,9 @@ def plot(one: Prediction, output: Path, title: str = "") -> None:
             apart = next((s for s in (30, 60, 120, 300, 600, 900, 1800) if s >= one.seconds / 10), 3600)
             course.xaxis.set_major_locator(MultipleLocator(apart))
             course.xaxis.set_major_formatter(lambda at, _: f"{round(at) // 60}:{round(at) % 60:02d}")
-            course.set_xlabel("minutes" if few is one else f"minutes; means over {few.starts[1] - few.starts[0]:.1f} s")
+        points = f"each point a segment of {one.ends[0] - one.starts[0]:.1f} s, at its middle"
+        points = points if few is one else f"means over {few.starts[1] - few.starts[0]:.1f} s"
+        course.set_xlabel(f"{'minutes' if one.seconds > 120 else 'seconds'}; {points}")
         course.set_xlim(0, max(one.seconds, 1e-3))
         for axis in (wave, strip, course):
             axis.spines[["top", "right"]].set_visible(False)
@@ -102,10 +104,11 @@ def _course(axis: Axes, one: Prediction) -> None:
         label = f"{name} {one.probabilities[c]:.0%}"
         axis.plot(at, heard[:, c], linewidth=1.6 if len(at) < 1000 else 0.8, label=label, **style)
         axis.plot(at[alone], heard[alone, c], ".", color=style["color"])
-    legend = axis.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, handlelength=3.2, title="in all")
+    legend = axis.legend(
+        loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, handlelength=3.2, title="whole recording"
+    )
     for text in legend.get_texts():
         text.set_parse_math(False)
     axis.set_ylim(0, 1)
     axis.set_ylabel("probability")
-    axis.set_xlabel("seconds")
     axis.grid(True, color="#dddddd", linewidth=0.6)

@@ -309,8 +309,10 @@ def print_summary(model: nn.Module, run: dict[str, Any]) -> None:
     from pytorch_model_summary import summary
 
     model.eval()
-    print(summary(model, torch.zeros(1, 1, *run["shape"])))
-    print(f"{run['params']:,} parameters, with those that layers use as plain weights, which the table leaves out")
+    table, params = summary(model, torch.zeros(1, 1, *run["shape"])), f"{run['params']:,}"
+    print(table)
+    if f"Total params: {params}\n" not in table:
+        print(f"{params} parameters, with those that layers use as plain weights, which the table leaves out")
     print(
         f"{run['model']} on {run['dataset']} ({run['corpus']}), split {run['split']}, recipe {run['recipe']}, "
         f"changed: {run['changed'] or 'nothing'}"

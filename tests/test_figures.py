@@ -281,8 +281,8 @@ def test_more_than_can_be_told_apart(tmp_path: Path) -> None:
         figures.make("confusion", report.runs(tmp_path), arguments())
 
 
-def test_seven_styles_differ() -> None:
-    assert len(set(figures.COLOURS)) == len(set(figures.MARKERS)) == len({str(line) for line in figures.LINES}) == 7
+def test_eight_styles_differ() -> None:
+    assert len(set(figures.COLOURS)) == len(set(figures.MARKERS)) == len({str(line) for line in figures.LINES}) == 8
 
 
 def test_images_of_a_table(runs: list[records.Run]) -> None:
