@@ -190,7 +190,9 @@ def csv_source(file: Path) -> Source:
             columns, rows = reader.fieldnames or [], [(reader.line_num, row) for row in reader]
     except FileNotFoundError:
         raise UserError(f"{file.absolute()} does not exist: a dataset is a name or a CSV file") from None
-    except (OSError, UnicodeError, csv.Error) as error:
+    except csv.Error as error:
+        raise UserError(f"{file}, line {reader.line_num + 1}: {error}; is a quotation mark missing?") from None
+    except (OSError, UnicodeError) as error:
         raise UserError(f"{file} cannot be read as CSV in UTF-8: {error}; save it as CSV UTF-8") from None
     _check_columns(file, columns)
     if not rows:
@@ -204,9 +206,11 @@ def csv_source(file: Path) -> Source:
     ]
     _refuse_doubles(file, utterances, lines)
     emotions = sorted({u.emotion for u in utterances})
-    for same in sorted({e.casefold() for e in emotions}):
-        if len(alike := [e for e in emotions if e.casefold() == same]) > 1:
-            warn_once(f"{file}: {' and '.join(alike)} are {len(alike)} classes: spell them alike to merge them")
+    for column, what in {"emotion": "classes", **{c: f"{c}s" for c in ("speaker", "session", "dialog")}}.items():
+        named = sorted({getattr(u, column) for u in utterances})
+        for same in sorted({name.casefold() for name in named}):
+            if len(alike := [name for name in named if name.casefold() == same]) > 1:
+                warn_once(f"{file}: {' and '.join(alike)} are {len(alike)} {what}: spell them alike to merge them")
     return Source(file.stem, "as its owner says", sorted(utterances, key=lambda u: u.name), {e: e for e in emotions})
 
 

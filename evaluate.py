@@ -144,6 +144,10 @@ def main() -> int:
     from device import choose_device, memory_told
     from inference import Recogniser
 
+    if args.happy:
+        recipes.check_happy(args.corpus)
+    if args.csv and args.csv.is_dir():
+        raise UserError(f"--csv {args.csv} is a folder; name a file")
     device = choose_device(args.gpu, args.device)
     checkpoint = checkpoints.load(args.checkpoint, args.online)
     corpus = data.corpus(args.corpus, args.happy or checkpoint.config["settings"]["happy"])

@@ -255,9 +255,24 @@ def comma_list(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
+def names(text: str) -> tuple[str, ...]:
+    """A flag's names, separated by commas. Raises ArgumentTypeError, which argparse tells with the flag, for none."""
+    if not (found := comma_list(text)):
+        raise argparse.ArgumentTypeError(f"{text!r} names nothing; leave the flag out for the default")
+    return found
+
+
 def class_list(text: str) -> tuple[str, ...]:
     """Class names separated by commas, as a corpus's labels are read."""
     return tuple(label for part in text.split(",") if (label := plain_label(part)))
+
+
+def check_happy(*datasets: str | None) -> None:
+    """Raise UserError where none of the datasets has labels that --happy chooses among."""
+    if not {*IEMOCAP_DATASETS, "demo"} & {*datasets}:
+        raise UserError(
+            f"--happy is for {', '.join(IEMOCAP_DATASETS)}, demo; other corpora define the class happy themselves"
+        )
 
 
 @dataclass(frozen=True)
@@ -408,10 +423,8 @@ def parse_config(given: dict[str, Any]) -> Config:
     if "test_dataset" in given:
         given.setdefault("split", "cross")
     corpora = {given.get("dataset", Config().dataset), given.get("test_dataset")}
-    if "happy" in given and not corpora & {*IEMOCAP_DATASETS, "demo"}:
-        raise UserError(
-            f"--happy is for {', '.join(IEMOCAP_DATASETS)}, demo; other corpora define the class happy themselves"
-        )
+    if "happy" in given:
+        check_happy(*corpora)
     overrides = {f.name: given.pop(f.name) for f in fields(Config) if f.name in given}
     config = config_for(model, **{**overrides, "device": device})
     if config.feature not in features.FEATURES:

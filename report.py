@@ -46,7 +46,7 @@ from tables import TABLES, Row, Table, measure, published_scores
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-SPLITS = "Splits: a digest of which utterances were trained and tested on, the same for the same ones, and of how many."
+SPLITS = "Splits: a digest of which utterances are in which part, equal for equal splits; “of 5”, of five of them."
 SYNTHETIC = "SYNTHETIC data: sound made by a formula; these numbers say nothing about speech."
 
 
@@ -577,7 +577,7 @@ def command_line() -> ArgumentParser:
     add = parser.add_argument_group("of which runs").add_argument
     add("--runs", type=Path, metavar="DIR", help=f"the runs folder (default: {path.RUNS}, set in path.py)")
     add("--rule", choices=list(RULES), help="which epoch is reported (default: paper; a table has its own)")
-    names: dict[str, Any] = {"type": recipes.comma_list, "metavar": "A,B,.."}
+    names: dict[str, Any] = {"type": recipes.names, "metavar": "A,B,.."}
     add("--dataset", "--datasets", help="only these datasets; with --table, instead of the table's own", **names)
     add("--split", "--splits", help="only these splits; 8:1:1 is also read from runs of 8:2; with --table these "
         "replace its own, and the epoch is chosen on validation data if the split has some", **names)  # fmt: skip
@@ -589,7 +589,7 @@ def command_line() -> ArgumentParser:
     add = parser.add_argument_group("output").add_argument
     add("--format", choices=list(render.FORMATS), help="(default: what --output ends in, or md)")
     add("--output", type=Path, metavar="PATH", help="file to write; with --figure a folder (default: results/figures)")
-    add("--most", type=cli.count, default=20, metavar="N", help="with --errors: how many (default: 20)")
+    add("--most", type=cli.count, metavar="N", help="with --errors: how many (default: 20)")
     return parser
 
 
@@ -631,6 +631,8 @@ def check(args: Namespace) -> None:
         raise UserError(
             f"--set {named[0]}: --dataset, --split and --model say which; a table has its own models and seeds"
         )
+    if args.most and not args.errors:
+        raise UserError(f"--most {args.most}: goes with --errors")
     if args.table and (args.figure or args.errors):
         raise UserError(f"--table {args.table}: goes with --audit only, not with --figure or --errors")
 
@@ -639,6 +641,8 @@ def main(words: Sequence[str] | None = None) -> int:
     """`python report.py WORDS`; the command line's, unless told."""
     words = sys.argv[1:] if words is None else words
     args = command_line().parse_args(words)
+    if twice := [key for key, n in Counter(key for key, _ in args.set or ()).items() if n > 1]:
+        raise UserError(f"--set {twice[0]}: given more than once; a run has one value of a setting")
     args.set = dict(args.set or [])
     check(args)
     root, command = (args.runs or path.RUNS).absolute(), shlex.join(["python", "report.py", *words])
@@ -661,7 +665,7 @@ def main(words: Sequence[str] | None = None) -> int:
     if args.figure:
         print("\n".join(str(file) for file in figures.make(args.figure, chosen, args)))
     elif args.errors:
-        write(errors_document(chosen, args.rule, args.most, command), args)
+        write(errors_document(chosen, args.rule, args.most or 20, command), args)
     else:
         write(overview(chosen, args.rule, begun, command), args)
     return 0

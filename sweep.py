@@ -52,9 +52,9 @@ def command_line() -> argparse.ArgumentParser:
     """The parser of this command."""
     parser = cli.parser(description=__doc__)
     group = parser.add_argument_group("what to run")
-    group.add_argument("--models", type=recipes.comma_list, metavar="A,B,..", help="(default: GLAM)")
-    group.add_argument("--datasets", type=recipes.comma_list, metavar="A,B,..", help="(default: impro)")
-    group.add_argument("--splits", type=recipes.comma_list, metavar="A,B,..", help="(default: 8:2, or the table's)")
+    group.add_argument("--models", type=recipes.names, metavar="A,B,..", help="(default: GLAM)")
+    group.add_argument("--datasets", type=recipes.names, metavar="A,B,..", help="(default: impro)")
+    group.add_argument("--splits", type=recipes.names, metavar="A,B,..", help="(default: 8:2, or the table's)")
     group.add_argument("--seeds", type=cli.count, metavar="N", help="the first N seeds of seeds.txt (default: 1)")
     group.add_argument(
         "--next", type=cli.count, metavar="N", help="instead: the next N seeds of seeds.txt that are not done"
@@ -101,12 +101,14 @@ def command_line() -> argparse.ArgumentParser:
 
 def variants(vary: list[str]) -> list[dict[str, Any]]:
     """`["alpha=0,0.5"]` -> `[{"alpha": 0.0}, {"alpha": 0.5}]`, the product over all settings. Raises UserError."""
-    lists = []
+    lists: list[list[dict[str, Any]]] = []
     for text in vary:
         name, _, values = text.partition("=")
-        if not values:
+        if not recipes.comma_list(values):
             raise UserError(f"--vary {text}: write SETTING=VALUE,VALUE,..")
         name = {"test": "test_dataset"}.get(name, name)
+        if any(name in one[0] for one in lists):
+            raise UserError(f"--vary {name} is given twice: write all its values after one")
         if name in recipes.NAMED and name not in VARIED:
             raise UserError(
                 f"--vary {text}: --models, --datasets, --splits and --seeds take several; folds are all "
@@ -135,10 +137,13 @@ def combinations(asked: dict[str, Any], given: dict[str, Any]) -> list[dict[str,
                 asked[f"{name}s"] = (given.pop(name),)
         jobs = tables.jobs(asked["table"], asked["datasets"], shaping(given), asked["splits"])
         return [{**{k: job[k] for k in axes}, **_as_given(job["changed"])} for job in jobs]
+    varied = variants(asked["vary"])
+    if both := [name for name in varied[0] if name in given]:
+        raise UserError(f"--{both[0]} and --vary {both[0]} contradict each other: leave one out")
     lists: list[list[dict[str, Any]]] = [
         [{name: v} for v in values] if values else [{}] for name, values in axes.items()
     ]
-    return [m | d | s | v for m, d, s, v in itertools.product(*lists, variants(asked["vary"]))]
+    return [m | d | s | v for m, d, s, v in itertools.product(*lists, varied)]
 
 
 def shaping(given: dict[str, Any]) -> dict[str, Any]:

@@ -325,7 +325,7 @@ def test_a_csvs_name_makes_a_plain_run_folder(tmp_path):
         ("path,emotion\na.wav, \n", "line 2: every row needs"),
         ("path,emotion\na.wav,x\na.wav,y\n", "lines 2 and 3: a.wav is there twice; every recording has one row"),
         ("name,path,emotion\n1,a.wav,x\n1,b.wav,y\n", "lines 2 and 3: 1 is there twice"),
-        ('path,emotion\n"a.wav,x\n', "cannot be read as CSV"),
+        ('path,emotion\n"a.wav,x\n', "line 2: unexpected end of data; is a quotation mark missing?"),
         ("path,emotion\na.wav,x\nb.wav,x\n", "the class x alone"),
         ('path,emotion\n"a\0b.wav",x\nb.wav,y\n', "line 2: a path and a name have no null character"),
     ],
@@ -344,6 +344,11 @@ def test_labels_that_look_alike_are_one_class_and_plain(tmp_path):
     assert [u.speaker for u in data.corpus(make_csv(tmp_path, text)).utterances] == ["s1", "s1", "s1", "s2"]
     assert recipes.class_list("very\u00a0 sad,,\u200bangry") == ("very sad", "angry")
     assert recipes.setting("classes=very\u00a0sad,angry") == ("classes", ["very sad", "angry"])
+
+
+def test_a_csv_with_a_quotation_mark_too_few_is_told_with_its_line(tmp_path):
+    with pytest.raises(UserError, match=r"mine\.csv, line 3: .*; is a quotation mark missing\?"):
+        data.corpus(make_csv(tmp_path, 'path,emotion\na.wav,sad\n"b.wav,joy\n'))
 
 
 def test_a_csv_in_another_encoding_or_place_is_told_in_words(tmp_path):
@@ -435,6 +440,10 @@ def test_labels_in_other_capitals_are_told(tmp_path, capsys):
     file.write_text("path,emotion\na.wav,anger\nb.wav,ANGER\nc.wav,joy\n")
     assert data.corpus(str(file)).classes == ("ANGER", "anger", "joy")
     assert "ANGER and anger are 2 classes: spell them alike to merge them" in capsys.readouterr().err
+    file.write_text("path,emotion,speaker,session\na.wav,sad,S3,1\nb.wav,joy,s3,1\nc.wav,joy,,2\n")
+    data.corpus(str(file))
+    err = capsys.readouterr().err
+    assert "S3 and s3 are 2 speakers: spell them alike to merge them" in err and "session" not in err
 
 
 def test_a_corpus_module_that_is_not_whole(tmp_path, monkeypatch):

@@ -209,6 +209,17 @@ def test_alpha_is_of_any_values_and_of_another_model(tmp_path: Path) -> None:
         ]
 
 
+def test_alpha_of_one_seed_shows_no_spread(tmp_path: Path) -> None:
+    for alpha in (0, 0.5):
+        make_run(tmp_path, [SOME], LABELS, settings={"alpha": alpha, "padding": True})
+        make_run(tmp_path, [SOME], LABELS, settings={"alpha": alpha, "padding": True, "batch_size": 8})
+    groups = figures.alpha_groups(report.runs(tmp_path), "paper", {})  # no --set: what changes least
+    assert [group.changed for group in groups] == [{"padding": True, "alpha": 0}, {"padding": True}]
+    drawn = figures.alpha(groups)
+    assert "#aaaaaa" not in [line.get_color() for line in drawn.figure.axes[0].get_lines()]
+    assert "One seed each, so that no spread is shown." in drawn.caption and "deviation" not in drawn.caption
+
+
 def test_alpha_leaves_out_a_value_that_lacks_a_fold(tmp_path: Path) -> None:
     for alpha in (0, 0.5, 1):
         for fold in range(2 if alpha == 1 else 3):
@@ -367,6 +378,18 @@ def test_tsne_is_drawn(runs: list[records.Run], tmp_path: Path, monkeypatch: pyt
     assert [own.get_label() for own in points] == [text for text in texts(drawn) if text in CLASSES] == CLASSES
     assert len({tuple(own.get_facecolor()[0]) for own in points}) == 4
     assert (first == second).all() and first.shape == (60, 2)
+
+
+def test_nine_classes_of_tsne_differ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    labels, classes = np.arange(9).repeat(5), [f"class {i}" for i in range(9)]
+    make_run(tmp_path, [list(range(9))], list(range(9)), classes=classes)
+    hidden = np.random.default_rng(0).normal(size=(45, 8)).astype(np.float32)
+    monkeypatch.setattr(figures, "hidden_means", lambda run: (hidden, labels))
+    runs = report.runs(tmp_path)
+    keep_weights(runs[0], torch.nn.Linear(1, 1))
+    points: list[Any] = list(figures.tsne(runs).figure.axes[0].collections)
+    looks = {(tuple(own.get_facecolor()[0]), own.get_paths()[0].vertices.tobytes()) for own in points}
+    assert len(points) == len(looks) == 9
 
 
 @pytest.mark.parametrize("name", ["GLAM", "MHResMultiConv3", "APCNN"])

@@ -1109,6 +1109,8 @@ def test_a_setting_that_is_a_list(tmp_path, monkeypatch, capsys):
         (["--table", "alpha", "--set", "alpha=0.4"], "rows of this table differ in alpha"),
         (["--table", "comparison", "--set", "speed=7"], "--set speed=7"),
         (["--table", "comparison", "--errors"], "goes with --audit only"),
+        (["--most", "3"], "--most 3: goes with --errors"),
+        (["--set", "epochs=1", "--set", "epochs=2"], "--set epochs: given more than once"),
     ],
 )
 def test_what_cannot_be_is_said(
@@ -1117,6 +1119,17 @@ def test_what_cannot_be_is_said(
     make_run(tmp_path, RIGHT, LABELS)
     with pytest.raises(UserError, match=re.escape(said)):
         call(monkeypatch, "--runs", tmp_path, *arguments)
+
+
+@pytest.mark.parametrize("flag", ["--model", "--dataset", "--split"])
+def test_a_list_of_nothing_is_not_the_default(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any, flag: str
+) -> None:
+    make_run(tmp_path, RIGHT, LABELS)
+    for value in ("", ","):  # as of a variable that a shell does not know
+        with pytest.raises(SystemExit):
+            call(monkeypatch, "--runs", tmp_path, flag, value)
+        assert f"{value!r} names nothing; leave the flag out for the default" in capsys.readouterr().err
 
 
 def test_a_figure_that_is_none_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
