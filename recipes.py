@@ -383,7 +383,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     machine.add_argument(
         "--amp",
         **yes_no,
-        help="bfloat16 where it is safe: faster, and scores were no worse; a "
+        help="bfloat16 where it is safe: faster, GLAM's scores not visibly lower; a "
         "CPU needs AVX-512 or SVE, a GPU compute capability 8.0 (default: no)",
     )
     machine.add_argument(

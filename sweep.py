@@ -60,7 +60,11 @@ def command_line() -> argparse.ArgumentParser:
         "--next", type=cli.count, metavar="N", help="instead: the next N seeds of seeds.txt that are not done"
     )
     group.add_argument(
-        "--vary", action="append", default=[], metavar="SETTING=V,V,..", help="run with each value of a setting"
+        "--vary",
+        action="append",
+        default=[],
+        metavar="SETTING=V,V,..",
+        help="run with each value of a setting; of several settings, with each combination",
     )
     group.add_argument("--table", metavar="NAME", help="instead of models: what this table of report.py lacks")
     group.add_argument("--print", nargs="?", const=(), type=recipes.comma_list, metavar="FILE,..",

@@ -346,11 +346,6 @@ def test_labels_that_look_alike_are_one_class_and_plain(tmp_path):
     assert recipes.setting("classes=very\u00a0sad,angry") == ("classes", ["very sad", "angry"])
 
 
-def test_a_csv_with_a_quotation_mark_too_few_is_told_with_its_line(tmp_path):
-    with pytest.raises(UserError, match=r"mine\.csv, line 3: .*; is a quotation mark missing\?"):
-        data.corpus(make_csv(tmp_path, 'path,emotion\na.wav,sad\n"b.wav,joy\n'))
-
-
 def test_a_csv_in_another_encoding_or_place_is_told_in_words(tmp_path):
     with pytest.raises(UserError, match=r"mine\.csv cannot be read as CSV in UTF-8"):
         data.corpus(make_csv(tmp_path, "path,emotion\na.wav,Ärger\n", "latin-1"))
