@@ -207,9 +207,11 @@ def csv_source(file: Path) -> Source:
     _refuse_doubles(file, utterances, lines)
     emotions = sorted({u.emotion for u in utterances})
     for column, what in {"emotion": "classes", **{c: f"{c}s" for c in ("speaker", "session", "dialog")}}.items():
-        named = sorted({getattr(u, column) for u in utterances})
-        for same in sorted({name.casefold() for name in named}):
-            if len(alike := [name for name in named if name.casefold() == same]) > 1:
+        spelt: dict[str, list[str]] = {}
+        for name in sorted({getattr(u, column) for u in utterances}):
+            spelt.setdefault(name.casefold(), []).append(name)
+        for _, alike in sorted(spelt.items()):
+            if len(alike) > 1:
                 warn_once(f"{file}: {' and '.join(alike)} are {len(alike)} {what}: spell them alike to merge them")
     return Source(file.stem, "as its owner says", sorted(utterances, key=lambda u: u.name), {e: e for e in emotions})
 
@@ -637,10 +639,17 @@ class Data:
         return self.train.x.shape[1], self.train.x.shape[2]
 
 
+def changed(what: str) -> UserError:
+    """The error for a corpus or recording that is not what it was when `identity` was asked for."""
+    again = "give the command again (in Python, call data.forget() first)"
+    return UserError(f"{what} has changed since this command began: {again}")
+
+
 def load(config: Config, skip_bad: bool = False) -> Data:
     """Everything a run of `config` trains and is scored on; extracted once, then read from the cache.
 
-    Raises UserError for an unknown dataset or feature, broken recordings, and a class without a usable utterance.
+    Raises UserError for an unknown dataset or feature, broken recordings, a class without a usable utterance, and a
+    corpus that has changed since `identity` was asked for.
     """
     return _load(Config(**{name: getattr(config, name) for name in OF_DATA}), skip_bad)
 
@@ -652,7 +661,7 @@ def _load(config: Config, skip_bad: bool) -> Data:
     whole = corpus_of(config)
     _, digest = identity(config)
     if corpus_digest(whole) != digest:  # a sweep looks at all its corpora as it begins, and may load one hours later
-        raise UserError(f"{whole.dataset} has changed since this command began: give the command again")
+        raise changed(whole.dataset)
 
     def store(overlap: float) -> features.Store:
         return features.load(whole.utterances, config.feature, config.segment_length, overlap, config.n_mfcc,
@@ -740,13 +749,17 @@ def check_classes(d: Data, parts: Parts, config: Config) -> None:
 def warped(d: Data, train: NDArray, config: Config) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """One VTLP-warped copy of each training utterance: its segments' features `(M, F, T)` and classes `(M,)`.
 
-    The factors come from the run's seed, so they are made anew for each run and not kept in the cache.
+    The factors come from the run's seed, so they are made anew for each run and not kept in the cache. Raises UserError
+    where a recording has changed since `load` was called.
     """
     import features
 
     if d.warp is not None:
         return d.warp
     utterances = [d.corpus.utterances[i] for i in train]
+    for u, i, digest in zip(utterances, train, content_digests([u.path for u in utterances]), strict=True):
+        if digest != d.contents[i]:
+            raise changed(u.path)
     factors = features.vtlp_factors(config.seed, [u.name for u in utterances])
     cores = (os.cpu_count() or 1) if config.device == "cuda" else 1  # while it computes, a GPU has nothing to do
     waves = features.ahead(

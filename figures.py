@@ -444,11 +444,17 @@ def as_published(chosen: Sequence[Run], settings: dict[str, Any]) -> list[Run]:
         plain = [run for run in own if run.changed == tables.resolve(model, settings)]
         least = min(len(run.changed) for run in own)
         kept = plain or [run for run in own if len(run.changed) == least]
-        if others := sorted({recipes.plain(run.changed) or "the recipe's" for run in own if run not in kept}):
-            left = f"{model}: runs with other settings are left out ({'; '.join(others)})"
-            warn_once(f"{left}; --set SETTING=VALUE picks some")
+        _tell_left_out(run for run in own if run not in kept)
         found += kept
     return found
+
+
+def _tell_left_out(runs: Iterable[Run]) -> None:
+    """Say of which settings the runs of one model are that a figure leaves out."""
+    others = {recipes.plain(run.changed) or "the recipe's": run.model for run in runs}
+    if others:
+        left = f"{next(iter(others.values()))}: runs with other settings are left out ({'; '.join(sorted(others))})"
+        warn_once(f"{left}; --set SETTING=VALUE picks some")
 
 
 def complete_groups(runs: Iterable[Run], rule: str) -> list[Group]:
@@ -468,9 +474,12 @@ def alpha_groups(runs: Sequence[Run], rule: str, settings: dict[str, Any]) -> li
     same = [run for run in runs if run.model == first.model]
     values = {run.config["settings"].get("alpha") for run in same} - {None}
     # as in the other figures: where no --set says which, the settings that change least
-    settings = settings or min(({k: v for k, v in run.changed.items() if k != "alpha"} for run in same), key=len)
+    least = min(({k: v for k, v in run.changed.items() if k != "alpha"} for run in same), key=len)
+    asked, settings = bool(settings), settings or least
     wanted = [tables.resolve(first.model, {**settings, "alpha": alpha}) for alpha in sorted(values)]
-    own = [[run for run in runs if (run.model, run.changed) == (first.model, changed)] for changed in wanted]
+    if not asked:
+        _tell_left_out(run for run in same if run.changed not in wanted)
+    own = [[run for run in same if run.changed == changed] for changed in wanted]
     groups = [group for found in own if found for group in records.group_by_setting(found, rule) if group.rounds]
     if len(groups) < 2:
         words = ["python", "sweep.py", "--models", first.model, "--datasets", first.config["settings"]["dataset"]]

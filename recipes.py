@@ -311,7 +311,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         help="train on --dataset, test on all of this corpus, with the classes both have (split cross)",
     )
     add("--happy", choices=HAPPY, help="IEMOCAP's labels that make up the class happy (default: exc, as published)")
-    add("--classes", type=class_list, metavar="A,B,..", help="train on these classes only (default: all of the corpus)")
+    add("--classes", type=lambda text: class_list(",".join(names(text))), metavar="A,B,..",
+        help="train on these classes only (default: all of the corpus)")  # fmt: skip
     add(
         "--split",
         metavar="NAME",

@@ -430,7 +430,7 @@ def caption_of(rows: Sequence[Row], settings: dict[str, Any], command: str) -> l
         "drawn jointly, in each without the seeds that lack a class; percentiles expanded for the small number of "
         "speakers (seeds, where one speaks). The picked epochs stay, so it holds nothing of a rule's optimism."
     )
-    text.append(f"Utterances: in a test set; Speakers: in all of a row's. {SPLITS}")
+    text.append(f"Utterances: tested on with one seed, in all of its folds; Speakers: of those of all seeds. {SPLITS}")
     if any(row.paper for row in rows):
         text.append(
             "Published: Zhu and Li, ICASSP 2022 (results/published.csv); its “micro F1” is the weighted F1 here."
@@ -440,7 +440,7 @@ def caption_of(rows: Sequence[Row], settings: dict[str, Any], command: str) -> l
             "No code of the published 8:1:1 is known: how its 20 % were halved and its epoch was chosen is our reading."
         )
     if any(row.cell.split in ("session", "speaker") and not row.paper and not row.elsewhere for row in rows):
-        text.append("Nothing speaker-independent has been published of these models.")
+        text.append("We know of no speaker-independent results of these models.")
     corpora = {(g.dataset, g.corpus, g.corpus_digest[:8], g.first.config["licence"]) for g in groups}
     text += [f"{dataset}: corpus {name}, digest {digest}; {terms}." for dataset, name, digest, terms in sorted(corpora)]
     splits = {row.cell.split for row in rows}

@@ -112,7 +112,7 @@ def variants(vary: list[str]) -> list[dict[str, Any]]:
             raise UserError(f"--vary {text}: write SETTING=VALUE,VALUE,..")
         name = {"test": "test_dataset"}.get(name, name)
         if any(name in one[0] for one in lists):
-            raise UserError(f"--vary {name} is given twice: write all its values after one")
+            raise UserError(f"--vary {text.partition('=')[0]} is given twice: write all its values after one")
         if name in recipes.NAMED and name not in VARIED:
             raise UserError(
                 f"--vary {text}: --models, --datasets, --splits and --seeds take several; folds are all "
@@ -142,7 +142,7 @@ def combinations(asked: dict[str, Any], given: dict[str, Any]) -> list[dict[str,
         jobs = tables.jobs(asked["table"], asked["datasets"], shaping(given), asked["splits"])
         return [{**{k: job[k] for k in axes}, **_as_given(job["changed"])} for job in jobs]
     varied = variants(asked["vary"])
-    if both := [name for name in varied[0] if name in given]:
+    if both := [{"test_dataset": "test"}.get(name, name) for name in varied[0] if name in given]:
         raise UserError(f"--{both[0]} and --vary {both[0]} contradict each other: leave one out")
     lists: list[list[dict[str, Any]]] = [
         [{name: v} for v in values] if values else [{}] for name, values in axes.items()

@@ -42,9 +42,10 @@ def plot(one: Prediction, output: Path, title: str = "") -> None:
             apart = next((s for s in (30, 60, 120, 300, 600, 900, 1800) if s >= one.seconds / 10), 3600)
             course.xaxis.set_major_locator(MultipleLocator(apart))
             course.xaxis.set_major_formatter(lambda at, _: f"{round(at) // 60}:{round(at) % 60:02d}")
-        points = f"each point a segment of {one.ends[0] - one.starts[0]:.1f} s, at its middle"
-        points = points if few is one else f"means over {few.starts[1] - few.starts[0]:.1f} s"
-        course.set_xlabel(f"{'minutes' if one.seconds > 120 else 'seconds'}; {points}")
+        points = f"; each point a segment of {one.ends[0] - one.starts[0]:.1f} s, at its middle"
+        points = points if few is one else f"; means over {few.starts[1] - few.starts[0]:.1f} s"
+        points = points if one.ends[0] < one.seconds else ""  # one segment is a line; a short one was repeated
+        course.set_xlabel(f"{'minutes' if one.seconds > 120 else 'seconds'}{points}")
         course.set_xlim(0, max(one.seconds, 1e-3))
         for axis in (wave, strip, course):
             axis.spines[["top", "right"]].set_visible(False)

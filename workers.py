@@ -74,11 +74,17 @@ def attempt(config: Config, train_one: Callable[[], Path | None]) -> Outcome:
         return accident(config, error)
 
 
-def train_here(config: Config, wait: bool, options: Options) -> Outcome:
-    """Train a run in this process."""
+def train_here(config: Config, wait: bool, options: Options, corpus: tuple[str, str] | None = None) -> Outcome:
+    """Train a run in this process, if its corpus still is `corpus`, the `data.identity` where the sweep began."""
+    import data
     import train
 
-    return attempt(config, lambda: train.train(config, wait=wait, **vars(options)))
+    def train_one() -> Path | None:
+        if corpus and data.identity(config) != corpus:
+            raise data.changed(corpus[0])
+        return train.train(config, wait=wait, **vars(options))
+
+    return attempt(config, train_one)
 
 
 def again(outcome: Outcome, tried: int, tries: int) -> bool:
@@ -180,8 +186,8 @@ def _serve(pipe: connection.Connection, gpu: int | None, options: Options) -> No
     tqdm.set_lock(threading.RLock())  # its own is a semaphore, which would outlive a killed process
     with contextlib.suppress(EOFError):
         while True:
-            config, wait = pipe.recv()
-            pipe.send(train_here(config, wait, options))
+            config, wait, corpus = pipe.recv()
+            pipe.send(train_here(config, wait, options, corpus))
 
 
 class Worker:
@@ -202,9 +208,11 @@ class Worker:
 
     def give(self, config: Config, tried: int, wait: bool) -> None:
         """Start a run. That a worker is dead shows when its outcome is asked for."""
+        import data
+
         self.config, self.tried = config, tried
         with contextlib.suppress(BrokenPipeError):
-            self.pipe.send((config, wait))
+            self.pipe.send((config, wait, data.identity(config)))
 
     def outcome(self) -> Outcome:
         """The outcome of the run; waits for it."""

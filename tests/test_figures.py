@@ -209,12 +209,15 @@ def test_alpha_is_of_any_values_and_of_another_model(tmp_path: Path) -> None:
         ]
 
 
-def test_alpha_of_one_seed_shows_no_spread(tmp_path: Path) -> None:
+def test_alpha_of_one_seed_shows_no_spread(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     for alpha in (0, 0.5):
         make_run(tmp_path, [SOME], LABELS, settings={"alpha": alpha, "padding": True})
         make_run(tmp_path, [SOME], LABELS, settings={"alpha": alpha, "padding": True, "batch_size": 8})
     groups = figures.alpha_groups(report.runs(tmp_path), "paper", {})  # no --set: what changes least
     assert [group.changed for group in groups] == [{"padding": True, "alpha": 0}, {"padding": True}]
+    assert "GLAM: runs with other settings are left out (alpha=0, batch_size=8" in capsys.readouterr().err
+    figures.alpha_groups(report.runs(tmp_path), "paper", {"padding": True})
+    assert "left out" not in capsys.readouterr().err
     drawn = figures.alpha(groups)
     assert "#aaaaaa" not in [line.get_color() for line in drawn.figure.axes[0].get_lines()]
     assert "One seed each, so that no spread is shown." in drawn.caption and "deviation" not in drawn.caption

@@ -464,6 +464,22 @@ def test_pictures(
     assert np.abs(imread(tmp_path / "one.png")[:, :, :3] - image).mean() < 1e-3
 
 
+def test_the_picture_says_what_a_point_is(recordings: Path, recognise: inference.Recogniser, tmp_path: Path) -> None:
+    import matplotlib
+
+    z = recognise(recordings / "z.wav")
+    count = 500  # segments, more than there are points
+    starts = np.arange(count) * 0.2
+    many = {"starts": starts, "ends": starts + 1.8, "timeline": np.tile(z.timeline[:1], (count, 1))}
+    hour = replace(z, **many, heard=np.ones(count, dtype=bool), seconds=101.6)
+    said = {"z": "seconds; each point a segment of ", "short": "seconds<", "hour": "seconds; means over 0."}
+    short = recognise(recordings / "b" / "short.wav")
+    with matplotlib.rc_context({"svg.fonttype": "none"}):
+        for (name, text), one in zip(said.items(), (z, short, hour), strict=True):
+            timeline.plot(one, tmp_path / f"{name}.svg", "a test")
+            assert text in (tmp_path / f"{name}.svg").read_text(encoding="utf-8")
+
+
 def test_a_segment_between_silent_ones_is_drawn(
     recordings: Path, recognise: inference.Recogniser, tmp_path: Path
 ) -> None:
