@@ -462,7 +462,10 @@ def _values(utterances: Sequence[Utterance], what: str) -> list[str]:
             f"in the column {what}, and --split 8:1:1 does without"
         )
     if len(values) < 3:  # one for each part
-        raise NoSplit(f"--split {what} needs at least 3 {what}s; this corpus has {', '.join(values)} alone")
+        raise NoSplit(
+            f"--split {what} needs at least 3 {what}s; this corpus has {', '.join(values)} alone (in utterances as "
+            "long as a segment; --padding keeps shorter ones)"
+        )
     return values
 
 
@@ -538,7 +541,7 @@ def _dialog(utterances: Sequence[Utterance], seed: int, fold: int) -> Parts:
 
 def _given_parts(utterances: Sequence[Utterance]) -> list[NDArray[np.int64]]:
     """The utterances of training, validation and test, by the corpus's own word. Raises NoSplit where it says none."""
-    also = {"training": "train", "dev": "val", "valid": "val", "validation": "val"}
+    also = {"training": "train", "dev": "val", "development": "val", "valid": "val", "validation": "val"}
     said = np.array([also.get(u.split.lower(), u.split.lower()) for u in utterances])
     if odd := [u for u, part in zip(utterances, said, strict=True) if part not in ("train", "val", "test")]:
         named = f"{len(odd)} name no part of their own, as {odd[0].name} ({odd[0].split!r})"
@@ -548,8 +551,9 @@ def _given_parts(utterances: Sequence[Utterance]) -> list[NDArray[np.int64]]:
         )
     if gone := [part for part in ("train", "val", "test") if part not in said]:
         raise NoSplit(
-            f"--split given: no utterance is in the part {gone[0]}; a CSV file says train, val and test in "
-            "the column split, and without val, --train A.csv --test B.csv chooses one"
+            f"--split given: no utterance is in the part {gone[0]}, or none as long as a segment (--padding keeps "
+            "shorter ones); a CSV file says train, val and test in the column split, and without val, --train A.csv "
+            "--test B.csv chooses one"
         )
     return [np.flatnonzero(said == part) for part in ("train", "val", "test")]
 
@@ -735,15 +739,23 @@ def _check_usable(config: Config, corpus: Corpus, count: int) -> None:
 
 
 def check_classes(d: Data, parts: Parts, config: Config) -> None:
-    """Warn of classes that are not in the training part, and of a test part that lacks some."""
+    """Warn of classes that are not in the training part, and of a validation or test part that lacks some."""
     where = f"--split {config.split}" + ("" if config.fold is None else f", fold {config.fold}")
     for part, rows, then in (
         ("training", parts.train, "cannot be learned"),
+        ("validation", parts.val, "the rule validation picks the epoch by other classes"),
         ("test", parts.test, "UA is the mean over other classes"),
     ):
-        there = set(d.corpus.labels[rows].tolist())
+        there = set(range(len(d.corpus.classes)) if rows is None else d.corpus.labels[rows].tolist())
         if gone := [name for label, name in enumerate(d.corpus.classes) if label not in there]:
             warn_once(f"{where}: without a {part} utterance: {', '.join(gone)} ({then})")
+    counts = d.train.counts[parts.train]
+    if 4 * counts.max() > counts.sum() and len(counts) > 12:
+        longest = d.corpus.utterances[parts.train[counts.argmax()]].name
+        warn_once(
+            f"{where}: {longest} alone gives {counts.max()} of {counts.sum()} training segments, each of which counts "
+            "alike: cut long recordings into utterances"
+        )
 
 
 def warped(d: Data, train: NDArray, config: Config) -> tuple[NDArray[np.float32], NDArray[np.int64]]:

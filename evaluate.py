@@ -148,6 +148,8 @@ def main() -> int:
         recipes.check_happy(args.corpus)
     if args.csv and args.csv.is_dir():
         raise UserError(f"--csv {args.csv} is a folder; name a file")
+    if args.csv and args.csv.exists() and Path(args.corpus).exists() and args.csv.samefile(args.corpus):
+        raise UserError(f"--csv {args.csv} is the corpus itself, which would be written over; name another file")
     device = choose_device(args.gpu, args.device)
     checkpoint = checkpoints.load(args.checkpoint, args.online)
     corpus = data.corpus(args.corpus, args.happy or checkpoint.config["settings"]["happy"])

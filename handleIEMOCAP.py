@@ -54,7 +54,7 @@ LABELS, WAVES = "dialog/EmoEvaluation", "sentences/wav"  # within a session
 JOURNAL = "GLAM_renamed.csv"  # in the release: what --rename did
 SYNTHETIC = "SYNTHETIC.txt"  # in a release that corpora/synthetic.py made up
 LONGEST = 2**24  # bytes; the release's own evaluation files stay under 2**17
-INDEX_VERSION = 3  # raise it when a release is to be listed otherwise: indexes made before are then made anew
+INDEX_VERSION = 4  # raise it when a release is to be listed otherwise: indexes made before are then made anew
 
 OFFICIAL = re.compile(
     r"(?P<dialog>Ses0(?P<session>[1-5])[FM]_(?:impro\d\d[ab]?|script\d\d_\db?))_(?P<letter>[FM])\d{3}", re.ASCII
@@ -177,7 +177,7 @@ def _entries(folder: Path, suffix: str) -> list[os.DirEntry[str]]:
     if not folder.is_dir():
         return []
     with os.scandir(folder) as entries:
-        found = [entry for entry in entries if entry.name.endswith(suffix) and not entry.name.startswith(".")]
+        found = [entry for entry in entries if entry.name.lower().endswith(suffix) and not entry.name.startswith(".")]
     return sorted(found, key=lambda entry: entry.name)
 
 
@@ -195,6 +195,13 @@ def _wave_files(release: Path) -> Iterator[tuple[str, os.DirEntry[str]]]:
         for dialog in _entries(release / session / WAVES, ""):
             for entry in _entries(Path(dialog.path), ".wav"):
                 yield f"{session}/{WAVES}/{dialog.name}/{entry.name}", entry
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file()
+    except OSError:  # a link that leads in a circle
+        return False
 
 
 def _sessions(release: Path) -> list[str]:
@@ -255,7 +262,7 @@ def read_waves(release: Path, problems: Problems) -> dict[str, list[Wave]]:
     waves: dict[str, list[Wave]] = {}
     for file, entry in _wave_files(release):
         known = official(entry.name.removesuffix(".wav")) if printable(file) == file else None
-        if known and entry.is_file():
+        if known and _is_file(entry):
             waves.setdefault(known[0], []).append(Wave(*known, file))
         else:
             problems.strange.append(f"{file}{': not a file, or a broken link' if known else ''}")
@@ -437,7 +444,7 @@ def read_journal(release: Path) -> dict[str, str]:
     try:
         with open(journal, newline="", encoding="utf-8") as f:
             header, *rows = csv.reader(f, strict=True)
-    except (OSError, ValueError, csv.Error):
+    except (ValueError, csv.Error):
         header, rows = [], []
     for number, row in enumerate([header, *rows], 1):
         if (row != ["old", "new"]) if number == 1 else not _is_move(row):
@@ -474,6 +481,12 @@ def _move(release: Path, moves: dict[str, str]) -> None:
             (release / old).rename(release / new)
         except FileNotFoundError:
             raise UserError(f"{release / old} went away meanwhile; run the same command again") from None
+        except OSError as error:
+            done = sum(os.path.lexists(release / each) for each in moves.values())
+            raise UserError(
+                f"cannot rename {release / old} ({error.strerror}): {done} of {len(moves)} are renamed; give the same "
+                "command again once it can be"
+            ) from None
 
 
 def rename(root: Path | None = None, dry_run: bool = False) -> dict[str, str]:

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 import data
 import device
-from cli import warn_once
+from cli import UserError, warn_once
 from recipes import Config, learning_rate
 
 EVALUATION_BATCH = 256  # segments, or fewer of large ones:
@@ -94,7 +94,9 @@ def training_part(d: data.Data, train: NDArray, config: Config) -> Part:
 
 
 def loss_weights(part: Part, classes: int) -> Tensor:
-    """1 - n_c/N over training segments `(C,)`."""
+    """1 - n_c/N over training segments `(C,)`. Raises UserError where all are of one class, whose weight is 0."""
+    if len(part.labels.unique()) == 1:
+        raise UserError("--class_weights: the training part has one class alone, whose weight 1 - n_c/N is 0")
     return 1 - torch.bincount(part.labels, minlength=classes) / len(part.labels)
 
 

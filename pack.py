@@ -60,6 +60,15 @@ def pack(folder: Path) -> bool:
     return arrays or bool(texts)
 
 
+def pack_mine(folder: Path) -> bool:
+    """`pack`, but for a run that another user owns, which is left, and named."""
+    try:
+        return pack(folder)
+    except PermissionError as error:
+        cli.warn(f"{folder} is left as it is: {cli.refusal(error)}")
+        return False
+
+
 def size(folders: list[Path]) -> int:
     """Bytes of the records in run folders; weights do not count."""
     return sum(file.stat().st_size for folder in folders for file in folder.iterdir() if file.is_file())
@@ -76,7 +85,7 @@ def main() -> None:
     if not folders:
         raise cli.UserError(f"{root} holds no run folder; name the folder that train.py or sweep.py wrote to")
     before = size(folders)
-    packed = sum(pack(folder) for folder in tqdm(folders, unit="run", disable=None))
+    packed = sum(pack_mine(folder) for folder in tqdm(folders, unit="run", disable=None))
     print(f"{packed} of {len(folders)} runs packed; {before / 1e6:.1f} MB before, {size(folders) / 1e6:.1f} MB now")
 
 

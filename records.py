@@ -451,6 +451,12 @@ class Group:
         return np.array([getattr(r, how) for r in self.rounds]).reshape(-1, len(metrics.SCORES))
 
     @cached_property
+    def fold_scores(self) -> NDArray[np.float64]:
+        """`(K, 4)`: one row a fold, its scores' mean over seeds."""
+        each = [[[run.scores(self.rule)[name] for name in metrics.SCORES] for run in r.runs] for r in self.rounds]
+        return np.mean(each, axis=0)
+
+    @cached_property
     def speakers(self) -> list[str]:
         """Who speaks the test utterances."""
         return sorted({str(s) for run in self.runs for s in run.predictions("test").speakers})
@@ -504,14 +510,19 @@ def group_by_setting(runs: Iterable[Run], rule: str) -> list[Group]:
 
 def choose_corpus(runs: Sequence[Run], prefixes: tuple[str, ...] = ("",)) -> list[Run]:
     """Of every dataset, the runs on one corpus, whose digest starts with one of `prefixes`: a real one before a
-    synthetic one, then the one with most runs. Numbers of two corpora that go by one name are never mixed."""
+    synthetic one, then one with the labels as published, then the one with most runs. Numbers of two corpora that go by
+    one name are never mixed."""
     kept = []
     for dataset in sorted({run.dataset for run in runs}):
         own = [run for run in runs if run.dataset == dataset and run.corpus_digest.startswith(prefixes)]
         counts = Counter((run.synthetic, run.corpus_digest) for run in own)
-        ranked = sorted(counts, key=lambda key: (key[0], -counts[key], key[1]))
+        labels = {
+            r.corpus_digest: plain({k: v for k, v in r.changed.items() if k in ("happy", "classes")}) for r in own
+        }
+        ranked = sorted(counts, key=lambda key: (key[0], labels[key[1]] != "", -counts[key], key[1]))
         if len(ranked) > 1:
-            others = ", ".join(f"{digest[:8]} ({counts[synthetic, digest]})" for synthetic, digest in ranked[1:])
+            others = ", ".join(f"{key[1][:8]} ({'; '.join(filter(None, (str(counts[key]), labels[key[1]])))})"
+                               for key in ranked[1:])  # fmt: skip
             warn(f"{dataset}: runs on other corpora of that name are left out: {others}; --corpus DIGEST picks one")
         kept += [run for run in own if run.corpus_digest == ranked[0][1]]
     return kept

@@ -50,6 +50,11 @@ SPLITS = "Splits: a digest of which utterances are in which part, equal for equa
 SYNTHETIC = "SYNTHETIC data: sound made by a formula; these numbers say nothing about speech."
 
 
+def over_folds(measured: dict[str, Any]) -> str:
+    """` (folds ± 4.21)` behind a mean over folds: the standard deviation that papers on IEMOCAP give."""
+    return f" (folds ± {measured['folds_sd']:.2f})" if measured.get("folds_sd") is not None else ""
+
+
 def spread(mean: float, sd: float | None, low: float | None = None, high: float | None = None) -> str:
     """`81.18 ± 1.47 [79.90, 82.31]`"""
     text = f"{mean:.2f}" if sd is None else f"{mean:.2f} ± {sd:.2f}"
@@ -167,7 +172,7 @@ def _overview_lines(group: Group, head: dict[str, str]) -> list[dict[str, str]]:
     for how in group.hows if group.rounds else ():
         folds = how if group.has_folds else ""
         about = {"Folds": folds, "n": str(len(group.rounds)), "Utterances": group.utterances, "Splits": group.splits}
-        scores = {SCORE_NAMES[m["score"]]: spread(m["mean"], m["sd"]) for m in measure(group, how)}
+        scores = {SCORE_NAMES[m["score"]]: spread(m["mean"], m["sd"]) + over_folds(m) for m in measure(group, how)}
         paper = {f"published {SCORE_NAMES[score]}": spread(*value) for score, value in published_scores(group).items()}
         found.append({**head, **about, **scores, **paper})
     for part in group.incomplete:
@@ -185,7 +190,15 @@ def overview(found: list[Run], rule: str, begun: int, command: str) -> render.Do
     text = f"Mean ± sample standard deviation over n seeds, in per cent of the test utterances. {say_rules([rule])}"
     caption = [f"{text} {SPLITS}", *([SYNTHETIC] if synthetic else [])]
     if "Folds" in frame:
-        caption.append("Folds: scores of the test utterances of all folds pooled, and the mean of the folds' scores.")
+        caption.append(
+            "Folds: scores of the test utterances of all folds pooled, and the mean of the folds' scores (folds ±: the "
+            "sample standard deviation over folds, each the mean over seeds)."
+        )
+    if rule == "paper" and (others := sorted({run.split for run in found if run.has_validation})):
+        caption.append(
+            f"On {', '.join(others)} this rule is no published one, and each fold has an epoch chosen on its own test "
+            "part: --rule validation chooses it on validation data."
+        )
     if repeats:
         caption.append(say_repeats(repeats))
     if begun:
@@ -226,7 +239,7 @@ def _ours(row: Row, group: Group) -> list[dict[str, str]]:
     for how in group.hows:
         folds = {"pooled": ", folds pooled", "averaged": ", mean over folds"}[how] if group.has_folds else ""
         scores = {
-            SCORE_NAMES[m["score"]]: spread(m["mean"], m["sd"], m.get("low"), m.get("high"))
+            SCORE_NAMES[m["score"]]: spread(m["mean"], m["sd"], m.get("low"), m.get("high")) + over_folds(m)
             for m in measure(group, how, row.interval)
         }
         found.append({"Source": f"ours{folds}{' SYNTHETIC' if group.synthetic else ''}", **scores, **about})
@@ -311,13 +324,14 @@ def say_protocols(rows: Sequence[Row]) -> list[str]:
 
 def sweep_command(
     name: str, datasets: Sequence[str] | None, settings: dict[str, Any], splits: Sequence[str] | None, seeds: int,
-    root: Path | None, like: Run | None, found: Iterable[Run],
+    root: Path | None, like: Run | None, found: Iterable[Run], models: Sequence[str] | None,
 ) -> str:  # fmt: skip
     """The command that trains what a table lacks, on a machine as that of the run `like`, which is in it."""
     words = ["python", "sweep.py", "--table", name, "--seeds", str(seeds)]
     files = {run.dataset: run.config["settings"].get("dataset") for run in found}  # a CSV's runs go by its stem
     words += ["--datasets", ",".join(files.get(each) or each for each in datasets)] if datasets else []
     words += ["--splits", ",".join(splits)] if splits else []
+    words += ["--models", ",".join(models)] if models else []
     words += ["--runs", str(root)] if root else []
     return shlex.join([*words, *recipes.flags({**(records.machine(like) if like else {}), **settings})])
 
@@ -331,7 +345,8 @@ def say_repeats(count: int) -> str:
     """The sentence on runs that are there twice."""
     runs = "1 run repeats" if count == 1 else f"{count} runs repeat"
     are = "is" if count == 1 else "are"
-    return f"{runs} a seed on another device or thread count than most and {are} not counted again."
+    where = "on another device or thread count than most or in a second folder"
+    return f"{runs} a seed, {where}, and {are} not counted again."
 
 
 def other_settings(rows: Sequence[Row], found: Iterable[Run]) -> list[str]:
@@ -413,7 +428,8 @@ def notes_of(rows: Sequence[Row], command: str) -> list[str]:
     if any(group.has_folds for group in groups):
         notes.append(
             "Folds pooled: scores of the test utterances of all folds put together, each fold at the epoch picked for "
-            "it; mean over folds: the mean of the folds' own scores. n counts seeds with all their folds."
+            "it; mean over folds: the mean of the folds' own scores (folds ±: their sample standard deviation, each "
+            "fold the mean over seeds). n counts seeds with all their folds."
         )
     return notes
 
@@ -439,8 +455,9 @@ def caption_of(rows: Sequence[Row], settings: dict[str, Any], command: str) -> l
         text.append(
             "No code of the published 8:1:1 is known: how its 20 % were halved and its epoch was chosen is our reading."
         )
-    if any(row.cell.split in ("session", "speaker") and not row.paper and not row.elsewhere for row in rows):
-        text.append("We know of no speaker-independent results of these models.")
+    independent = [row.cell for row in rows if row.cell.split in ("session", "speaker") and not row.elsewhere]
+    if any(cell.dataset in recipes.IEMOCAP_DATASETS for cell in independent):
+        text.append("We know of no speaker-independent results of the paper's models.")
     corpora = {(g.dataset, g.corpus, g.corpus_digest[:8], g.first.config["licence"]) for g in groups}
     text += [f"{dataset}: corpus {name}, digest {digest}; {terms}." for dataset, name, digest, terms in sorted(corpora)]
     splits = {row.cell.split for row in rows}
@@ -459,6 +476,7 @@ def named_table(
     corpus: tuple[str, ...] = ("",),
     command: str = "",
     root: Path | None = None,
+    models: Sequence[str] | None = None,
 ) -> tuple[render.Document, list[Row]]:
     """A table of TABLES from the runs there are. Raises UserError for an unknown name and a rule that does not fit.
 
@@ -470,7 +488,7 @@ def named_table(
     settings = settings or {}
     machine = {key: settings[key] for key in settings if key in recipes.MACHINE}
     found = [run for run in found if machine.items() <= run.config["settings"].items()]
-    cells = [replace(cell, rule=rule or cell.rule) for cell in spec.cells(datasets, settings, splits)]
+    cells = [replace(cell, rule=rule or cell.rule) for cell in spec.cells(datasets, settings, splits, models)]
     if rule == "validation" and any(cell.split == "8:2" for cell in cells):
         raise records.no_validation("8:2")
     fitting = [run for run in found if any(tables.runs_of(cell, [run]) for cell in cells)]
@@ -479,7 +497,15 @@ def named_table(
     lacking = {row.cell.split for row in rows if row.status}
     seeds = max((len(row.counted.rounds) for row in rows if row.counted and row.cell.split in lacking), default=1)
     more = sweep_command(
-        name, datasets, settings, splits, seeds, root, one_corpus[0] if one_corpus else None, [*found, *one_corpus]
+        name,
+        datasets,
+        settings,
+        splits,
+        seeds,
+        root,
+        one_corpus[0] if one_corpus else None,
+        [*found, *one_corpus],
+        models,
     )
     notes = [
         *notes_of(rows, more),
@@ -576,7 +602,12 @@ def command_line() -> ArgumentParser:
     one.add_argument("--audit", action="store_true", help="check every run folder, or those behind --table")
     add = parser.add_argument_group("of which runs").add_argument
     add("--runs", type=Path, metavar="DIR", help=f"the runs folder (default: {path.RUNS}, set in path.py)")
-    add("--rule", choices=list(RULES), help="which epoch is reported (default: paper; a table has its own)")
+    add(
+        "--rule",
+        choices=list(RULES),
+        help="which epoch is reported (default: paper, or validation "
+        "where every run has a validation part; a table has its own)",
+    )
     names: dict[str, Any] = {"type": recipes.names, "metavar": "A,B,.."}
     add("--dataset", "--datasets", help="only these datasets; with --table, instead of the table's own", **names)
     add("--split", "--splits", help="only these splits; 8:1:1 is also read from runs of 8:2; with --table these "
@@ -605,11 +636,9 @@ def write(document: render.Document, args: Namespace) -> None:
 
 def print_table(args: Namespace, found: list[Run], command: str) -> None:
     """--table NAME"""
-    if args.model:
-        raise UserError(f"--model: the table {args.table} has its own; --dataset and --split replace a table's")
     document, rows = named_table(
         args.table, found, args.dataset, args.set, args.split, rule=args.rule, corpus=args.corpus, command=command,
-        root=args.runs,
+        root=args.runs, models=args.model and tuple(map(_canonical, args.model)),
     )  # fmt: skip
     if args.format == "html":
         document.images = figures.images(TABLES[args.table].figures, rows)
@@ -660,8 +689,8 @@ def main(words: Sequence[str] | None = None) -> int:
             f"{root} holds no finished run{also}: train some with `bash run`, or with `bash scripts/demo` on synthetic "
             "data, or name another folder with --runs"
         )
-    args.rule = args.rule or "paper"
     chosen = select(found, args)
+    args.rule = args.rule or ("validation" if all(run.has_validation for run in chosen) else "paper")
     if args.figure:
         print("\n".join(str(file) for file in figures.make(args.figure, chosen, args)))
     elif args.errors:

@@ -132,14 +132,18 @@ def combinations(asked: dict[str, Any], given: dict[str, Any]) -> list[dict[str,
         if values and name in given:
             raise UserError(f"--{name} and --{name}s contradict each other: leave one out")
     if asked["table"]:
+        import models
         import tables
 
-        if asked["models"] or asked["vary"] or "model" in given:
-            raise UserError("--table says which models and settings it needs: leave --models and --vary out")
-        for name in ("dataset", "split"):
+        if asked["vary"]:
+            raise UserError("--table says which settings it needs: leave --vary out")
+        if "," in given.get("dataset", ""):
+            raise UserError(f"--dataset {given['dataset']}: tables take names with commas between; rename the file")
+        for name in ("dataset", "split", "model"):
             if name in given:
                 asked[f"{name}s"] = (given.pop(name),)
-        jobs = tables.jobs(asked["table"], asked["datasets"], shaping(given), asked["splits"])
+        asked["models"] = asked["models"] and tuple(map(models.canonical, asked["models"]))
+        jobs = tables.jobs(asked["table"], asked["datasets"], shaping(given), asked["splits"], asked["models"])
         return [{**{k: job[k] for k in axes}, **_as_given(job["changed"])} for job in jobs]
     varied = variants(asked["vary"])
     if both := [{"test_dataset": "test"}.get(name, name) for name in varied[0] if name in given]:
@@ -322,7 +326,7 @@ def print_table(asked: dict[str, Any], given: dict[str, Any], every: list[Job]) 
     like = every[0].config
     machine = {"device" if flag == "gpu" else flag for flag in given} & {*recipes.MACHINE}
     words = ["--table", asked["table"], *recipes.sets({**shaping(given), **{k: getattr(like, k) for k in machine}})]
-    for flag in ("datasets", "splits"):
+    for flag in ("datasets", "splits", "models"):
         words += [f"--{flag}", ",".join(asked[flag])] if asked[flag] else []
     words += ["--runs", str(given["runs"])] if "runs" in given else []
     # a CSV file that has been changed since has runs of its old content, which may be more

@@ -59,9 +59,14 @@ class Table:
         datasets: Sequence[str] | None = None,
         settings: dict[str, Any] | None = None,
         splits: Sequence[str] | None = None,
+        models: Sequence[str] | None = None,
     ) -> list[Cell]:
         """The rows for these datasets, with these settings changed in all of them, on these splits instead of their
-        own: the epoch is then chosen on validation data where the split has them. Raises UserError."""
+        own: the epoch is then chosen on validation data where the split has them; of these models alone, if any are
+        named. Raises UserError."""
+        own = dict.fromkeys(row.model for row in self.rows)
+        if unknown := [name for name in models or () if name not in own]:
+            raise UserError(f"--models {','.join(unknown)}: the rows of this table are of {', '.join(own)}")
         if fixed := {k for row in self.rows for k in row.changed} & set(settings or {}):
             raise UserError(f"the rows of this table differ in {', '.join(fixed)}: it cannot be set for all of them")
         if "cross" in (splits or ()):
@@ -73,6 +78,7 @@ class Table:
             replace(row, dataset=dataset, changed=resolve(row.model, {**row.changed, **(settings or {})}))
             for dataset in datasets or self.datasets
             for row in (_on(self.rows, splits) if splits else self.rows)
+            if not models or row.model in models
         ]
 
 
@@ -158,13 +164,14 @@ def jobs(
     datasets: Sequence[str] | None = None,
     settings: dict[str, Any] | None = None,
     splits: Sequence[str] | None = None,
+    models: Sequence[str] | None = None,
 ) -> list[dict[str, Any]]:
     """What a table needs trained: {model, dataset, split, changed} of each of its rows, each once.
 
     A row of the split 8:1:1 is made from runs of 8:2, which train on the same utterances. Raises UserError.
     """
     found: list[dict[str, Any]] = []
-    for cell in by_name(name).cells(datasets, settings, splits):
+    for cell in by_name(name).cells(datasets, settings, splits, models):
         job = {"model": cell.model, "dataset": cell.dataset, "split": trained_as(cell.split), "changed": cell.changed}
         found += [job] if job not in found else []
     return found
@@ -252,6 +259,8 @@ def measure(group: Group, how: str, interval: stats.Interval | None = None) -> l
     for i, score in enumerate(SCORES):
         mean, sd = stats.mean_sd(values[:, i])
         row: dict[str, Any] = {"score": score, "mean": mean, "sd": sd, "n": len(values)}
+        if how == "averaged":
+            row["folds_sd"] = stats.mean_sd(group.fold_scores[:, i])[1]
         if interval and how == "pooled":
             row |= {"low": interval.low[i], "high": interval.high[i], "resampled": interval.over}
         if score in paper:

@@ -58,7 +58,7 @@ import records
 import turns
 from cli import UserError, warn
 from corpora import Utterance
-from files import atomic, read_json, sweep_temporaries, write_json, write_text
+from files import atomic, sweep_temporaries, write_json, write_text
 from recipes import Config, Options
 from records import STATE
 from resume import BrokenState, History, load_state, save_state
@@ -207,7 +207,7 @@ def check_resumed(folder: Path, run: dict[str, Any], history: History, save_mode
     """Raise BrokenState where a run cannot go on from `history`. Code that it began with and that is not ours is noted
     in `run`."""
     with suppress(UserError, LookupError, TypeError):  # it is written anew
-        if history.records and read_json(folder / "split.json")["digest"] != run["split_digest"]:
+        if history.records and records.read_record(folder / "split.json")["digest"] != run["split_digest"]:
             raise BrokenState(f"{folder} was begun on another split of the utterances")
     code = {"commit": run["commit"], "versions": run["versions"]}
     if not history.code or history.code[-1] != code:
@@ -292,6 +292,8 @@ def _epochs(
 
     (folder / "done").unlink(missing_ok=True)  # of a repeated run, whose records are replaced from here on
     write_records()  # also where they are there: appended epochs may not be on the disk yet
+    for name in ("epochs.jsonl", "split.json"):  # of a repeated run that was packed
+        (folder / f"{name}.gz").unlink(missing_ok=True)
     save_predictions(folder / "predictions.npz", d, scored, history)
     if save_model:
         save_checkpoint(folder / "checkpoint", model, run, save_model, history, heard(d, parts, save_model))

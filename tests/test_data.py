@@ -212,7 +212,11 @@ def test_seeds_give_different_splits(name):
     [
         ("8:2", made_up()[:1], "8:2: 1 utterances are too few: the training part is empty"),
         ("8:1:1", made_up()[:4], "too few: the validation part is empty"),
-        ("session", made_up(2), "needs at least 3 sessions; this corpus has 1, 2 alone"),
+        (
+            "session",
+            made_up(2),
+            "needs at least 3 sessions; this corpus has 1, 2 alone \\(in utterances as long as a segment",
+        ),
         ("session", [replace(u, speaker="s1") for u in made_up()], "the speaker s1 is in the sessions 1 and 2"),
         ("speaker", made_up(1), "needs at least 3 speakers; this corpus has 01F, 01M alone"),
         ("speaker", [replace(made_up()[0], speaker=""), *made_up()[1:]], "of 240 utterances 1 have no speaker"),
@@ -460,6 +464,8 @@ def test_loss_weights_are_one_less_a_classes_share():
     labels = torch.tensor([0, 0, 0, 1])
     part = loops.Part(torch.zeros(4, 1, 1), torch.arange(4), np.arange(4), labels, np.arange(4))
     assert loops.loss_weights(part, 3).tolist() == [0.25, 0.75, 1.0]
+    with pytest.raises(UserError, match="--class_weights: the training part has one class alone"):
+        loops.loss_weights(replace(part, labels=torch.ones(4, dtype=torch.int64)), 3)
 
 
 def test_vtlp_adds_one_copy_of_each_training_utterance(five, monkeypatch):
@@ -496,6 +502,23 @@ def test_a_training_part_is_its_segments_and_their_copies(five):
     padded = replace(five, padding=True, augment="upsampling")  # the third of class a is one of 1 or of 3 segments
     sizes = [len(loops.training_part(data.load(padded), np.arange(5), replace(padded, seed=s)).rows) for s in range(9)]
     assert set(sizes) == {12, 14}
+
+
+def test_one_long_recording_among_short_ones_is_told(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(path, "CACHE", tmp_path / "cache")
+    for i in range(14):
+        write(tmp_path / f"{i}.wav", 12.0 if i == 3 else 1.0, i)
+    rows = [f"{i}.wav,{'ab'[i % 2]},{'val' if i == 13 else 'train'}" for i in range(14)]
+    (tmp_path / "long.csv").write_text("\n".join(["path,emotion,split", *rows]))
+    data.forget()
+    config = recipes.config_for("CNN_GAP", dataset=str(tmp_path / "long.csv"), segment_length=1.0, train_overlap=0.5)
+    d, every = data.load(config), np.arange(13)
+    data.check_classes(d, data.Parts(every, np.array([13]), every), config)
+    told = capsys.readouterr().err
+    assert "3.wav alone gives 23 of 35 training segments, each of which counts alike: cut long recordings" in told
+    assert "without a validation utterance: a (the rule validation picks the epoch by other classes)" in told
+    data.check_classes(d, data.Parts(every[:12], None, every), config)  # of so few one may well have a quarter
+    assert capsys.readouterr().err == ""
 
 
 def test_a_corpus_that_changed_since_a_sweep_began_is_not_trained_on(five, tmp_path):

@@ -85,6 +85,19 @@ def test_happy_is_what_it_was_in_training_unless_told_otherwise(here: Path, comm
     assert f": {run.n_test} utterances; left out: {run.config['n_train']} it was trained on" not in fewer
 
 
+def test_the_corpus_is_not_written_over(here: Path, corpus: Path, command: Command, tmp_path: Path) -> None:
+    folder, before = make_checkpoint(here / "c", "CNN_GAP"), corpus.read_bytes()
+    link = tmp_path / "link.csv"
+    link.symlink_to(corpus)
+    for file in (corpus, link):
+        told = command("evaluate.py", corpus, "--checkpoint", folder, "--csv", file, "--gpu", -1, status=2).stderr
+        assert "is the corpus itself, which would be written over; name another file" in told
+    told = command("evaluate.py", corpus, "--checkpoint", folder, "--csv", tmp_path, "--gpu", -1, status=2).stderr
+    assert f"--csv {tmp_path} is a folder; name a file" in told and corpus.read_bytes() == before
+    told = command("evaluate.py", corpus, "--checkpoint", folder, "--happy", "exc", "--gpu", -1, status=2).stderr
+    assert "--happy is for impro, script, all, demo" in told
+
+
 def test_ctrl_c_says_that_nothing_is_kept(here: Path) -> None:
     folder = make_checkpoint(here / "c", "CNN_GAP")
     words = [sys.executable, "-c", "import sys, evaluate, cli; sys.argv = sys.argv[1:]; "

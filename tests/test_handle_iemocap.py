@@ -224,6 +224,44 @@ def test_a_release_of_links_is_read_and_a_broken_link_is_no_recording(release: P
     assert len(found) == len(ORDER) - 1
     assert problems.without_wave == [ORDER[0]]
     assert "broken link" in problems.strange[0]
+    file.unlink()
+    file.symlink_to(file.name)  # in a circle
+    assert "broken link" in handle.read(release)[1].strange[0]
+
+
+def test_endings_in_capitals_are_endings(release: Path) -> None:
+    wave_file(release, ORDER[0]).rename(wave_file(release, ORDER[0]).with_suffix(".WAV"))
+    _, problems = handle.read(release)
+    assert problems.without_wave == [ORDER[0]] and problems.strange[0].endswith(f"{ORDER[0]}.WAV")
+
+
+def test_a_rename_that_the_system_refuses_says_what_it_left(release: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rename, count = Path.rename, len(handle.rename(release, dry_run=True))
+
+    def refuse(file: Path, target: Path) -> Path:
+        if "Session3" in str(file):
+            raise PermissionError(13, "Permission denied", str(file))
+        return rename(file, target)
+
+    before = sorted(release.rglob("*"))
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", refuse)
+        with pytest.raises(
+            UserError, match=rf"cannot rename .*Session3.*\(Permission denied\): \d of {count} are"
+        ) as told:
+            handle.rename(release)
+    done = len(list(release.rglob("Ses0??-*.wav")))
+    assert 0 < done < count and f": {done} of {count} are renamed; give the same command again" in str(told.value)
+    assert len(handle.rename(release)) == count - done
+    handle.restore(release)
+    assert sorted(release.rglob("*")) == before
+
+
+def test_a_journal_that_cannot_be_read_is_not_called_wrong(release: Path) -> None:
+    (release / JOURNAL).mkdir()
+    for command in (handle.rename, handle.restore):
+        with pytest.raises(OSError, match=JOURNAL):
+            command(release)
 
 
 @pytest.mark.parametrize("content", ["missing", "file", "empty", "other", "no match"])

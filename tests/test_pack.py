@@ -87,6 +87,20 @@ def test_a_packing_that_broke_off_goes_on(tmp_path: Path, monkeypatch: pytest.Mo
     assert pack.is_packed(folder / "predictions.npz") and not (folder / "epochs.jsonl").exists()
 
 
+def test_a_run_of_another_user_is_left_and_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    theirs, ours = runs_in(tmp_path)
+    locked = records.locked
+
+    def refused(folder: Path) -> Any:
+        if folder == theirs:
+            raise PermissionError(13, "Permission denied", str(folder / "lock"))
+        return locked(folder)
+
+    monkeypatch.setattr(records, "locked", refused)
+    assert not pack.pack_mine(theirs) and pack.pack_mine(ours)
+    assert f"{theirs} is left as it is: " in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("where", ["compress", "write_bytes"])
 def test_a_text_is_never_lost(where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, _ = runs_in(tmp_path)

@@ -1,5 +1,6 @@
 """Tables from run folders made by hand, whose answers can be worked out on paper."""
 
+import csv
 import json
 import re
 import subprocess
@@ -340,12 +341,15 @@ def test_folds_pooled_and_averaged(tmp_path: Path) -> None:
     fold_runs(tmp_path)
     frame = report.table(report.runs(tmp_path), "validation")
     assert cell(frame, "WA", Folds="pooled") == "66.67" and cell(frame, "UA", Folds="pooled") == "62.50"
-    assert cell(frame, "WA", Folds="averaged") == "62.50" and cell(frame, "UA", Folds="averaged") == "50.00"
+    assert cell(frame, "WA", Folds="averaged") == "62.50 (folds ± 17.68)"  # of 75 and 50
+    assert cell(frame, "UA", Folds="averaged") == "50.00 (folds ± 0.00)"
     assert frame["Utterances"].tolist() == ["6", "6"] and frame["n"].tolist() == ["1", "1"]
     document, _ = report.named_table("speaker_independent", report.runs(tmp_path), ["impro"])
     frame = document.sections[0].frame
     assert cell(frame, "WA", Source="ours, folds pooled").startswith("66.67 [")
-    assert cell(frame, "WA", Source="ours, mean over folds") == "62.50"  # the interval is of the pooled score
+    assert (
+        cell(frame, "WA", Source="ours, mean over folds") == "62.50 (folds ± 17.68)"
+    )  # the interval is of the pooled score
 
 
 def test_pooling_confusions_is_pooling_logits(tmp_path: Path) -> None:
@@ -522,7 +526,8 @@ def test_a_seed_counts_once(tmp_path: Path) -> None:
     make_run(tmp_path, HALF, LABELS, seed=1, settings={"threads": 1})  # another hash, nothing changed
     document, _ = report.named_table("comparison", report.runs(tmp_path), ["impro"])
     assert cell(document.sections[0].frame, "n", Source="ours") == "1"
-    said = "1 run repeats a seed on another device or thread count than most and is not counted again."
+    said = "1 run repeats a seed, on another device or thread count than most or in a second folder, "
+    said += "and is not counted again."
     assert said in document.sections[0].notes
     assert said in report.overview(report.runs(tmp_path), "paper", 0, "").caption
     assert report.overview(report.runs(tmp_path)[:1], "paper", 0, "").caption[1:] == ["Made with ``."]
@@ -1103,7 +1108,10 @@ def test_a_setting_that_is_a_list(tmp_path, monkeypatch, capsys):
         (["--figure", "curves", "--format", "html"], "--format html: a figure is written as PDF and PNG"),
         (["--audit", "--split", "speaker"], "no run folder to audit of these"),
         (["--table", "nothing"], "choose one of comparison"),
-        (["--table", "comparison", "--model", "GLAM"], "--model"),
+        (
+            ["--table", "comparison", "--model", "CNN_GAP"],
+            "--models CNN_GAP: the rows of this table are of APCNN, MACNN",
+        ),
         (["--table", "comparison", "--split", "9:1"], "--split 9:1: choose one of"),
         (["--table", "protocols", "--split", "session"], "comparison, ablation, alpha take another"),
         (["--table", "alpha", "--set", "alpha=0.4"], "rows of this table differ in alpha"),
@@ -1119,6 +1127,40 @@ def test_what_cannot_be_is_said(
     make_run(tmp_path, RIGHT, LABELS)
     with pytest.raises(UserError, match=re.escape(said)):
         call(monkeypatch, "--runs", tmp_path, *arguments)
+
+
+def test_a_table_of_some_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    make_run(tmp_path, RIGHT, LABELS)
+    words = ("--runs", tmp_path, "--table", "comparison", "--dataset", "impro", "--model", "GLAM,MHCNN")
+    assert call(monkeypatch, *words, "--format", "csv") == 0
+    told = capsys.readouterr().out
+    assert {row["model"] for row in csv.DictReader(told.splitlines())} == {"GLAM", "MACNN"}
+    call(monkeypatch, *words)
+    assert "--models GLAM,MACNN --runs" in capsys.readouterr().out  # of the command that trains what is missing
+
+
+def test_without_a_rule_validation_data_choose_where_every_run_has_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    fold_runs(tmp_path)
+    call(monkeypatch, "--runs", tmp_path)
+    told = capsys.readouterr().out
+    assert "Rule validation" in told and "66.67" in told
+    make_run(tmp_path, RIGHT, LABELS)
+    call(monkeypatch, "--runs", tmp_path)
+    told = capsys.readouterr().out
+    assert "Rule paper" in told and "100.00" in told and "On session this rule is no published one" in told
+    call(monkeypatch, "--runs", tmp_path, "--split", "8:2")
+    assert "no published one" not in capsys.readouterr().out
+
+
+def test_of_two_corpora_of_one_name_the_published_labels_come_first(tmp_path: Path, capsys: Any) -> None:
+    make_run(tmp_path, RIGHT, LABELS, seed=1)
+    for seed in (1, 2):
+        make_run(tmp_path, HALF, LABELS, seed=seed, corpus_digest="aa" * 16, settings={"happy": "hap+exc"})
+    kept = records.choose_corpus(report.runs(tmp_path))
+    assert [run.corpus_digest for run in kept] == [DIGEST]
+    assert "left out: aaaaaaaa (2; happy=hap+exc); --corpus DIGEST picks one" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("flag", ["--model", "--dataset", "--split"])
@@ -1169,7 +1211,7 @@ def test_what_is_not_known_of_published_figures_is_said(tmp_path: Path) -> None:
     for name, said in (
         ("split811", "No code of the published 8:1:1"),
         ("comparison", ""),
-        ("speaker_independent", "Nothing speaker-independent has been published"),
+        ("speaker_independent", "We know of no speaker-independent results of the paper's models."),
     ):
         document, _ = report.named_table(name, report.runs(tmp_path), ["impro"])
         caption = " ".join(document.caption)

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 
 import data
 import loops
+import pack
 import recipes
 import records
 import resume
@@ -362,3 +363,11 @@ def test_a_finished_run_repeated_for_its_weights_keeps_its_records_until_the_end
     trained(config, here, "paper")
     assert records.finished(folder, "paper") and not (folder / "state.safetensors").exists()
     assert (folder / "predictions.npz").read_bytes() == before["predictions.npz"]
+    assert pack.pack(folder)
+    stop(1)
+    with pytest.raises(Killed):
+        trained(config, here, "last")
+    assert (folder / "epochs.jsonl.gz").exists()
+    stop(None)
+    trained(config, here, "last")
+    assert not list(folder.glob("*.gz")) and len(records.read_epochs(folder)) == config.epochs

@@ -91,9 +91,32 @@ def test_the_help_of_a_script_is_all_it_does(name, tmp_path):
     assert sorted(file.name for file in tmp_path.iterdir()) == ["run", "scripts"]
 
 
+@pytest.mark.parametrize("words", [("all_tables", -1), ("emodb_tables", "scripts", -1), ("demo", "--epochs", 1)])
+def test_help_behind_other_words_is_all_it_does_too(words, tmp_path):
+    shutil.copytree(ROOT / "scripts", tmp_path / "scripts")
+    words = ["bash", f"scripts/{words[0]}", *map(str, words[1:]), "--help"]
+    done = subprocess.run(
+        words, cwd=tmp_path, env={"PATH": "/usr/bin:/bin"}, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0 and done.stdout.startswith(f"bash {words[1]}") and not done.stderr, done
+
+
+@pytest.mark.parametrize("words", [("all_tables", -1, 101), ("emodb_tables", "{wav}", -1, 101)])
+def test_a_wrong_number_of_seeds_shows_before_anything_is_trained(words, here, command, tmp_path):
+    told = command("bash", *(str(w).format(wav=tmp_path) for w in (f"scripts/{words[0]}", *words[1:])), status=2)
+    assert told.stderr.count("101 seeds are asked for, and seeds.txt has 100") == 1 and not told.stdout
+
+
+def test_alpha_may_be_written_with_an_exponent(here, command):
+    told = command("bash", "run", -1, 1, "1e-3", "--model", "CNN_GAP", "--dataset", "demo", "--dry_run").stdout
+    assert "alpha=0.001" in told
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
+        (("scripts/comparison", -1, 1, "--dataset", "a, b.csv"), "error: --dataset a, b.csv: tables take names with"),
+        (("scripts/demo", "--runs", "x"), "error: --runs: the report needs it too"),
         (("run", "x"), "error: x: no flag; the arguments are [gpu] [n] [alpha] [flags]"),
         (("scripts/MACNN_all", -1, 1, 0.3, 4), "error: 4: no flag; the arguments are [gpu] [n] [alpha] [flags]"),
         (("scripts/comparison", -1, 1, 0.3), "error: 0.3: no flag; the arguments are [gpu] [n] [flags]"),
