@@ -196,8 +196,8 @@ def overview(found: list[Run], rule: str, begun: int, command: str) -> render.Do
         )
     if rule == "paper" and (others := sorted({run.split for run in found if run.has_validation})):
         caption.append(
-            f"On {', '.join(others)} this rule is no published one, and each fold has an epoch chosen on its own test "
-            "part: --rule validation chooses it on validation data."
+            f"On {', '.join(others)} this rule is no published one; folds each have an epoch chosen on their own test "
+            "part. --rule validation chooses it on validation data."
         )
     if repeats:
         caption.append(say_repeats(repeats))
