@@ -85,6 +85,7 @@ class Problems:
     mismatches: list[str] = field(default_factory=list, metadata={"title": "names that contradict a label or a folder"})
     without_wave: list[str] = field(default_factory=list, metadata={"title": "labels without a recording"})
     without_label: list[str] = field(default_factory=list, metadata={"title": "recordings without a label"})
+    empty: list[str] = field(default_factory=list, metadata={"title": "recordings of 0 bytes, as a full disk leaves"})
 
     def _found(self) -> list[tuple[list[str], str]]:
         """The cases of each kind that has some, and what they are, as in `3 labels without a recording`."""
@@ -564,6 +565,7 @@ def main() -> None:
     else:
         tree = tree_digest(release)
         found, problems = read(release, None if args.verbose else 3)
+        problems.empty = [u.name for u in found if not Path(u.path).stat().st_size]
         print(report(release, found, problems, args.verbose), flush=True)
         _store(release, tree, found, problems.counts())
         print(f"\nindex: {index_file(release)}")

@@ -821,6 +821,12 @@ def test_command_lists_twenty_problems_or_all(release: Path, command) -> None:
     assert command("handleIEMOCAP.py", "--root", release, "--verbose").stdout.count("'[nonsense'") == 30
 
 
+def test_command_lists_empty_recordings(release: Path, command) -> None:
+    wave_file(release, ORDER[3]).write_bytes(b"")
+    told = command("handleIEMOCAP.py", "--root", release).stdout
+    assert f"1 recordings of 0 bytes, as a full disk leaves\n  {ORDER[3]}\n" in told and ORDER[4] not in told
+
+
 def test_counts_are_printed_also_where_the_index_cannot_be_kept(release: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     environment = {**os.environ, "GLAM_CACHE": str(tmp_path / "file" / "cache")}
