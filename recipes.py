@@ -221,7 +221,7 @@ def flags(changed: dict[str, Any]) -> list[str]:
     for key, value in changed.items():
         if isinstance(value, bool):
             found.append(f"--{key}" if value else f"--no-{key}")
-        else:
+        elif value not in ((), []):  # no classes named: all of them
             found += [f"--{key}", _text(value)]
     return found
 

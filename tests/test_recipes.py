@@ -173,6 +173,7 @@ def test_changed_settings_are_given_back_by_their_flags():
     changed = {"alpha": 0.3, "classes": ["very sad", "angry"], "padding": True, "class_weights": False}
     given = vars(parser.parse_args(recipes.flags(changed)))
     assert given == {**changed, "classes": ("very sad", "angry")}
+    assert recipes.flags({"classes": [], "alpha": 0.0}) == ["--alpha", "0.0"]  # no class named: all of them
 
 
 def test_hash_names_what_shapes_a_result_and_nothing_else():
