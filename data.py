@@ -176,6 +176,22 @@ def _refuse_doubles(file: Path, utterances: Sequence[Utterance], lines: Sequence
             first[key] = utterance.name, line
 
 
+def _tell_alike(file: Path, utterances: Sequence[Utterance]) -> None:
+    """Warn of labels that differ in capitals alone."""
+    for column, what in (
+        ("emotion", "classes"),
+        ("speaker", "speakers"),
+        ("session", "sessions"),
+        ("dialog", "dialogs"),
+    ):
+        spelt: dict[str, list[str]] = {}
+        for name in sorted({getattr(u, column) for u in utterances}):
+            spelt.setdefault(name.casefold(), []).append(name)
+        for _, alike in sorted(spelt.items()):
+            if len(alike) > 1:
+                warn_once(f"{file}: {' and '.join(alike)} are {len(alike)} {what}: spell them alike to merge them")
+
+
 def csv_source(file: Path) -> Source:
     """Any corpus as a CSV with the columns `path,emotion` and, where known, `name,speaker,session,dialog,split`.
 
@@ -206,13 +222,7 @@ def csv_source(file: Path) -> Source:
     ]
     _refuse_doubles(file, utterances, lines)
     emotions = sorted({u.emotion for u in utterances})
-    for column, what in {"emotion": "classes", **{c: f"{c}s" for c in ("speaker", "session", "dialog")}}.items():
-        spelt: dict[str, list[str]] = {}
-        for name in sorted({getattr(u, column) for u in utterances}):
-            spelt.setdefault(name.casefold(), []).append(name)
-        for _, alike in sorted(spelt.items()):
-            if len(alike) > 1:
-                warn_once(f"{file}: {' and '.join(alike)} are {len(alike)} {what}: spell them alike to merge them")
+    _tell_alike(file, utterances)
     return Source(file.stem, "as its owner says", sorted(utterances, key=lambda u: u.name), {e: e for e in emotions})
 
 

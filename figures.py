@@ -206,12 +206,13 @@ def alpha(groups: Sequence[Group]) -> Drawn:
     figure = _figure(8.2, 5.6, "Scores against mixup's α", groups[0].synthetic)
     axes = figure.subplots(2, 2, sharex=True).ravel()
     at = [float(group.first.config["settings"]["alpha"]) for group in groups]
+    several = max(len(group.rounds) for group in groups) > 1
     paper = [(a, scores) for a, group in zip(at, groups, strict=True) if (scores := tables.published_scores(group))]
     for i, (axis, score) in enumerate(zip(axes, SCORES, strict=True)):
         values = [group.scores()[:, i] for group in groups]
         sd = [np.std(v, ddof=1) if len(v) > 1 else 0.0 for v in values]
         bars: dict[str, Any] = {"capsize": 3, "linewidth": 1.4, "markersize": 5}
-        if same and len(values[0]) > 1:  # seeds, each a line: how little a mean's slope may mean
+        if same and several:  # seeds, each a line: how little a mean's slope may mean
             axis.plot(at, np.array(values), color="#aaaaaa", linewidth=0.7, zorder=0)
         axis.errorbar(at, [v.mean() for v in values], sd, fmt="o", color=COLOURS[0], label="ours", **bars)
         if paper:
@@ -221,7 +222,6 @@ def alpha(groups: Sequence[Group]) -> Drawn:
         axis.set_xticks(at, [f"{a:g}" for a in at], fontsize=8)
     for axis in axes[2:]:
         axis.set_xlabel("α")
-    several = max(len(group.rounds) for group in groups) > 1
     text = (
         "Mean and one sample standard deviation over seeds" if several else "One seed each, so that no spread is shown"
     )

@@ -49,7 +49,7 @@ def pack(folder: Path) -> bool:
     predictions = folder / "predictions.npz"
     with records.locked(folder) as mine:
         found = audit.problems(folder) if mine else ["another process holds it"]
-        texts = [] if found else [file for name in ("epochs.jsonl", "split.json") if (file := folder / name).exists()]
+        texts = [] if found else [file for name in records.TEXTS if (file := folder / name).exists()]
         arrays = not found and not is_packed(predictions)
         for file in texts:
             pack_text(file)

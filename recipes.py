@@ -417,7 +417,11 @@ def parse_config(given: dict[str, Any]) -> Config:
     cores = os.cpu_count() or 1
     if device == "cpu" and given.get("threads", 1) > cores:
         warn_once(f"--threads {given['threads']}: this machine has {cores} cores; more threads than cores are slower")
-    model = models.canonical(given.pop("model", "GLAM"))
+    model = given.pop("model", "GLAM")
+    try:
+        model = models.canonical(model)
+    except UserError:
+        raise UserError(f"--model {model}: choose one of {', '.join(models.list_models())}") from None
     for flag, keyword in (("head", "heads"), ("attn_hidden", "attn_hidden")):
         if flag in given and keyword not in models.keywords(model):
             raise UserError(f"--{flag}: the model {model} has no head attention")

@@ -31,6 +31,7 @@ FIELDS: dict[str, type | tuple[type, ...]] = {  # of config.json, as far as repo
     "n_train": int, "n_val": (int, type(None)), "n_test": int,
 }  # fmt: skip
 STATE = "state.safetensors"  # of a run folder: what an interrupted run goes on from
+TEXTS = ("epochs.jsonl", "split.json")  # of a run folder, which pack.py compresses
 LARGEST = 1 << 26  # bytes that are read from a compressed file; 50 epochs are 20 kB
 _T = TypeVar("_T")
 

@@ -292,7 +292,7 @@ def _epochs(
 
     (folder / "done").unlink(missing_ok=True)  # of a repeated run, whose records are replaced from here on
     write_records()  # also where they are there: appended epochs may not be on the disk yet
-    for name in ("epochs.jsonl", "split.json"):  # of a repeated run that was packed
+    for name in records.TEXTS:  # of a repeated run that was packed
         (folder / f"{name}.gz").unlink(missing_ok=True)
     save_predictions(folder / "predictions.npz", d, scored, history)
     if save_model:

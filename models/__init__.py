@@ -59,7 +59,7 @@ def canonical(name: str) -> str:
     """The one name of a network given by name or alias. Raises UserError, listing the choices, if there is none."""
     _import_families()
     if name not in _names:
-        raise UserError(f"model {name}: choose one of {', '.join(list_models())}")
+        raise UserError(f"unknown model {name!r}: choose one of {', '.join(list_models())}")
     return _names[name]
 
 

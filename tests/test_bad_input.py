@@ -50,7 +50,7 @@ def refused(call, *words, says):
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (("--model", "GLAMM"), ("model GLAMM: choose one of", "GLAM,", "MACNN")),
+        (("--model", "GLAMM"), ("--model GLAMM: choose one of", "GLAM,", "MACNN")),
         (("--dataset", "imprO"), ("dataset imprO: choose one of impro", "script")),
         (("--feature", "mel"), ("--feature mel: choose one of mfcc", "spectrogram")),
         (("--split", "9:1"), ("--split 9:1", "8:2")),

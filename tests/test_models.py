@@ -423,7 +423,7 @@ def test_a_new_model_is_found_by_name(monkeypatch):
 
 def test_unknown_name_lists_the_choices():
     for call in (canonical, create_model, describe, keywords):
-        with pytest.raises(UserError, match=r"GLAN: .*AACNN.*GLAM.*MACNN"):
+        with pytest.raises(UserError, match=r"'GLAN'.*AACNN.*GLAM.*MACNN"):
             call("GLAN")
 
 
