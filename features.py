@@ -44,7 +44,7 @@ STEP = 160  # 10 ms: 1.8 s are 1 + (28800 - 640) // 160 = 177 frames
 DFT = 3198  # points of the transform of a zero-padded frame: bins of 16000 / 3198 = 5.003 Hz, 1600 of them
 KEPT_BINS = 400  # up to 2 kHz
 FBANK_FFT = 1024
-FBANK = (26, SAMPLE_RATE / 2, torch.float32)  # filters, up to how many Hz, computed in what
+FBANK = (26, SAMPLE_RATE / 2, torch.float32)  # filters, up to how many Hz, spectra in what
 LOGFBANK = (40, 4000.0, torch.float64)
 PREEMPHASIS = 0.97
 MU = 255.0
@@ -111,12 +111,12 @@ def slaney_mel(n_fft: int, device: torch.device) -> Tensor:
 
 
 @lru_cache
-def htk_mel(n_filters: int, highest: float, dtype: torch.dtype, device: torch.device) -> Tensor:
+def htk_mel(n_filters: int, highest: float, device: torch.device) -> Tensor:
     """python_speech_features.get_filterbanks(n_filters, 1024, 16000, 0, highest), transposed: triangles of equal height
     between whole bins that are evenly spaced on O'Shaughnessy's scale, up to `highest` Hz."""
     mel = np.linspace(0, 2595 * np.log10(1 + highest / 700), n_filters + 2)
     edges = np.floor((FBANK_FFT + 1) * 700 * (10 ** (mel / 2595) - 1) / SAMPLE_RATE)
-    return torch.from_numpy(_triangles(np.arange(int(edges[-1]) + 1), edges)).to(device, dtype)
+    return torch.from_numpy(_triangles(np.arange(int(edges[-1]) + 1), edges)).float().to(device)
 
 
 @lru_cache
@@ -236,11 +236,14 @@ def interspeech2018(x: Tensor) -> Tensor:
 
 def _filter_energies(x: Tensor, n_filters: int, highest: float, dtype: torch.dtype) -> Tensor:
     """The first output of python_speech_features 0.6 fbank(winlen=0.04, nfft=1024) of each segment."""
+    filters = htk_mel(n_filters, highest, x.device)
     x = torch.cat((x[:, :1], x[:, 1:] - PREEMPHASIS * x[:, :-1]), 1)
-    frames = _whole_frames(x).to(dtype).unfold(1, FRAME, STEP)
-    filters = htk_mel(n_filters, highest, dtype, x.device)
-    energies = _power(torch.fft.rfft(frames, FBANK_FFT)[..., : len(filters)]) @ filters / FBANK_FFT
-    return energies.where(energies != 0, torch.finfo(torch.float64).eps)  # as the package does
+    energies = []
+    for some in _whole_frames(x).to(dtype).split(4):  # their spectra stay in a processor's cache
+        power = _power(torch.fft.rfft(some.unfold(1, FRAME, STEP), FBANK_FFT)[..., : len(filters)])
+        energies.append(power.float() @ filters / FBANK_FFT)
+    whole = torch.cat(energies)
+    return whole.where(whole != 0, torch.finfo(torch.float64).eps)  # as the package does
 
 
 def logfbank(x: Tensor) -> Tensor:

@@ -154,15 +154,15 @@ class FilterBank(Whole):
         self.dtype, self.log = dtype, log
         self.fft = RealFFT(features.FBANK_FFT, 32, dtype)
         self.filters: Tensor
-        self.register_buffer("filters", features.htk_mel(n_filters, highest, dtype, CPU).clone())
+        self.register_buffer("filters", features.htk_mel(n_filters, highest, CPU).clone())
 
     def forward(self, x: Tensor) -> Tensor:
         x = torch.cat((x[:, :1], x[:, 1:] - features.PREEMPHASIS * x[:, :-1]), 1).to(self.dtype)
         frames = framed(F.pad(x, self.pad), features.FRAME, features.STEP, self.frames)
         power = self.fft(F.pad(frames, (0, features.FBANK_FFT - features.FRAME)))[..., : len(self.filters)]
-        energies = power @ self.filters / features.FBANK_FFT
+        energies = power.float() @ self.filters / features.FBANK_FFT
         energies = energies.where(energies != 0, torch.full_like(energies, torch.finfo(torch.float64).eps))
-        return (energies.log() if self.log else energies).float()
+        return energies.log() if self.log else energies
 
 
 def _module(feature: str, size: int, n_mfcc: int) -> nn.Module:
