@@ -47,7 +47,8 @@ def command_line() -> argparse.ArgumentParser:
     """The parser of this command."""
     parser = cli.parser(description=__doc__)
     add = parser.add_argument
-    add("--checkpoints", type=Path, metavar="DIR", help=f"folder they are looked for in (default: {path.RUNS})")
+    runs = cli.in_help(path.RUNS)
+    add("--checkpoints", type=Path, metavar="DIR", help=f"folder they are looked for in (default: {runs})")
     add("--host", default="127.0.0.1", metavar="IP", help="address to answer on (default: 127.0.0.1, this machine)")
     add("--port", type=int, default=7860, metavar="N", help="(default: 7860)")
     add("--max_minutes", type=float, default=10, metavar="M", help="longest recording taken (default: 10)")

@@ -7,7 +7,7 @@ import stat
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from mmap import ACCESS_READ, mmap
+from mmap import MAP_PRIVATE, PROT_READ, mmap
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -347,7 +347,7 @@ def stream_audio(file: str | Path) -> Iterator[Wave]:
         if status.st_size == 0:
             raise ValueError("is empty (0 bytes)")
         with open(file, "rb") as f:
-            with mmap(f.fileno(), 0, access=ACCESS_READ) as contents:
+            with mmap(f.fileno(), 0, MAP_PRIVATE, PROT_READ) as contents:  # some FUSE mounts refuse shared maps
                 raw = _Raw(lambda count, at: os.pread(f.fileno(), count, at), contents)
             yield from _waves(_blocks(raw))
     except FileNotFoundError:

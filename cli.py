@@ -15,6 +15,7 @@ if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "5000")
 os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # --gpu counts as nvidia-smi does, not the fastest first
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # matrix products that repeat exactly, on every stream
+os.environ.setdefault("USER", str(os.getuid()))  # torch names a folder after it; a container's user may have no name
 
 
 class UserError(Exception):
@@ -25,6 +26,16 @@ def parser(**kwargs: Any) -> argparse.ArgumentParser:
     """An argument parser that takes no abbreviated flags and keeps the lines of its description."""
     kwargs.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
     return argparse.ArgumentParser(allow_abbrev=False, **kwargs)
+
+
+def in_help(folder: object) -> str:
+    """A path for the text of a flag's help, where argparse takes a % for a format."""
+    return str(folder).replace("%", "%%")
+
+
+def cores() -> int:
+    """How many cores this process may use: on a cluster often fewer than the machine has, which Linux alone says."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def count(text: str) -> int:
@@ -105,6 +116,11 @@ def run_main(
 ) -> None:
     """Run a command and exit: 0, what it returns, 2 with a sentence for a user's error, 130 after Ctrl-C, which says
     `interrupted`."""
+    for name in ("stdout", "stderr"):
+        if (stream := getattr(sys, name)) is None:  # it was closed: what is printed goes nowhere
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+        elif stream.errors == "strict":  # a ± or a file's name that the terminal's encoding lacks stops nothing
+            stream.reconfigure(errors="backslashreplace")
     try:
         status = main() or 0
         sys.stdout.flush()

@@ -22,7 +22,7 @@ import corpora
 import handleIEMOCAP
 import path
 from cache import content_digests
-from cli import UserError, warn, warn_once
+from cli import UserError, cores, warn, warn_once
 from corpora import LONGEST_LABEL, Utterance, dataset_folder, is_csv, need_utf8, plain_label
 from files import digest_of, lock
 from recipes import Config
@@ -783,9 +783,9 @@ def warped(d: Data, train: NDArray, config: Config) -> tuple[NDArray[np.float32]
         if digest != d.contents[i]:
             raise changed(u.path)
     factors = features.vtlp_factors(config.seed, [u.name for u in utterances])
-    cores = (os.cpu_count() or 1) if config.device == "cuda" else 1  # while it computes, a GPU has nothing to do
+    threads = cores() if config.device == "cuda" else 1  # while it computes, a GPU has nothing to do
     waves = features.ahead(
-        lambda row: features.vtlp(audio.load_audio(row[0].path), row[1]), zip(utterances, factors, strict=True), cores
+        lambda row: features.vtlp(audio.load_audio(row[0].path), row[1]), zip(utterances, factors, strict=True), threads
     )
     parts, labels = [], []
     bar = tqdm(waves, "VTLP", len(train), unit="utterance", disable=None)

@@ -19,6 +19,9 @@ def _sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # of VirtualBox's and Samba's shares and WSL's network drives, which cannot
+            raise
     finally:
         os.close(descriptor)
 
@@ -33,7 +36,7 @@ def atomic(path: Path) -> Iterator[Path]:
         raise OSError(errno.EINVAL, "it is no ordinary file", str(path))
     path = path.resolve() if path.is_symlink() else path  # the link stays
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{os.urandom(4).hex()}.tmp")  # containers share numbers
     try:
         yield temporary
         with open(temporary, "rb+") as f:
@@ -100,7 +103,7 @@ def lock(path: Path, wait: bool = True) -> Iterator[bool]:
                 yield False
                 return
             except OSError as error:
-                if error.errno not in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):
+                if error.errno not in (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP):
                     raise
                 raise UserError(
                     f"{path}: this file system has no locks; set CACHE and RUNS in path.py, or GLAM_CACHE "

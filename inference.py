@@ -1,6 +1,5 @@
 """A checkpoint and a recording of any length -> class, probabilities and their course over time, in bounded memory."""
 
-import os
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+import cli
 import features
 from audio import SAMPLE_RATE, SILENT, AudioError, Wave, from_samples, stream_audio
 from checkpoints import Checkpoint
@@ -174,7 +174,7 @@ class Recogniser:
         """Predict for recordings, each given with what to call it: the predictions in order, or what is wrong with one
         that cannot be used. `jobs` are computed at a time (None: one a core, up to 8)."""
         stopped, threads = threading.Event(), torch.get_num_threads()
-        cores = os.cpu_count() or 1
+        cores = cli.cores()
         jobs = max(1, min(len(recordings), jobs or min(8, cores)))
 
         def one(recording: tuple[str | Path, str]) -> Prediction | str:

@@ -21,6 +21,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -220,7 +221,8 @@ def say_calibration(temperature: float | None, applied: bool, note: str) -> str:
 def main() -> int:
     """`python predict.py`"""
     args = command_line().parse_args()
-    with tempfile.TemporaryDirectory(prefix="predict-") as scratch:
+    piped = "-" in args.inputs  # decoders seek, which a pipe cannot
+    with tempfile.TemporaryDirectory(prefix="predict-") if piped else nullcontext("") as scratch:
         inputs = find_inputs(args.inputs, Path(scratch))
         pictures = plot_files(args.plot, inputs, args.inputs) if args.plot else None
         from device import memory_told
@@ -256,8 +258,8 @@ def run(args: argparse.Namespace, inputs: list[Input], pictures: list[Path] | No
     calibrated = temperature is not None and args.calibrate is not False
     recognise = Recogniser(checkpoint, device, calibrated)
     told = f"{checkpoint.title}; {say_calibration(temperature, calibrated, why)}"
-    sys.stdout.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]  # names of files are bytes
-    sys.stderr.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    if sys.stdout.encoding.lower() == "utf-8":
+        sys.stdout.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]  # names of files are bytes
     print(told, file=sys.stderr, flush=True)
     out: Table | Csv | Json
     if args.json:

@@ -5,13 +5,12 @@ Everything that shapes a result stands in `Config`. A run folder's hash is made 
 
 import argparse
 import math
-import os
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 import path
-from cli import UserError, add_device, warn_once
+from cli import UserError, add_device, cores, in_help, warn_once
 from corpora import dataset_folder, plain_label
 from files import digest_of
 
@@ -392,7 +391,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     )
 
     add = group("output").add_argument
-    add("--runs", type=Path, metavar="DIR", help=f"where run folders go (default: {path.RUNS}, set in path.py)")
+    runs = in_help(path.RUNS)
+    add("--runs", type=Path, metavar="DIR", help=f"where run folders go (default: {runs}, set in path.py)")
     add(
         "--save_model",
         nargs="?",
@@ -414,9 +414,8 @@ def parse_config(given: dict[str, Any]) -> Config:
     from device import choose_device
 
     device = choose_device(given.pop("gpu", None), given.pop("device", None))
-    cores = os.cpu_count() or 1
-    if device == "cpu" and given.get("threads", 1) > cores:
-        warn_once(f"--threads {given['threads']}: this machine has {cores} cores; more threads than cores are slower")
+    if device == "cpu" and given.get("threads", 1) > cores():
+        warn_once(f"--threads {given['threads']}: there are {cores()} cores here; more threads than cores are slower")
     model = given.pop("model", "GLAM")
     try:
         model = models.canonical(model)

@@ -601,7 +601,8 @@ def command_line() -> ArgumentParser:
     one.add_argument("--errors", action="store_true", help="the utterances most often wrong over seeds")
     one.add_argument("--audit", action="store_true", help="check every run folder, or those behind --table")
     add = parser.add_argument_group("of which runs").add_argument
-    add("--runs", type=Path, metavar="DIR", help=f"the runs folder (default: {path.RUNS}, set in path.py)")
+    runs = cli.in_help(path.RUNS)
+    add("--runs", type=Path, metavar="DIR", help=f"the runs folder (default: {runs}, set in path.py)")
     add(
         "--rule",
         choices=list(RULES),

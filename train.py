@@ -66,9 +66,13 @@ from resume import BrokenState, History, load_state, save_state
 # ------------------------------------------------------------------------------------------------ one run
 
 
+# what a run's numbers come of: not the packages of an environment that is a folder here
+CODE = (":(glob)*.py", "models/*.py", "corpora/*.py", ":(exclude)path.py")
+
+
 @cache
 def commit() -> str | None:
-    """The commit of this code, with `-dirty` behind it if a .py file but path.py is changed or not committed; None
+    """The commit of this code, with `-dirty` behind it if a file of CODE is changed or not committed; None
     where git does not know. Of a copy sent to a Ray worker it is what GLAM_COMMIT says.
 
     Looked up once: a process goes on with the code that it imported, whatever happens to the files.
@@ -77,12 +81,12 @@ def commit() -> str | None:
         return os.environ["GLAM_COMMIT"] or None
 
     def git(*words: str) -> str:
-        command = ["git", "-C", str(path.ROOT), *words]
+        command = ["git", "-c", "safe.directory=*", "-C", str(path.ROOT), *words]  # whoever owns the checkout
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
         git("ls-files", "--error-unmatch", "train.py")  # else a copy in another repository, whose commit says nothing
-        changed = git("status", "--porcelain", "--untracked-files=all", "--", "*.py", ":(exclude)path.py")
+        changed = git("status", "--porcelain", "--untracked-files=all", "--", *CODE)
         return git("rev-parse", "HEAD") + ("-dirty" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return None

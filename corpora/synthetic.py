@@ -12,7 +12,6 @@ A size and a seed make one release, byte for byte. FOLDER must be new, or empty,
 is replaced.
 """
 
-import os
 import signal
 import wave
 from collections import Counter, defaultdict
@@ -460,8 +459,8 @@ def main() -> None:
     size.add_argument("--utterances", type=int, default=300, metavar="N", help="how many (default: 300)")
     size.add_argument("--hours", type=float, metavar="H", help="how much in all, instead")
     arguments.add_argument("--seed", type=int, default=0, metavar="S", help="another one, another release (default: 0)")
-    cores = os.cpu_count() or 1
-    arguments.add_argument("--jobs", type=cli.count, default=cores, metavar="J", help="processes (default: one a core)")
+    jobs = cli.cores()
+    arguments.add_argument("--jobs", type=cli.count, default=jobs, metavar="J", help="processes (default: one a core)")
     args = arguments.parse_args()
     seconds = None if args.hours is None else args.hours * 3600
     made = make(args.out, args.utterances, args.seed, seconds, args.jobs)

@@ -213,9 +213,32 @@ def test_a_split_that_cannot_be_leaves_no_run_behind(here, call, tmp_path):
     assert not [file for file in here.rglob("*") if file.is_file()]
 
 
+def test_output_that_is_closed_or_cannot_be_spelt_stops_nothing(here, command):
+    command("bash", "-c", f"exec {sys.executable} train.py {' '.join(map(str, QUICK[1:]))} --dataset demo >&- 2>&-")
+    assert len(list(here.rglob("done"))) == 1
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    told = command("report.py", "--rule", "last", env=environment).stdout
+    assert "CNN_GAP" in told and "\\xb1" in told  # ±
+
+
+def test_the_help_of_a_runs_folder_with_a_percent_sign(command):
+    for script in ("train.py", "report.py"):
+        told = command(script, "--help", env={**os.environ, "GLAM_RUNS": "/tmp/100% d/runs"}).stdout
+        assert "/tmp/100% d/runs, set in path.py" in " ".join(told.split())
+
+
+def test_a_user_without_a_name_trains(here, command):
+    """As of `docker run --user`: torch asks for a name."""
+    call = "import getpass, sys; sys.argv[0] = 'train.py'; import train; train.cli.run_main(train.main)"
+    nobody = f"import pwd; pwd.getpwuid = lambda uid: {{}}[uid]; {call}"
+    environment = {k: v for k, v in os.environ.items() if k not in ("USER", "LOGNAME", "LNAME", "USERNAME")}
+    command(sys.executable, "-c", nobody, *QUICK[1:], "--dataset", "demo", env=environment)
+    assert list(here.rglob("done"))
+
+
 def test_more_threads_than_cores_are_told(here, call):
     error = call(*QUICK, "--threads", 4 * (os.cpu_count() or 1), "--dataset", "nowhere", status=2).stderr
-    assert "cores; more threads than cores are slower" in error
+    assert "cores here; more threads than cores are slower" in error
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,11 @@
 """The features of a corpus, kept: the same numbers, extracted once, and never from a file that is half or wrong."""
 
+import errno
 import json
 import os
 import resource
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -538,3 +540,29 @@ def test_what_is_no_ordinary_file_is_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "to file").symlink_to(tmp_path / "file")
     files.write_text(tmp_path / "to file", "new")
     assert (tmp_path / "to file").is_symlink() and (tmp_path / "file").read_text() == "new"
+
+
+def test_a_disk_that_cannot_sync_folders_takes_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As VirtualBox's and Samba's shares; an error of the disk is one still."""
+    real, number = os.fsync, errno.EINVAL
+
+    def fsync(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(number, os.strerror(number))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    files.write_text(tmp_path / "file", "text")
+    assert (tmp_path / "file").read_text() == "text"
+    number = errno.EIO
+    with pytest.raises(OSError, match="Input/output error"):
+        files.write_text(tmp_path / "file", "other")
+
+
+def test_processes_of_one_number_write_one_file_at_once(tmp_path: Path) -> None:
+    """As those of two containers."""
+    with files.atomic(tmp_path / "file") as one, files.atomic(tmp_path / "file") as other:
+        one.write_text("one")
+        other.write_text("other")
+    assert (tmp_path / "file").read_text() == "one"  # the last to finish
+    assert [file.name for file in tmp_path.iterdir()] == ["file"]

@@ -153,3 +153,17 @@ def test_an_environment_that_was_left_half_made_is_completed(tmp_path):
     words = ["bash", "scripts/setup"]
     done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0 and (tmp_path / ".venv" / "bin" / "activate").exists(), done
+
+
+def test_an_environment_that_was_moved_is_not_taken_for_another(tmp_path):
+    """Its `activate` has the old folder's name: pip would install into the system's Python."""
+    old, new = tmp_path / "old", tmp_path / "new"
+    (old / "scripts").mkdir(parents=True)
+    shutil.copy(ROOT / "scripts" / "setup", old / "scripts")
+    (old / "requirements.txt").write_text("")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", old / ".venv"], check=True)
+    old.rename(new)
+    environment = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
+    words = ["bash", "scripts/setup"]
+    done = subprocess.run(words, cwd=new, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 2 and done.stderr.startswith("error: .venv was made in another folder"), done

@@ -325,6 +325,13 @@ def test_the_commit_of_a_run_is_of_the_code_that_trains_it(tmp_path, monkeypatch
     (tmp_path / "results.json").write_text("{}")
     git("add", "results.json")
     assert now() == at_second, "what is no module shapes no run"
+    (tmp_path / "env" / "lib").mkdir(parents=True)
+    (tmp_path / "env" / "lib" / "package.py").write_text("")
+    assert now() == at_second, "nor does an environment's package"
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "mine.py").write_text("")
+    assert now() == f"{at_second}-dirty", "a model that the commit does not hold"
+    (tmp_path / "models" / "mine.py").unlink()
     (tmp_path / "mine.py").write_text("")
     assert now() == f"{at_second}-dirty", "a module that the commit does not hold"
     (tmp_path / "mine.py").unlink()
