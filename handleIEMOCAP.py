@@ -16,17 +16,18 @@ part or in full: names and order, and so every split, stay the same.
 """
 
 import csv
+import io
 import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 import path
 from cli import UserError, parser, printable, run_main, warn, warn_once
-from corpora import Utterance, need_utf8, read_index, write_index
-from files import atomic, digest_file, digest_of, read_json, write_json
+from corpora import Utterance, need_utf8
+from files import atomic, digest_of, write_text
 
 EMOTIONS = ["neu", "hap", "exc", "sad", "ang", "fru", "sur", "fea", "dis", "oth", "xxx"]
 # the published code's digits in a renamed file; it has none for dis and oth, whose files keep their names
@@ -54,7 +55,6 @@ LABELS, WAVES = "dialog/EmoEvaluation", "sentences/wav"  # within a session
 JOURNAL = "GLAM_renamed.csv"  # in the release: what --rename did
 SYNTHETIC = "SYNTHETIC.txt"  # in a release that corpora/synthetic.py made up
 LONGEST = 2**24  # bytes; the release's own evaluation files stay under 2**17
-INDEX_VERSION = 4  # raise it when a release is to be listed otherwise: indexes made before are then made anew
 
 OFFICIAL = re.compile(
     r"(?P<dialog>Ses0(?P<session>[1-5])[FM]_(?:impro\d\d[ab]?|script\d\d_\db?))_(?P<letter>[FM])\d{3}", re.ASCII
@@ -314,66 +314,28 @@ def read(root: Path | None = None, most: int | None = 3) -> tuple[list[Utterance
     return [found[file] for file in sorted(found)], problems
 
 
-def tree_digest(release: Path) -> str:
-    """A digest that changes when a label or recording is added, removed, renamed or changed (by sizes and times)."""
-
-    def state(entry: os.DirEntry[str], times: list[str]) -> list[int]:
-        try:
-            stat = entry.stat()
-        except OSError:  # a broken link
-            return []
-        return [stat.st_size, *(getattr(stat, time) for time in times)]
-
-    labels = [[file, *state(entry, ["st_mtime_ns", "st_ctime_ns"])] for file, entry in _label_files(release)]
-    waves = [[file, *state(entry, ["st_mtime_ns"])] for file, entry in _wave_files(release)]
-    return digest_of([INDEX_VERSION, labels, waves])
-
-
 def index_file(release: Path) -> Path:
     """Where the index of a release is kept: one file for each release, told apart by its path."""
     return path.CACHE / "index" / f"IEMOCAP-{digest_of(str(release), 8)}.csv"
 
 
-def _store(release: Path, tree: str, found: list[Utterance], problems: str) -> None:
-    file = index_file(release)
-    write_index(file, found)
-    about = {"release": str(release), "tree": tree, "index": digest_file(file), "problems": problems}
-    write_json(file.with_suffix(".json"), about)
-
-
-def _stored(release: Path, tree: str) -> tuple[list[Utterance], str] | None:
-    """The stored index, and what was counted that does not fit together, if it is up to date and whole."""
-    file = index_file(release)
-    if not file.with_suffix(".json").exists():
-        return None
-    try:
-        about = read_json(file.with_suffix(".json"))
-        if about["tree"] != tree:
-            return None
-        if about["index"] == digest_file(file):
-            return read_index(file), about["problems"]
-        reason = "it is not what was written"
-    except (UserError, OSError, KeyError, TypeError) as error:
-        reason = str(error)
-    warn(f"the index {file} is damaged ({reason}); making it anew")
-    return None
+def write_index(file: Path, found: Iterable[Utterance]) -> None:
+    """Write utterances as CSV, one row each, in the order given. A file that says the same is left as it is."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [field.name for field in fields(Utterance)], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(map(asdict, found))
+    if not file.is_file() or file.read_bytes() != text.getvalue().encode():
+        write_text(file, text.getvalue())
 
 
 def index(root: Path | None = None) -> list[Utterance]:
-    """The utterances that `read` lists, from the index in the cache, which is made first if it is missing, damaged or
-    out of date.
-
-    Warns of what does not fit together in the release.
-    """
+    """The utterances that `read` lists; also writes them to `index_file`. Warns of what does not fit together in the
+    release."""
     release = find_release(root)
-    tree = tree_digest(release)  # before reading: a change meanwhile makes the index out of date, not wrong
-    stored = _stored(release, tree)
-    if stored is None:
-        found, problems = read(release)
-        stored = found, problems.counts()
-        _store(release, tree, *stored)
-    found, counts = stored
-    if counts:
+    found, problems = read(release)
+    write_index(index_file(release), found)
+    if counts := problems.counts():
         warn_once(f"{release}: {counts}; `python handleIEMOCAP.py` lists them")
     return found
 
@@ -563,11 +525,10 @@ def main() -> None:
         if left and not args.dry_run:
             print(f"{left} others were renamed before --rename: --restore once more gives them their official names")
     else:
-        tree = tree_digest(release)
         found, problems = read(release, None if args.verbose else 3)
         problems.empty = [u.name for u in found if not Path(u.path).stat().st_size]
         print(report(release, found, problems, args.verbose), flush=True)
-        _store(release, tree, found, problems.counts())
+        write_index(index_file(release), found)
         print(f"\nindex: {index_file(release)}")
 
 

@@ -5,16 +5,14 @@ order: neutral, sad, angry, happy, fearful, disgusted, surprised, calm, bored. `
 corpora: they write a release in the shape of IEMOCAP.
 """
 
-import csv
 import re
 import unicodedata
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
 from cli import UserError, printable, warn_once
-from files import atomic, walk
+from files import walk
 
 LONGEST_LABEL = 100  # characters of a class's name
 
@@ -37,30 +35,6 @@ class Utterance:
     kind: str  # `impro` or `script`, or "" where a corpus has no such halves
     emotion: str
     split: str = ""  # `train`, `val` or `test` where the corpus itself says so
-
-
-def write_index(path: Path, utterances: Iterable[Utterance]) -> None:
-    """Write utterances as CSV, one row each, in the order given."""
-    with atomic(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as f:
-        writer = csv.DictWriter(f, [field.name for field in fields(Utterance)], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(asdict(utterance) for utterance in utterances)
-
-
-def read_index(path: Path) -> list[Utterance]:
-    """Read what `write_index` wrote. Raises UserError when the file is not an index."""
-    names = [field.name for field in fields(Utterance)]
-    try:
-        with open(path, newline="", encoding="utf-8") as f:
-            reader = csv.DictReader(f, strict=True)
-            if reader.fieldnames != names:
-                raise UserError(f"{path} is not an index: its columns are {reader.fieldnames}, not {names}")
-            rows = list(reader)
-        if any(None in row or None in row.values() for row in rows):
-            raise UserError(f"{path} is not an index: a row has too few or too many fields")
-        return [Utterance(**row) for row in rows]
-    except (OSError, UnicodeError, csv.Error) as error:
-        raise UserError(f"{path} cannot be read as an index ({error}); delete it and run again") from None
 
 
 def need_utf8(folder: Path) -> None:

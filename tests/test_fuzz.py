@@ -26,7 +26,7 @@ import resume
 import seeds
 import train
 from cli import UserError
-from corpora import Utterance, read_index, write_index
+from corpora import Utterance
 from files import read_json
 
 FUZZ = settings(
@@ -70,23 +70,6 @@ def changes(draw: st.DrawFn) -> Callable[[bytes], bytes]:
 
 
 # ------------------------------------------------------------------------------------------------------- readers
-
-
-@FUZZ
-@given(change=changes())
-def test_index(change: Callable, tmp_path: Path) -> None:
-    file = tmp_path / "index.csv"
-    write_index(file, UTTERANCES)
-    damaged = change(file.read_bytes())
-    file.write_bytes(damaged)
-    try:
-        found = read_index(file)
-    except UserError as error:
-        assert str(file) in str(error)
-        return
-    write_index(file, found)
-    assert read_index(file) == found
-    assert len(found) <= damaged.count(b"\n") + damaged.count(b"\r") + 1
 
 
 @FUZZ
