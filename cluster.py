@@ -28,7 +28,7 @@ from cli import UserError, warn
 from files import atomic, sweep_temporaries, write_text
 from recipes import Config, Options
 from records import STATE
-from workers import LOOK_AGAIN, Execute, Outcome, Waiting, again, attempt, given_up
+from workers import Execute, Outcome, attempt
 
 FILES = ("config.json", "split.json", "epochs.jsonl", "predictions.npz", "checkpoint/README.md",
          "checkpoint/model.safetensors", "checkpoint/config.json")  # fmt: skip
@@ -37,11 +37,10 @@ NODES_LOST = 10  # a run is sent elsewhere when its machine is lost, at most thi
 
 @dataclass(frozen=True)
 class Share:
-    """What a run takes of a machine, and how often it is tried."""
+    """What a run takes of a machine."""
 
     cpus: float
     gpus: float
-    tries: int
 
 
 # ---------------------------------------------------------------------------------------------- on a worker
@@ -102,7 +101,7 @@ def connected(address: str, share: Share, options: Options) -> Iterator[Execute]
                     f"no machine of the cluster has {share.cpus:g} CPUs and {share.gpus:g} GPUs for a run: "
                     f"see --cpus_per_job (default: --threads) and --gpus_per_job"
                 )
-            yield lambda configs, wait: _run(configs, wait, share, options)
+            yield lambda configs: _run(configs, share, options)
         finally:
             ray.shutdown()
 
@@ -123,7 +122,6 @@ def _room(share: Share) -> int:
 @dataclass
 class _Job:
     config: Config
-    tried: int = 1
     lost: int = 0  # machines
     reference: Any = None  # of its result, while it is under way
     held: ExitStack = field(default_factory=ExitStack)  # the lock on its run folder, while it is under way
@@ -180,26 +178,24 @@ def _result(job: _Job, reference: Any) -> tuple[Outcome, dict[str, bytes]]:
     try:
         return get(reference)
     except exceptions.NodeDiedError:
-        if job.lost < NODES_LOST:
-            job.lost, job.tried = job.lost + 1, job.tried - 1  # not the run's fault
-        return Outcome(job.config, "broke", "the machine it was on was lost"), {}
+        job.lost += 1
+        status = "lost" if job.lost <= NODES_LOST else "broke"
+        return Outcome(job.config, status, "the machine it was on was lost"), {}
     except exceptions.RayError as error:
         what = (str(error).strip() or type(error).__name__).splitlines()[0]
         return Outcome(job.config, "broke", f"its worker was lost ({what})"), {}
 
 
-def _run(configs: Sequence[Config], wait: bool, share: Share, options: Options) -> Iterator[Outcome]:
+def _run(configs: Sequence[Config], share: Share, options: Options) -> Iterator[Outcome]:
     """Train runs on the cluster. Each is locked here for as long as it is under way."""
     import ray
 
     runs, sender = options.runs, _Sender(share, options.save_model, options.skip_bad)
     queue = deque(_Job(config) for config in configs)
     under_way: dict[Any, _Job] = {}
-    waiting: Waiting[_Job] = Waiting()
     waits = time.monotonic()
     try:
-        while queue or under_way or waiting.held:
-            waiting.look(queue, bool(under_way))
+        while queue or under_way:
             while queue and len(under_way) <= _room(share):  # one more than fits, so that no worker waits for its next
                 job = queue.popleft()
                 outcome = attempt(job.config, partial(_start, job, runs, sender))
@@ -207,21 +203,18 @@ def _run(configs: Sequence[Config], wait: bool, share: Share, options: Options) 
                     under_way[job.reference] = job
                     continue
                 job.held.close()
-                if outcome.status == "held" and wait:
-                    waiting.held.append(job)
-                else:
-                    yield given_up(outcome, job.tried)
-            ready, _ = ray.wait(list(under_way), timeout=LOOK_AGAIN) if under_way else ([], [])
+                yield outcome
+            ready, _ = ray.wait(list(under_way), timeout=2) if under_way else ([], [])
             for reference in ready:
                 waits = time.monotonic()
                 job = under_way.pop(reference)
                 outcome = _finish(job, reference, runs)
                 job.held.close()
-                if again(outcome, job.tried, share.tries):
-                    job.tried += 1
+                if outcome.status == "lost":  # not the run's fault
+                    warn(f"{job.config.model} seed {job.config.seed}: {outcome.text}; it is tried again")
                     queue.append(job)
                 else:
-                    yield given_up(outcome, job.tried)
+                    yield outcome
             if not _room(share) and time.monotonic() - waits > 60:
                 waits = time.monotonic()
                 warn("no machine is left that is large enough for a run; waiting for one to join the cluster")

@@ -13,6 +13,7 @@ two sweeps at once share the work. One run that fails does not stop the others; 
 
 import argparse
 import itertools
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, closing, nullcontext
@@ -31,7 +32,7 @@ import records
 import render
 import seeds
 import workers
-from cli import UserError, warn_once
+from cli import UserError, warn, warn_once
 from files import read_json
 from workers import Execute
 
@@ -39,6 +40,7 @@ VARIED = (  # --vary takes them; a list of classes has commas of its own
     "test_dataset",
     *(f.name for f in fields(recipes.Config) if f.name not in (*recipes.NAMED, "classes")),
 )
+LOOK_AGAIN = 2.0  # seconds, where there is nothing to do but to wait for runs that other processes hold
 STATES = {  # of a run that is asked for
     "done": "finished",
     "started": "begun, and goes on from there",
@@ -277,21 +279,37 @@ def _line(job: Job) -> str:
     return f"done: {describe(job.config)}: {scores} (last epoch), {sum(r['seconds'] for r in found):.0f} s"
 
 
-def run_all(todo: list[Job], execute: Execute, bar: bool) -> list[str]:
-    """Train every run, those that another process holds last; returns the failures as sentences."""
-    jobs = {job.config: job for job in todo}
-    failures: list[str] = []
-    held: list[recipes.Config] = []
+def _is_free(folder: Path) -> bool:
+    with records.locked(folder) as mine:
+        return mine
+
+
+def run_all(todo: list[Job], execute: Execute, tries: int, bar: bool) -> list[str]:
+    """Train every run; returns the failures as sentences. After the others those that another process held, once it
+    lets go of them, and those that broke, at most `tries` times."""
+    left, failures = {job.config: job for job in todo}, []
+    held: set[recipes.Config] = set()
+    tried: Counter[recipes.Config] = Counter()
     with tqdm(total=len(todo), unit="run", desc="sweep", disable=None if bar else True) as progress:
-        for wait, queue in ((False, list(jobs)), (True, held)):
-            with closing(execute(queue, wait)) as outcomes:  # type: ignore[type-var]
-                for outcome in outcomes:
-                    if outcome.status == "held":
-                        held.append(outcome.config)
+        while left:
+            queue = [config for config, job in left.items() if config not in held or _is_free(job.folder)]
+            if not queue:
+                time.sleep(LOOK_AGAIN)
+                continue
+            held.clear()
+            with closing(execute(queue)) as outcomes:  # type: ignore[type-var]
+                for config, status, text in outcomes:
+                    tried[config] += status == "broke"
+                    if status == "held":
+                        held.add(config)
                         continue
-                    line = _line(jobs[outcome.config])
-                    if outcome.status == "failed":
-                        failures.append(f"{describe(outcome.config)}: {outcome.text}")
+                    if status == "broke" and tried[config] < tries:
+                        warn(f"{config.model} seed {config.seed}: {text}; it is tried again")
+                        continue
+                    line = _line(left.pop(config))
+                    if status != "done":
+                        text += f" (tried {tries} times)" if status == "broke" else ""
+                        failures.append(f"{describe(config)}: {text}")
                         line = f"failed: {failures[-1]}"
                     progress.update()
                     with progress.external_write_mode():
@@ -308,15 +326,13 @@ def _executor(asked: dict[str, Any], given: dict[str, Any], todo: list[Job]) -> 
         config = todo[0].config
         gpus = asked["gpus_per_job"] if asked["gpus_per_job"] is not None else float(config.device == "cuda")
         cpus = asked["cpus_per_job"] if asked["cpus_per_job"] is not None else max(j.config.threads for j in todo)
-        return cluster.connected(asked["ray"], cluster.Share(cpus, gpus, asked["tries"]), options)
+        return cluster.connected(asked["ray"], cluster.Share(cpus, gpus), options)
     if asked["jobs"] == asked["at_once"] == 1:
-        return nullcontext(partial(workers.one_by_one, tries=asked["tries"], options=options))
+        return nullcontext(partial(workers.one_by_one, options=options))
     options = replace(options, quiet=True)  # of several epochs at once
     if asked["at_once"] != 1:
-        return nullcontext(partial(workers.in_turns, at_once=asked["at_once"], tries=asked["tries"], options=options))
-    return nullcontext(
-        partial(workers.in_processes, jobs=asked["jobs"], tries=asked["tries"], gpu=given.get("gpu"), options=options)
-    )
+        return nullcontext(partial(workers.in_turns, at_once=asked["at_once"], options=options))
+    return nullcontext(partial(workers.in_processes, jobs=asked["jobs"], gpu=given.get("gpu"), options=options))
 
 
 def print_table(asked: dict[str, Any], given: dict[str, Any], every: list[Job]) -> None:
@@ -408,7 +424,7 @@ def main() -> int:
     failures: list[str] = []
     if todo:
         with _executor(asked, given, todo) as execute:
-            failures = run_all(todo, execute, bar=len(todo) > 1 and not given.get("quiet", False))
+            failures = run_all(todo, execute, asked["tries"], bar=len(todo) > 1 and not given.get("quiet", False))
     if not asked["dry_run"]:
         print(f"{len(jobs) - len(todo)} were done, {len(todo) - len(failures)} trained, {len(failures)} failed")
     print("".join(f"failed: {failure}\n" for failure in failures), end="", flush=True)

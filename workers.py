@@ -1,47 +1,26 @@
 """Runs one after the other in this process, several in turns in this process, or several in processes of their own.
 
-Each of these, and their counterpart in cluster.py, takes configurations and gives an Outcome for each.
+Each of these, and their counterpart in cluster.py, takes configurations and gives an Outcome for each. None waits for a
+run that another process holds, or tries one again that broke: `sweep.run_all` gives it once more.
 """
 
 import contextlib
 import signal
 import threading
-import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
 from multiprocessing import connection, get_context, parent_process
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import NamedTuple
 
 from tqdm import tqdm
 
 from cli import UserError, refusal, warn
 from recipes import Config, Options
 
-_T = TypeVar("_T")
-LOOK_AGAIN = 2.0  # seconds, where a run that another process holds is waited for beside others
 
-
-class Waiting(Generic[_T]):
-    """Runs that other processes hold for now: they go back into the queue every LOOK_AGAIN seconds."""
-
-    def __init__(self) -> None:
-        self.held: list[_T] = []
-        self.looked = time.monotonic()
-
-    def look(self, queue: deque[_T], busy: bool) -> None:
-        """Put them back if it is time to look again; rest where there is nothing else to do."""
-        if self.held and time.monotonic() - self.looked > LOOK_AGAIN:
-            queue.extend(self.held)
-            self.held, self.looked = [], time.monotonic()
-        elif not queue and not busy:
-            time.sleep(LOOK_AGAIN / 10)
-
-
-@dataclass(frozen=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What became of a run."""
 
     config: Config
@@ -49,7 +28,7 @@ class Outcome:
     text: str = ""  # what went wrong
 
 
-Execute = Callable[[Sequence[Config], bool], Iterator[Outcome]]  # trains runs; True: waits for those held elsewhere
+Execute = Callable[[Sequence[Config]], Iterator[Outcome]]  # trains runs
 
 
 def accident(config: Config, error: Exception) -> Outcome:
@@ -74,7 +53,7 @@ def attempt(config: Config, train_one: Callable[[], Path | None]) -> Outcome:
         return accident(config, error)
 
 
-def train_here(config: Config, wait: bool, options: Options, corpus: tuple[str, str] | None = None) -> Outcome:
+def train_here(config: Config, options: Options, corpus: tuple[str, str] | None = None) -> Outcome:
     """Train a run in this process, if its corpus still is `corpus`, the `data.identity` where the sweep began."""
     import data
     import train
@@ -82,87 +61,60 @@ def train_here(config: Config, wait: bool, options: Options, corpus: tuple[str, 
     def train_one() -> Path | None:
         if corpus and data.identity(config) != corpus:
             raise data.changed(corpus[0])
-        return train.train(config, wait=wait, **vars(options))
+        return train.train(config, wait=False, **vars(options))
 
     return attempt(config, train_one)
 
 
-def again(outcome: Outcome, tried: int, tries: int) -> bool:
-    """Whether a run that was tried `tried` times is to be tried once more; says so."""
-    if outcome.status != "broke" or tried >= tries:
-        return False
-    warn(f"{outcome.config.model} seed {outcome.config.seed}: {outcome.text}; it is tried again")
-    return True
-
-
-def given_up(outcome: Outcome, tried: int) -> Outcome:
-    """The outcome as it is reported: one that broke has failed."""
-    if outcome.status != "broke":
-        return outcome
-    return replace(outcome, status="failed", text=f"{outcome.text} (tried {tried} times)")
-
-
-def one_by_one(configs: Sequence[Config], wait: bool, tries: int, options: Options) -> Iterator[Outcome]:
+def one_by_one(configs: Sequence[Config], options: Options) -> Iterator[Outcome]:
     """Train runs in this process, one after the other."""
     for config in configs:
-        tried, outcome = 1, train_here(config, wait, options)
-        while again(outcome, tried, tries):
-            tried, outcome = tried + 1, train_here(config, wait, options)
-        yield given_up(outcome, tried)
+        yield train_here(config, options)
 
 
 # ------------------------------------------------------------------------------- several in turns, on one GPU
 
 
-def in_turns(configs: Sequence[Config], wait: bool, at_once: int, tries: int, options: Options) -> Iterator[Outcome]:
+def in_turns(configs: Sequence[Config], at_once: int, options: Options) -> Iterator[Outcome]:
     """Train up to `at_once` runs in this process, in turns: fewer while a GPU's memory does not hold them, one more
-    again where one ends and another model is next. The run that found no room goes on later from its last epoch. A
-    run that another process holds is looked at again and again, if it is to be waited for, and the others go on
-    meanwhile."""
+    again where one ends and another model is next. The run that found no room goes on later from its last epoch."""
     import torch
 
     import device
     import train
     from turns import Turn
 
-    queue, most = deque((config, 1) for config in configs), at_once
-    running: list[tuple[Turn[Path | None], Config, int]] = []
-    waiting: Waiting[tuple[Config, int]] = Waiting()
+    queue, most = deque(configs), at_once
+    running: list[tuple[Turn[Path | None], Config]] = []
     try:
-        while queue or running or waiting.held:
-            waiting.look(queue, bool(running))
+        while queue or running:
             while queue and len(running) < at_once:
-                config, tried = queue.popleft()
-                turn = Turn(train.steps(config, wait=False, **vars(options)), config.device)
-                running.append((turn, config, tried))
+                config = queue.popleft()
+                running.append((Turn(train.steps(config, wait=False, **vars(options)), config.device), config))
             for each in list(running):
-                turn, config, tried = each
+                turn, config = each
                 try:
                     turn.advance()
                     if turn.going:
                         continue
                     outcome = Outcome(config, "done" if turn.result else "held")
-                    if turn.result and queue and queue[0][0].model != config.model:  # it may be smaller
+                    if turn.result and queue and queue[0].model != config.model:  # it may be smaller
                         at_once = min(most, at_once + 1)
                 except Exception as error:
                     if device.ran_out(error) and len(running) > 1:
                         at_once = len(running) - 1
                         warn(f"{len(running)} runs at once do not fit into the GPU's memory: {at_once} go on")
-                        queue.appendleft((config, tried))
+                        queue.appendleft(config)
                         outcome = None
                     else:
                         outcome = accident(config, error)
                 running.remove(each)
                 with contextlib.suppress(RuntimeError):  # of a GPU that fails for good, as every run on it will say
                     torch.cuda.empty_cache()
-                if outcome and outcome.status == "held" and wait:
-                    waiting.held.append((config, tried))
-                elif outcome and again(outcome, tried, tries):
-                    queue.append((config, tried + 1))
-                elif outcome:
-                    yield given_up(outcome, tried)
+                if outcome:
+                    yield outcome
     finally:
-        for turn, _, _ in running:
+        for turn, _ in running:
             turn.close()
 
 
@@ -186,8 +138,8 @@ def _serve(pipe: connection.Connection, gpu: int | None, options: Options) -> No
     tqdm.set_lock(threading.RLock())  # its own is a semaphore, which would outlive a killed process
     with contextlib.suppress(EOFError):
         while True:
-            config, wait, corpus = pipe.recv()
-            pipe.send(train_here(config, wait, options, corpus))
+            config, corpus = pipe.recv()
+            pipe.send(train_here(config, options, corpus))
 
 
 class Worker:
@@ -198,7 +150,6 @@ class Worker:
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(theirs, gpu, options), daemon=True)
         self.config: Config | None = None
-        self.tried = 0
         before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited: Ctrl-C is for the parent, which ends us
         try:
             self.process.start()
@@ -206,13 +157,13 @@ class Worker:
             signal.signal(signal.SIGINT, before)
         theirs.close()
 
-    def give(self, config: Config, tried: int, wait: bool) -> None:
+    def give(self, config: Config) -> None:
         """Start a run. That a worker is dead shows when its outcome is asked for."""
         import data
 
-        self.config, self.tried = config, tried
+        self.config = config
         with contextlib.suppress(BrokenPipeError):
-            self.pipe.send((config, wait, data.identity(config)))
+            self.pipe.send((config, data.identity(config)))
 
     def outcome(self) -> Outcome:
         """The outcome of the run; waits for it."""
@@ -233,12 +184,9 @@ class Worker:
         self.pipe.close()
 
 
-def in_processes(
-    configs: Sequence[Config], wait: bool, jobs: int, tries: int, gpu: int | None, options: Options
-) -> Iterator[Outcome]:
-    """Train runs in `jobs` processes. A run whose process dies is tried `tries` times in all, and so is one that raises
-    what is not a matter of its settings. No process is left behind, however this one ends."""
-    queue = deque((config, 1) for config in configs)
+def in_processes(configs: Sequence[Config], jobs: int, gpu: int | None, options: Options) -> Iterator[Outcome]:
+    """Train runs in `jobs` processes. No process is left behind, however this one ends."""
+    queue = deque(configs)
     workers = [Worker(gpu, options) for _ in range(min(jobs, len(queue)))]
     try:
         while queue or any(worker.config for worker in workers):
@@ -247,15 +195,10 @@ def in_processes(
                     if not worker.process.is_alive():
                         worker.end()
                         worker = workers[i] = Worker(gpu, options)
-                    worker.give(*queue.popleft(), wait)
+                    worker.give(queue.popleft())
             busy = {worker.pipe: worker for worker in workers if worker.config}
             for pipe in connection.wait(list(busy)):
-                worker = busy[pipe]  # type: ignore[index]
-                outcome = worker.outcome()
-                if again(outcome, worker.tried, tries):
-                    queue.append((outcome.config, worker.tried + 1))
-                else:
-                    yield given_up(outcome, worker.tried)
+                yield busy[pipe].outcome()  # type: ignore[index]
     finally:
         for worker in workers:
             worker.end()

@@ -133,26 +133,6 @@ def test_failures_are_reported_and_the_rest_is_done(cluster, here: Path, tmp_pat
     )
 
 
-def test_a_run_that_is_waited_for_does_not_stop_the_others(cluster, here: Path, monkeypatch) -> None:
-    import cluster as driver
-    import data
-    import recipes
-    import records
-    import workers
-    from files import lock
-
-    for module in (driver, workers):
-        monkeypatch.setattr(module, "LOOK_AGAIN", 0.05)
-    configs = [recipes.config_for("CNN_GAP", dataset="all", epochs=2, threads=1, seed=seed) for seed in (1, 2)]
-    folder = records.folder_of(configs[0], *data.identity(configs[0]), here)
-    with driver.connected(cluster.address, driver.Share(cpus=1, gpus=0, tries=1), recipes.Options()) as execute:
-        with lock(folder / "lock"):
-            assert [one.status for one in execute(configs[:1], False)] == ["held"]
-            outcomes = execute(configs, True)
-            assert next(outcomes).config == configs[1]  # the other is held, and this process holds it
-        assert [(one.config, one.status) for one in outcomes] == [(configs[0], "done")]
-
-
 def test_local_cluster_by_command(here: Path, tmp_path: Path, command) -> None:
     import loops
     import recipes

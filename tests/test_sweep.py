@@ -319,21 +319,17 @@ def test_processes_give_what_one_process_gives(here: Path, tmp_path: Path, capsy
 
 def test_a_worker_that_dies_each_time_is_reported(here: Path, monkeypatch, capsys) -> None:
     class Dying(workers.Worker):
-        def give(self, config, tried, wait):
+        def give(self, config):
             if config.seed == 1:
                 os.kill(self.process.pid, signal.SIGKILL)
                 self.process.join()
-            super().give(config, tried, wait)
+            super().give(config)
 
     monkeypatch.setattr(workers, "Worker", Dying)
     configs = [job.config for seed in (1, 2) for job in jobs("--models", "CNN_GAP", "--seed", seed, "--epochs", 1)]
-    outcomes = {o.config.seed: o for o in workers.in_processes(configs, False, 2, 2, None, recipes.Options(quiet=True))}
+    outcomes = {o.config.seed: o for o in workers.in_processes(configs, 2, None, recipes.Options(quiet=True))}
     assert outcomes[2].status == "done"
-    assert (
-        outcomes[1].status == "failed"
-        and "killed by signal 9" in outcomes[1].text
-        and "tried 2 times" in outcomes[1].text
-    )
+    assert outcomes[1].status == "broke" and "killed by signal 9" in outcomes[1].text
 
 
 def group(pgid: int) -> list[str]:

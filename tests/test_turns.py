@@ -3,7 +3,7 @@
 import gc
 import sys
 import weakref
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
@@ -19,16 +19,13 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-import data
 import graphs
 import loops
 import models
 import recipes
-import records
 import sweep
 import turns
 import workers
-from files import lock
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -167,41 +164,9 @@ def test_a_gpu_that_fails_for_good_is_every_runs_outcome_and_not_the_end(here: P
     monkeypatch.setattr(torch.cuda, "empty_cache", fails)
     monkeypatch.setattr(loops, "make_optimizer", fails)
     configs = [recipes.config_for("CNN_GAP", dataset="all", epochs=1, threads=1, seed=seed) for seed in (1, 2)]
-    outcomes = list(workers.in_turns(configs, False, 2, 1, recipes.Options(quiet=True)))
+    outcomes = list(workers.in_turns(configs, 2, recipes.Options(quiet=True)))
     assert [(one.config, one.status) for one in outcomes] == [(config, "failed") for config in configs]
     assert all("illegal memory access" in one.text for one in outcomes)
-
-
-def test_a_run_that_is_waited_for_does_not_stop_the_others(here: Path, monkeypatch) -> None:
-    monkeypatch.setattr(workers, "LOOK_AGAIN", 0.05)
-    configs = [recipes.config_for("CNN_GAP", dataset="all", epochs=2, threads=1, seed=seed) for seed in (1, 2)]
-    folder = records.folder_of(configs[0], *data.identity(configs[0]), here)
-    with lock(folder / "lock"):
-        unwaited = workers.in_turns(configs, False, 2, 3, recipes.Options(quiet=True))
-        assert next(unwaited).status == "held"
-        unwaited.close()
-        outcomes = workers.in_turns(configs, True, 2, 3, recipes.Options(quiet=True))
-        assert next(outcomes).config == configs[1]  # the other is held, and this process holds it
-        assert not (folder / "done").exists()
-    assert [(one.config, one.status) for one in outcomes] == [(configs[0], "done")]
-
-
-def test_a_wait_is_neither_restless_nor_in_the_way_of_others(monkeypatch) -> None:
-    now = [0.0]
-    clock = SimpleNamespace(monotonic=lambda: now[0], sleep=lambda seconds: now.append(now.pop() + seconds))
-    monkeypatch.setattr(workers, "time", clock)
-    waiting: workers.Waiting[str] = workers.Waiting()
-    waiting.held.append("run")
-    queue, looks = deque[str](), []
-    for _ in range(30):
-        waiting.look(queue, busy=False)
-        if queue:
-            looks.append(now[0])
-            waiting.held.append(queue.popleft())
-    assert [round(at / workers.LOOK_AGAIN) for at in looks] == [1, 2]
-    before = now[0]
-    waiting.look(queue, busy=True)
-    assert now[0] == before and not queue and waiting.held == ["run"]
 
 
 # ------------------------------------------------------------------------------------------------- graphs
