@@ -33,6 +33,7 @@ JOINED = (
     "goes on after its end, as with another recording joined to it, which would not be heard; write it anew, as "
     "`ffmpeg -i FILE FILE.flac` does"
 )
+MOST_TAGS = 2**14  # bytes after the sound of an MP3, a second of it at 128 kbit/s: more are no tags but with a picture
 UNKNOWN_FORMAT = 1  # libsndfile's SF_ERR_UNRECOGNISED_FORMAT
 UNKNOWN_FRAMES = 2**62  # at least so many are declared where libsndfile knows no number
 
@@ -127,54 +128,9 @@ def check_streams(data: bytes | mmap) -> None:
         raise ValueError("is truncated in the middle of an Ogg page, or has other data after its last one")
 
 
-def tags_at_end(data: bytes | mmap) -> int:
-    """Bytes after the sound of an MP3: zeros and tags, in any order."""
-    end, before = len(data), -1
-    while end != before:
-        before, sound = end, _before_zeros(data, end)
-        # zeros are the end of a tag (of APE's the last 8, of ID3v1's up to 125) or come after it
-        for stop in (end, *range(sound, min(sound + 128, end))):
-            if 0 < (size := _tag(data, stop)) <= stop:
-                sound = stop - size
-                break
-        end = sound
-    return len(data) - end
-
-
-def _before_zeros(data: bytes | mmap, end: int) -> int:
-    while end > 0:
-        start = max(0, end - 4096)
-        if block := data[start:end].rstrip(b"\0"):
-            return start + len(block)
-        end = start
-    return 0
-
-
-def _tag(data: bytes | mmap, end: int) -> int:
-    """Bytes of the tag that ends at `end`, 0 for none: APE, ID3v1 (enhanced or not), Lyrics3, ID3v2 with a footer."""
-    if end < 128:
-        return 0
-    if data[end - 32 : end - 24] == b"APETAGEX":  # its size leaves out its header, and a flag says whether it has one
-        return int.from_bytes(data[end - 20 : end - 16], "little") + 32 * (data[end - 9] >> 7)
-    if data[end - 128 : end - 125] == b"TAG" and data[max(0, end - 131) : end - 128] != b"APE":
-        return 128 + 227 * (data[max(0, end - 355) : end - 351] == b"TAG+")
-    if data[end - 9 : end] == b"LYRICS200" and data[end - 15 : end - 9].isdigit():
-        return int(data[end - 15 : end - 9]) + 15
-    if data[end - 9 : end] == b"LYRICSEND" and (start := data.rfind(b"LYRICSBEGIN", max(0, end - 5120), end)) >= 0:
-        return end - start
-    if data[end - 10 : end - 7] == b"3DI":
-        return _id3_size(data[end - 4 : end]) + 20
-    return 0
-
-
-def _id3_size(four: bytes) -> int:
-    """The number in four bytes of which ID3v2 uses seven bits each."""
-    return sum((byte & 127) << shift for byte, shift in zip(four, (21, 14, 7, 0), strict=False))
-
-
 def _after_id3(data: bytes | mmap) -> int:
     """Where a file goes on after an ID3v2 tag at its start, which libsndfile skips; 0 without one."""
-    return 10 + _id3_size(data[6:10]) if data[:3] == b"ID3" else 0
+    return 10 + sum((byte & 127) << 7 * i for i, byte in enumerate(data[9:5:-1])) if data[:3] == b"ID3" else 0
 
 
 class _Raw:
@@ -188,7 +144,7 @@ class _Raw:
     def __init__(self, read_at: Callable[[int, int], bytes], data: bytes | mmap):
         self.read_at, self.size, self.position = read_at, len(data), 0
         self.correction = size_to_correct(data)  # bytes to read at a place instead of what is there
-        self.mp3_counts, self.tags = counts_frames(data), tags_at_end(data)
+        self.mp3_counts = counts_frames(data)
         check_streams(data)
         if (missing := declared_bytes(data) - len(data)) > 1:  # some count a last byte that evens, and do not write it
             raise ValueError(f"is truncated: {missing} bytes that its header declares are missing")
@@ -224,7 +180,7 @@ def check_end(form: str, count: int, declared: int, left: int, mp3_counts: bool)
     """Raise ValueError where a file is not read to its end: of the `declared` samples `count` came, and `left` of its
     bytes were not decoded. `mp3_counts`: `counts_frames` of the file, which matters for an MP3."""
     mp3 = form in ("MP3", "MPEG")
-    if mp3 and left > 2048:  # more than a frame
+    if mp3 and left > MOST_TAGS:
         if mp3_counts:
             raise ValueError(JOINED)
         raise ValueError(
@@ -256,7 +212,7 @@ def _blocks(raw: _Raw) -> Iterator[tuple[NDArray[np.float32], int]]:
                 count += len(block)
                 if rate in RATES:
                     yield block, rate
-            left = raw.size - raw.tell() - raw.tags
+            left = raw.size - raw.tell()
     except soundfile.LibsndfileError as error:
         convert = "" if error.code != UNKNOWN_FORMAT else " `ffmpeg -i FILE FILE.wav` may convert it"
         raise ValueError(f"cannot be decoded as audio: {error.error_string}{convert}") from None

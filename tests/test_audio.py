@@ -182,21 +182,8 @@ def test_a_truncated_ogg_is_told(tmp_path: Path, subtype: str) -> None:
 
 def test_tags_after_an_mp3_are_no_recording(tmp_path: Path) -> None:
     sound = wav(tone(4), kind="MP3", subtype="MPEG_LAYER_III")
-    picture = b"Cover Art (Front)\0" + bytes(50000)
-    header = b"APETAGEX" + (2000).to_bytes(4, "little") + (len(picture) + 32).to_bytes(4, "little")
-    header += (1).to_bytes(4, "little") + (1 << 31).to_bytes(4, "little") + bytes(8)
-    ape = header + picture + header
-    old, words = b"TAG" + bytes(125), b"LYRICSBEGIN" + b"IND0000200" + b"x" * 5000
-    lyrics = words + f"{len(words):06}LYRICS200".encode()
-    size = bytes([0, 0, 3000 >> 7, 3000 & 127])
-    id3 = b"ID3\4\0\x10" + size + b"x" * 3000 + b"3DI\4\0\x10" + size
-    bare = ape[32:-12] + bytes(3) + b"\0" + bytes(8)  # without a header, as a flag says
-    lyrics1 = b"LYRICSBEGIN" + b"y" * 4000 + b"LYRICSEND"
-    some = [b"", ape, old, ape + old, lyrics + old, id3, id3 + old, ape + lyrics + old, lyrics + ape + id3]
-    some += [lyrics + bare, lyrics + bare + old, lyrics1 + old, ape + b"TAG+" + bytes(223) + old, lyrics + lyrics1]
-    some += [bytes(9999) + ape + bytes(n) for n in (1, 100, 3000, 5000, 8192)]
-    some += [bytes(3000), ape + old + bytes(512), ape + b"TAG" + b"x" * 125 + bytes(7), id3 + bytes(90)]
-    for tags in some:
+    header = b"APETAGEX" + (2000).to_bytes(4, "little") + (5032).to_bytes(4, "little") + bytes(16)
+    for tags in (b"", b"TAG" + bytes(125), header + b"x" * 5000 + header + b"TAG" + bytes(125), bytes(9999)):
         (tmp_path / "a.mp3").write_bytes(sound + tags)
         assert len(load_audio(tmp_path / "a.mp3")) == pytest.approx(4 * 16000, abs=1600)
 

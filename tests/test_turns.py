@@ -165,7 +165,7 @@ def test_a_gpu_that_fails_for_good_is_every_runs_outcome_and_not_the_end(here: P
     monkeypatch.setattr(loops, "make_optimizer", fails)
     configs = [recipes.config_for("CNN_GAP", dataset="all", epochs=1, threads=1, seed=seed) for seed in (1, 2)]
     outcomes = list(workers.in_turns(configs, 2, recipes.Options(quiet=True)))
-    assert [(one.config, one.status) for one in outcomes] == [(config, "failed") for config in configs]
+    assert [(one.config, one.status) for one in outcomes] == [(config, "broke") for config in configs]
     assert all("illegal memory access" in one.text for one in outcomes)
 
 
