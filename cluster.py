@@ -25,7 +25,7 @@ import path
 import records
 import train
 from cli import UserError, warn
-from files import atomic, sweep_temporaries, write_text
+from files import atomic, sweep_temporaries
 from recipes import Config, Options
 from records import STATE
 from workers import Execute, Outcome, attempt
@@ -167,8 +167,7 @@ def _keep(folder: Path, files: dict[str, bytes]) -> None:
         if name in files:
             with atomic(folder / name) as temporary:
                 temporary.write_bytes(files[name])
-    write_text(folder / "done", "")
-    (folder / STATE).unlink(missing_ok=True)
+    records.finish(folder)
 
 
 def _result(job: _Job, reference: Any) -> tuple[Outcome, dict[str, bytes]]:

@@ -5,6 +5,7 @@ Nothing is recomputed that a run recorded, except where two records are put toge
 
 import gzip
 import json
+import os
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -21,7 +22,7 @@ import data
 import metrics
 import seeds
 from cli import UserError, warn
-from files import digest_of, lock, read_json, read_text, sweep_temporaries
+from files import digest_of, lock, read_json, read_text, write_text
 from recipes import MACHINE, RULES, Config, plain
 
 FIELDS: dict[str, type | tuple[type, ...]] = {  # of config.json, as far as reports need them
@@ -303,32 +304,15 @@ def locked(folder: Path, wait: bool = False) -> Iterator[bool]:
                     folder.rmdir()
 
 
-def tidy(folder: Path) -> None:
-    """Remove what a process killed at the very end has left in a finished run's folder."""
-    state = folder / STATE
-    if (folder / "lock").exists() or state.exists():
-        # of another user's folder, and where a file system has no locks, it is left as it is
-        with suppress(OSError, UserError), locked(folder) as mine:
-            if mine:
-                sweep_temporaries(folder)
-                if state.exists() and _is_left(state):
-                    state.unlink()
-
-
-def _is_left(state: Path) -> bool:
-    """Whether the state in a finished run's folder is of the training that the folder records, and so of no more use.
-
-    That one has every epoch but the last, while a repetition that will go on took other seconds or has fewer. What
-    clocks say of the files would not tell: they may be wrong.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(state, "numpy") as f:
-            begun = json.loads(f.metadata()["records"])
-        return begun == read_epochs(state.parent)[:-1]
-    except (SafetensorError, OSError, ValueError, TypeError, KeyError):
-        return False  # not one that `train` wrote: it is left to whoever put it there
+def finish(folder: Path) -> None:
+    """Write `done`, last of all. The state becomes it, so that there is no moment with both: a state beside `done` is
+    that of a repetition which goes on."""
+    done = folder / "done"
+    if (folder / STATE).exists():
+        (folder / STATE).replace(done)
+        os.truncate(done, 0)
+    else:
+        write_text(done, "")
 
 
 def unfinished(root: Path) -> int:

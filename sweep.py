@@ -212,7 +212,6 @@ def job_of(config: recipes.Config, runs: Path, save_model: str | None) -> Job:
     """Look up what there is of a run."""
     folder = records.folder_of(config, *data.identity(config), runs)
     if records.finished(folder, save_model):
-        records.tidy(folder)
         state = "done"
     elif records.finished(folder):
         state = "repeat"  # for its weights, every epoch

@@ -171,7 +171,6 @@ def steps(
     dataset, digest = (d.corpus.dataset, d.digest) if d else data.identity(config)
     folder = records.folder_of(config, dataset, digest, options.runs)
     if records.finished(folder, save_model):
-        records.tidy(folder)
         if not options.quiet:
             say_finished(folder)
         if options.tensorboard and not (folder / board.FOLDER).exists():
@@ -303,8 +302,7 @@ def _epochs(
         save_checkpoint(folder / "checkpoint", model, run, save_model, history, heard(d, parts, save_model))
     if writer:
         writer.close()
-    write_text(folder / "done", "")
-    (folder / STATE).unlink(missing_ok=True)
+    records.finish(folder)
 
 
 # ------------------------------------------------------------------------------------------------ printing

@@ -84,7 +84,8 @@ class Watch:
         for name, folder in finished(self.runs).items():
             with suppress(FileNotFoundError):
                 s = (folder / "done").stat()
-                found[name] = (s.st_ino, s.st_ctime_ns)
+                if s.st_size == 0:  # else it was the state a moment ago
+                    found[name] = (s.st_ino, s.st_ctime_ns)
         return found
 
     def _look_on(self) -> None:

@@ -9,18 +9,17 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from faults import ROOT, content
 from safetensors.torch import load_file, save_file
 
+import audit
 import data
 import loops
 import pack
 import recipes
 import records
-import resume
 import train
 
 WAYS: dict[
@@ -148,37 +147,21 @@ def test_weights_that_are_gone_are_made_again(here: Path) -> None:
     assert (folder / "checkpoint" / "model.safetensors").read_bytes() == before
 
 
-def test_finished_run_is_not_repeated_and_left_overs_go(here: Path, stop) -> None:
+def test_finished_run_is_not_repeated_and_at_no_moment_beside_its_state(here: Path, stop, monkeypatch) -> None:
     config = config_of("CNN_GAP", epochs=2)
-    folder = trained(config, here)
+
+    def killed(*_: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(os, "truncate", killed)
+        trained(config, here)
+    folder = records.folder_of(config, *data.identity(config), here)
+    assert records.finished(folder) and not (folder / "state.safetensors").exists() and not audit.problems(folder)
     before = content(folder), (folder / "done").stat().st_ctime_ns
-    state, model = folder / "state.safetensors", torch.nn.Linear(1, 1)
-
-    def leave(first: dict) -> None:  # as a process killed at the very end does
-        history = resume.History([first], {"test": [np.ones((2, 2), np.float32)]})
-        resume.save_state(state, model, torch.optim.Adam(model.parameters()), np.random.RandomState(1), history)
-        os.utime(state, (4102444800, 4102444800))  # clocks may be wrong
-
-    first = records.read_epochs(folder)[0]
-    leave(first)
-    (folder / ".predictions.npz.123.tmp").write_bytes(b"the same")
     stop(0)
     assert trained(config, here) == folder
     assert (content(folder), (folder / "done").stat().st_ctime_ns) == before
-    leave({**first, "seconds": first["seconds"] + 1})  # of a repetition that will go on
-    records.tidy(folder)
-    assert state.exists()
-
-
-def test_a_repetition_whose_epochs_took_as_long_as_before_is_kept(here: Path, stop, monkeypatch) -> None:
-    monkeypatch.setattr(train.time, "perf_counter", lambda: 0.0)
-    config = config_of("CNN_GAP")
-    folder = trained(config, here)
-    stop(1)
-    with pytest.raises(Killed):
-        trained(config, here, "paper")
-    records.tidy(folder)
-    assert (folder / "state.safetensors").exists()
 
 
 def test_other_settings_have_another_folder(here: Path) -> None:
