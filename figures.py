@@ -9,7 +9,6 @@ import io
 import itertools
 import shlex
 import textwrap
-import warnings
 from argparse import Namespace
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -527,23 +526,12 @@ def _draw(name: str, runs: list[Run], rule: str, settings: dict[str, Any]) -> Dr
 
 @contextmanager
 def style(settings: dict[Any, Any] = STYLE) -> Iterator[None]:
-    """matplotlib with these settings and fonts for names in any script; where none has a character, that is told once,
-    in a sentence."""
+    """matplotlib with these settings and, of FONTS, those that are there."""
     from matplotlib import font_manager, rc_context
 
     there = {font.name for font in font_manager.fontManager.ttflist}
-    families = ["DejaVu Sans", *(font for font in FONTS if font in there)]
-    with warnings.catch_warnings(record=True) as told, rc_context({"font.family": families, **settings}):
-        warnings.simplefilter("always")
+    with rc_context({"font.family": ["DejaVu Sans", *(font for font in FONTS if font in there)], **settings}):
         yield
-    for each in told:
-        if "missing from" in str(each.message):
-            warn_once(
-                "no font here has some characters of the names in a figure, which shows boxes in their place: "
-                "install one, such as Noto Sans CJK, and give the command again"
-            )
-        else:
-            warnings.warn_explicit(each.message, each.category, each.filename, each.lineno)
 
 
 def _bytes(figure: "Figure", kind: str) -> bytes:

@@ -5,7 +5,6 @@ import re
 import shutil
 import subprocess
 import sys
-import warnings
 from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
@@ -453,11 +452,3 @@ def test_a_class_without_test_utterances_has_no_per_cent(tmp_path: Path) -> None
     drawn = figures.confusion(figures.complete_groups(report.runs(tmp_path), "paper"))
     cells = np.array([text.get_text() for text in drawn.figure.axes[0].texts]).reshape(4, 4)
     assert cells[3].tolist() == ["–"] * 4 and cells[0, 0] == "100.0\n(1)"
-
-
-def test_a_character_that_no_font_has_is_told_in_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    make_run(tmp_path / "runs", [[0, 1]], [0, 1], dataset="emodb", classes=["sad", "\U00012000"])  # cuneiform
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        figures.make("confusion", report.runs(tmp_path / "runs"), arguments(output=tmp_path))
-    assert capsys.readouterr().err.count("no font here has some characters of the names") == 1
