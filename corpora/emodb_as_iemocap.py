@@ -9,7 +9,6 @@ scripted ones. Scores obtained on it are EMO-DB's, never IEMOCAP's.
     IEMOCAP=EMODB_as_IEMOCAP python handleIEMOCAP.py
 """
 
-import os
 import re
 import shutil
 import wave
@@ -64,7 +63,7 @@ def seconds_of(path: Path) -> float:
         raise UserError(f"{path} is not a readable wave file ({error}); fetch it again") from None
 
 
-def write_dialog(root: Path, session: int, dialog: str, turns: list[Turn], link: bool) -> None:
+def write_dialog(root: Path, session: int, dialog: str, turns: list[Turn]) -> None:
     """Write one dialog's recordings and its evaluation file under `root`."""
     audio = root / f"Session{session}" / WAVES / dialog
     labels = root / f"Session{session}" / LABELS
@@ -73,10 +72,7 @@ def write_dialog(root: Path, session: int, dialog: str, turns: list[Turn], link:
     clock, lines = 0.0, [HEADER, ""]
     for i, (gender, wav, emotion) in enumerate(turns):
         name, seconds, vad = f"{dialog}_{gender}{i:03d}", seconds_of(wav), VAD[emotion]
-        if link:
-            (audio / f"{name}.wav").symlink_to(os.path.relpath(wav.resolve(), audio))
-        else:
-            shutil.copyfile(wav, audio / f"{name}.wav")
+        shutil.copyfile(wav, audio / f"{name}.wav")
         lines.append(label_line(clock, clock + seconds, name, emotion, vad))
         lines.append(f"C-E2:\t{emotion};\t()")
         lines.append("A-E3:\tval {:.0f}; act {:.0f}; dom  {:.0f};\t()\n".format(*vad))
@@ -84,15 +80,15 @@ def write_dialog(root: Path, session: int, dialog: str, turns: list[Turn], link:
     (labels / f"{dialog}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def convert(emodb: Path, out: Path, link: bool = False) -> tuple[int, int]:
-    """Write `emodb`'s recordings to `out` as an IEMOCAP release; `link` makes links instead of copies.
+def convert(emodb: Path, out: Path) -> tuple[int, int]:
+    """Write `emodb`'s recordings to `out` as an IEMOCAP release.
 
     Returns the numbers of utterances and dialogs. Raises UserError when `emodb` is not EMO-DB or `out` is not empty.
     """
     dialogs = recordings(emodb)
     with new_folder(out) as root:
         for (session, dialog), turns in dialogs.items():
-            write_dialog(root, session, dialog, turns, link)
+            write_dialog(root, session, dialog, turns)
     return sum(map(len, dialogs.values())), len(dialogs)
 
 
@@ -100,9 +96,8 @@ def main() -> None:
     arguments = parser(prog="python -m corpora.emodb_as_iemocap", description=__doc__)
     arguments.add_argument("emodb", type=Path, metavar="EMODB_DIR", help="EMO-DB's wave files (03a01Fa.wav ..)")
     arguments.add_argument("out", type=Path, metavar="OUT_DIR", help="the folder to make; refused if it is not empty")
-    arguments.add_argument("--link", action="store_true", help="link to the recordings instead of copying them")
     args = arguments.parse_args()
-    utterances, dialogs = convert(args.emodb, args.out, args.link)
+    utterances, dialogs = convert(args.emodb, args.out)
     print(f"{utterances} utterances in {dialogs} dialogs written to {args.out}")
 
 
