@@ -129,7 +129,8 @@ def check_streams(data: bytes | mmap) -> None:
 
 
 def _after_id3(data: bytes | mmap) -> int:
-    """Where a file goes on after an ID3v2 tag at its start, which libsndfile skips; 0 without one."""
+    """Where a file goes on after an ID3v2 tag at its start, which libsndfile skips; 0 without one. The tag's length is
+    in four bytes of seven bits each."""
     return 10 + sum((byte & 127) << 7 * i for i, byte in enumerate(data[9:5:-1])) if data[:3] == b"ID3" else 0
 
 

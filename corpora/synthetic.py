@@ -5,28 +5,22 @@ overlaps so much that a model is neither lost nor perfect. Folders, names, label
 as in the real release; recordings are shorter. Scores on it say that the code works, and nothing about people.
 
   python -m corpora.synthetic FOLDER                   300 utterances, about a quarter of an hour, in seconds
-  python -m corpora.synthetic FOLDER --hours 20        a stress test
+  python -m corpora.synthetic FOLDER --hours 20        a stress test, ten minutes
   IEMOCAP=FOLDER python handleIEMOCAP.py
 
 A size and a seed make one release, byte for byte. FOLDER must be new, or empty, or an earlier synthetic release, which
 is replaced.
 """
 
-import signal
 import wave
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-import cli
 from cli import UserError, parser, run_main
 from files import new_folder
 from handleIEMOCAP import EMOTIONS, FULL, KINDS, LABELS, SYNTHETIC, WAVES, label_line
@@ -404,18 +398,12 @@ def _write_dialog(root: Path, number: int, turns: list[Turn], seed: int) -> None
     (audio / f"._{turns[0].name}.wav").write_bytes(APPLE_DOUBLE)
 
 
-def make(
-    out: Path,
-    utterances: int = 300,
-    seed: int = 0,
-    seconds: float | None = None,
-    jobs: int = 1,
-) -> int:
+def make(out: Path, utterances: int = 300, seed: int = 0, seconds: float | None = None) -> int:
     """Write a synthetic release to `out`, whole or not at all, and return its number of utterances.
 
-    `seconds` of speech in all, to within some per cent, in place of a number of utterances; `jobs` processes.
-    The bytes depend on the size and `seed` alone. Raises UserError when `out` holds anything but an earlier synthetic
-    release, or for sizes that cannot be.
+    `seconds` of speech in all, to within some per cent, in place of a number of utterances. The bytes depend on the
+    size and `seed` alone. Raises UserError when `out` holds anything but an earlier synthetic release, or for sizes
+    that cannot be.
     """
     if seconds is not None:
         utterances = round(min(seconds / MEAN_SECONDS, 2 * MOST)) if seconds > 0 else 0
@@ -432,24 +420,9 @@ def make(
         (root / SYNTHETIC).write_text(text, encoding="utf-8")
         for number, dialog in enumerate(sorted(by_dialog)):
             _write_dialog(root, number, by_dialog[dialog], seed)
-        for _ in tqdm(_each(partial(_write_wave, root, seed), turns, jobs), "synthetic speech", utterances,
-                      unit=" utterances", delay=1, disable=None):  # fmt: skip
-            pass
+        for turn in tqdm(turns, "synthetic speech", unit=" utterances", delay=1, disable=None):
+            _write_wave(root, seed, turn)
     return utterances
-
-
-def _each(write: Callable[[Turn], None], turns: list[Turn], jobs: int) -> Iterator[None]:
-    if jobs == 1:
-        yield from map(write, turns)
-        return
-    # spawned, as a fork of a process with threads may hang; Ctrl-C is the parent's to handle
-    ignore = (signal.signal, (signal.SIGINT, signal.SIG_IGN))
-    with ProcessPoolExecutor(jobs, get_context("spawn"), *ignore) as pool:
-        try:
-            yield from pool.map(write, turns, chunksize=32)
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
 
 
 def main() -> None:
@@ -459,11 +432,9 @@ def main() -> None:
     size.add_argument("--utterances", type=int, default=300, metavar="N", help="how many (default: 300)")
     size.add_argument("--hours", type=float, metavar="H", help="how much in all, instead")
     arguments.add_argument("--seed", type=int, default=0, metavar="S", help="another one, another release (default: 0)")
-    jobs = cli.cores()
-    arguments.add_argument("--jobs", type=cli.count, default=jobs, metavar="J", help="processes (default: one a core)")
     args = arguments.parse_args()
     seconds = None if args.hours is None else args.hours * 3600
-    made = make(args.out, args.utterances, args.seed, seconds, args.jobs)
+    made = make(args.out, args.utterances, args.seed, seconds)
     print(f"{made} synthetic utterances written to {args.out}")
 
 
