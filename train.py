@@ -294,6 +294,7 @@ def _epochs(
         )
 
     (folder / "done").unlink(missing_ok=True)  # of a repeated run, whose records are replaced from here on
+    (folder / "checkpoint" / "config.json").unlink(missing_ok=True)  # and with them what its weights are of
     write_records()  # also where they are there: appended epochs may not be on the disk yet
     for name in records.TEXTS:  # of a repeated run that was packed
         (folder / f"{name}.gz").unlink(missing_ok=True)

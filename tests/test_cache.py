@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import resource
+import runpy
 import signal
 import stat
 import subprocess
@@ -144,9 +145,21 @@ def test_whatever_shapes_the_numbers_shapes_the_key(
     keys = [key(), key(feature="fbank"), key(length=2), key(overlap=1), key(n_mfcc=20), key(padding=True),
             key(utterances=utterances[::-1]), key(utterances=utterances[:-1]),
             key(utterances=renamed)]  # fmt: skip
+    with monkeypatch.context() as patch:  # of a GPU, which need not be here
+        patch.setattr(features, "kept", lambda folder, make: (None, {"counts": [], "bad": [], "silent": []}))
+        keys.append(key(device="cuda"))
     monkeypatch.setattr(features, "CODE", "other")
     keys.append(key())
     assert len(set(keys)) == len(keys)
+
+
+def test_features_of_other_code_have_another_key(tmp_path: Path) -> None:
+    codes = set()
+    for changed in ("neither", "audio.py", "features.py"):
+        for file in ("audio.py", "features.py"):
+            (tmp_path / file).write_text((ROOT / file).read_text() + "# changed\n" * (file == changed))
+        codes.add(runpy.run_path(str(tmp_path / "features.py"))["CODE"])
+    assert len(codes) == 3
 
 
 def test_what_does_not_shape_the_numbers_does_not_shape_the_key(utterances: list[Utterance]) -> None:
@@ -219,6 +232,22 @@ def test_a_lock_outlives_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(Path, "mkdir", mkdir)
     with files.lock(tmp_path / "run" / "lock") as mine:
         assert mine and removed == [tmp_path / "run"]
+
+
+def test_a_lock_whose_file_is_removed_before_it_is_ours_is_taken_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its last owner, between our opening and our locking it: two would hold it, each a file of its own."""
+    real, removed = files.fcntl.flock, []
+
+    def flock(f: Any, how: int) -> None:
+        if not removed:
+            removed.append((tmp_path / "lock").unlink())
+        real(f, how)
+
+    monkeypatch.setattr(files.fcntl, "flock", flock)
+    with files.lock(tmp_path / "lock") as mine, files.lock(tmp_path / "lock", wait=False) as others:
+        assert mine and not others
 
 
 def test_writes_within_a_tick_of_the_clock_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -166,9 +166,13 @@ def test_many_small_runs_are_not_called_badly_calibrated() -> None:
 
 def test_the_figures_points_are_the_bins() -> None:
     logits, labels = drawn(1.0, 500)
-    counts, confidence, accuracy = metrics.confidence_bins(metrics.softmax(logits), labels)
-    line = next(line for line in panel([(logits, labels)]).lines if str(line.get_label()).startswith("as trained"))
-    np.testing.assert_allclose(np.asarray(line.get_xydata()), np.stack((confidence, accuracy), 1)[counts > 0])
+    axis = panel([(logits, labels)], [2.0])
+    for name, temperature in (("as trained", 1.0), ("with temperature", 2.0)):
+        counts, confidence, accuracy = metrics.confidence_bins(metrics.softmax(logits, temperature), labels)
+        line = next(line for line in axis.lines if str(line.get_label()).startswith(name))
+        np.testing.assert_allclose(np.asarray(line.get_xydata()), np.stack((confidence, accuracy), 1)[counts > 0])
+    counts, *_ = metrics.confidence_bins(metrics.softmax(logits), labels)
+    np.testing.assert_allclose([bar.get_height() for bar in axis.patches], counts / 500)  # grey: as trained
 
 
 def test_the_figure_scores_the_picked_epoch_at_a_temperature_of_its_validation_utterances(tmp_path: Path) -> None:

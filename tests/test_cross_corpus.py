@@ -68,6 +68,13 @@ def test_classes_are_picked_among_the_shared_ones(two):
         data.corpus("emodb", classes=("sad", "bored"), test_dataset="ravdess")
 
 
+@pytest.mark.parametrize("happy", recipes.HAPPY)
+@pytest.mark.parametrize(("train", "test"), [("emodb", "all"), ("all", "emodb")])
+def test_happy_is_what_is_asked_for_on_either_side(train, test, happy, two):
+    codes = {u.emotion for u in data.corpus(train, happy, test_dataset=test).utterances}
+    assert codes & {"hap", "exc"} == {*happy.split("+")}
+
+
 def test_the_digest_and_hash_cover_both_corpora(two, tmp_path):
     there, back = config_of(dataset="emodb", test_dataset="ravdess"), config_of(dataset="ravdess", test_dataset="emodb")
     digests = [data.identity(there), data.identity(back)]

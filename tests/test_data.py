@@ -136,8 +136,9 @@ def test_speaker_is_validated_on_the_sessions_other_speaker():
         assert test[:2] == val[:2] and test != val
 
 
-def test_speaker_without_sessions_is_validated_on_the_next_speaker():
-    whole = [replace(u, session="") for u in made_up()]
+@pytest.mark.parametrize("session", ["", "of ten"])
+def test_speaker_without_sessions_of_two_is_validated_on_the_next_speaker(session):
+    whole = [replace(u, session=session) for u in made_up()]
     speakers = sorted({u.speaker for u in whole})
     rounds = [(values(whole, p.test, "speaker"), values(whole, p.val, "speaker")) for p in divide("speaker", whole)]
     assert rounds == [({a}, {b}) for a, b in zip(speakers, speakers[1:] + speakers[:1], strict=True)]
@@ -147,6 +148,14 @@ def test_one_scene_of_two_parts_is_one_scenario():
     for dialog, scenario in (("Ses03M_impro05a", "impro05"), ("Ses03F_impro05b", "impro05"), ("b10", "b10"),
                              ("Ses05M_script01_1b", "script01_1"), ("Ses01F_script03_2", "script03_2")):  # fmt: skip
         assert data.scenario(Utterance("", "", "", "", dialog, "", "")) == scenario
+
+
+def test_given_parts_go_by_any_usual_name():
+    for names in (("Training", "DEV", "Test"), ("train", "development", "TEST"), ("train", "valid", "test"),
+                  ("train", "validation", "test"), ("train", "val", "test")):  # fmt: skip
+        whole = [replace(u, split=names[i % 3]) for i, u in enumerate(made_up())]
+        (parts,) = divide("given", whole)
+        assert [rows[:2].tolist() for rows in (parts.train, parts.val, parts.test)] == [[0, 3], [1, 4], [2, 5]], names
 
 
 def test_shares_of_the_parts():
@@ -449,6 +458,7 @@ def test_upsampling_fills_every_class_up_from_the_training_utterances():
     assert more[: len(chosen)].tolist() == chosen.tolist()  # then copies
     assert Counter(labels[more]) == {0: 6, 1: 6, 2: 6} and set(more) == set(chosen)
     assert more.tolist() == data.upsample(chosen, labels, 1).tolist() != data.upsample(chosen, labels, 2).tolist()
+    assert more[len(chosen) :].tolist() == [0, 0, 0, 0, 10, 11, 12]  # a seed means the same copies for ever
 
 
 def test_settings_of_a_corpus_and_its_features_reach_them(here):
@@ -458,6 +468,17 @@ def test_settings_of_a_corpus_and_its_features_reach_them(here):
     assert (counts["exc"]["hap"], counts["hap"]["exc"]) == (0, 0)
     assert data.load(recipes.config_for("GLAM", dataset="all", n_mfcc=13)).shape[0] == 13
     assert data.load(recipes.config_for("GLAM", dataset="all", feature="fbank")).shape != (26, 57)
+
+
+@pytest.mark.parametrize("dataset", ["impro", "script", "all", "demo"])
+def test_happy_is_what_is_asked_for_in_each_half(dataset, here, small_release, tmp_path, monkeypatch):
+    monkeypatch.setattr(path, "CACHE", tmp_path)
+    (tmp_path / f"synthetic-{synthetic.VERSION}").symlink_to(small_release)
+    kinds = {dataset} if dataset in ("impro", "script") else {"impro", "script"}
+    for happy in recipes.HAPPY:
+        utterances = data.corpus(dataset, happy).utterances
+        assert {u.kind for u in utterances} == kinds
+        assert {u.emotion for u in utterances} == {"neu", "sad", "ang", *happy.split("+")}
 
 
 def test_loss_weights_are_one_less_a_classes_share():

@@ -147,6 +147,7 @@ def test_short_ones_are_left_out_as_in_training_and_kept_on_request(
         in out
     )
     assert "the corpus has no class that is spelt neutral, happy, which it was trained on too" in out
+    assert "; on mine: 37 utterances" in out, "of sound that is not made up"
     assert "40 utterances" in evaluate(checkpoint, "--padding")
     assert "40 utterances" in evaluate(make_checkpoint(tmp_path / "padded", "CNN_GAP", padding=True, **SHAPE))
 
@@ -180,6 +181,18 @@ def test_what_a_report_says_of_its_predictions(tmp_path: Path) -> None:
     for i, row in enumerate(csv.DictReader((tmp_path / "p.csv").open())):
         said_of_it = (row["speaker"], row["class"], row["predicted"])
         assert said_of_it == (f"s{speakers[i]}", classes[labels[i]], classes[logits[i].argmax()])
+
+
+def test_an_interval_needs_five_speakers(tmp_path: Path) -> None:
+    recognise = inference.Recogniser(checkpoints.load(make_checkpoint(tmp_path / "c", "CNN_GAP")))
+    classes, at = recognise.checkpoint.classes, np.zeros(1)
+    scored = []
+    for i in range(40):
+        p = metrics.softmax(np.eye(4)[i % 4])
+        one = inference.Prediction("", classes, np.eye(4)[i % 4], p, at, at, p[None], 1.0, at == 0)
+        scored.append((Utterance("", "", f"s{i // 8}", "", "", "", ""), classes[i % 4], one))
+    assert "(95 % intervals over 5 speakers)" in report(scored, recognise)
+    assert "\n4 speakers: too few for an interval over speakers\n" in report(scored[:32], recognise)
 
 
 def test_a_corpus_that_does_not_say_who_speaks_has_no_interval(corpus: Path, command: Command, tmp_path: Path) -> None:

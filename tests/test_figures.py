@@ -1,5 +1,6 @@
 """Figures of run folders made by hand; what they show is checked in the drawing, not in the pixels alone."""
 
+import itertools
 import json
 import re
 import shutil
@@ -91,6 +92,7 @@ def test_confusion_shows_row_per_cent_and_counts_under_the_right_names(runs: lis
     assert [label.get_text() for label in axis.get_yticklabels()] == CLASSES
     assert [label.get_text() for label in axis.get_xticklabels()] == CLASSES
     assert "a) GLAM\n3 seeds of 8 utterances" in texts(drawn)
+    assert (axis.get_xlabel(), axis.get_ylabel()) == ("predicted", "true")
 
 
 def test_numbers_stand_out_from_their_cells() -> None:
@@ -113,6 +115,26 @@ def test_captions_say_corpus_split_rule_n(runs: list[records.Run]) -> None:
         caption = draw(groups).caption
         assert all(word in caption for word in ("IEMOCAP", "impro", "split 8:2", "n = 3 seeds", "8 test utterances"))
     assert "rule paper" in figures.confusion(groups).caption and "optimistic" in figures.confusion(groups).caption
+
+
+def test_groups_that_differ_are_told_apart(tmp_path: Path) -> None:
+    """Of models with other settings, seeds and utterances what all share stands in the caption, the rest above each."""
+    make_run(tmp_path, [SOME], LABELS, settings={"epochs": 1})
+    other = {"epochs": 1, "batch_size": 8}
+    for seed in range(3):
+        make_run(tmp_path, [[*SOME, 0]], [*LABELS, 0], model="MACNN", settings=other, seed=seed)
+    groups = figures.complete_groups(report.runs(tmp_path), "paper")
+    assert [figures.label(group, groups) for group in groups] == ["MACNN (batch_size=8)", "GLAM"]
+    assert "n = 1–3 seeds, 8 or 9 test utterances a seed. Throughout: epochs=1." in figures.say_runs(groups)
+    axes = figures.confusion(groups).figure.axes[:2]
+    titles = [axis.get_title("left") for axis in axes]
+    assert titles == ["a) MACNN (batch_size=8)\n3 seeds of 9 utterances", "b) GLAM\n1 seed of 8 utterances"]
+    assert [axis.texts[0].get_text() for axis in axes] == ["66.7\n(6)", "50.0\n(1)"]
+    axes = figures.reliability(groups).figure.axes
+    assert [axis.get_title("left") for axis in axes] == ["a) MACNN (batch_size=8), n = 3", "b) GLAM, n = 1"]
+    # 7 of 9 and 6 of 8 are right, each with a probability of e / (e + 3) = 0.475
+    errors = [[text.get_text() for text in axis.get_legend().get_texts()][1] for axis in axes]
+    assert errors == ["as trained: ECE 30.2 %", "as trained: ECE 27.5 %"]
 
 
 def test_synthetic_is_said(tmp_path: Path) -> None:
@@ -139,10 +161,20 @@ def test_curves_are_means_with_bands(runs: list[records.Run]) -> None:
     assert len(styles) == len({style[0] for style in styles}) == len({style[2] for style in styles}) == 2
 
 
+def test_curves_are_of_every_fold(tmp_path: Path) -> None:
+    for seed, (fold, said) in itertools.product((1, 2), ((0, RIGHT), (1, SOME))):
+        make_run(tmp_path, [said], LABELS, split="session", seed=seed, fold=fold, folds=2, val=(LABELS, [SOME]))
+    groups = figures.complete_groups(report.runs(tmp_path), "last")
+    assert figures.curves(groups).figure.axes[1].lines[0].get_ydata()[0] == pytest.approx(87.5)  # of 100 and 75
+    assert figures.confusion(groups).figure.axes[0].get_title("left") == "a) GLAM\n2 seeds of 16 utterances"
+
+
 def test_curves_of_one_run(tmp_path: Path) -> None:
     make_run(tmp_path, [[0, 0, 0, 0]], [0, 0, 0, 1])
     drawn = figures.curves(figures.complete_groups(report.runs(tmp_path), "paper"))
     assert [axis.lines[0].get_ydata()[0] for axis in drawn.figure.axes] == [1, 75, 50]  # loss, WA, UA
+    titles = [axis.get_title("left") for axis in drawn.figure.axes]
+    assert titles == ["training loss", "test WA (%)", "test UA (%)"]
     files = figures.make("curves", report.runs(tmp_path), arguments(output=tmp_path / "out"))
     assert all(is_drawn(file) for file in files)
 
@@ -164,6 +196,22 @@ def test_alpha_against_the_published_line(tmp_path: Path) -> None:
     files = figures.make("alpha", found, arguments(output=tmp_path))
     assert [file.name for file in files] == ["alpha-impro-8-2-paper.pdf", "alpha-impro-8-2-paper.png"]
     assert all(is_drawn(file) for file in files)
+
+
+def test_alpha_shows_each_score_under_its_name(tmp_path: Path) -> None:
+    # 3 of 4 right; recalls 1 and 0; F1 6/7 and 0, weighted by 3 and 1
+    for alpha in (0, 0.5):
+        make_run(tmp_path, [[0, 0, 0, 0]], [0, 0, 0, 1], settings={"alpha": alpha})
+    drawn = figures.alpha(figures.alpha_groups(report.runs(tmp_path), "paper", {}))
+    assert " GLAM. Corpus IEMOCAP, impro; split 8:2; rule paper: " in drawn.caption
+    axes: list[Any] = drawn.figure.axes
+    shown = {axis.get_title("left"): [bar.lines[0].get_ydata()[1] for bar in axis.containers] for axis in axes}
+    assert shown == {
+        "WA (%)": pytest.approx([75, 81.18]),
+        "UA (%)": pytest.approx([50, 79.25]),
+        "macro F1 (%)": pytest.approx([300 / 7, 79.87]),
+        "weighted F1 (%)": pytest.approx([450 / 7, 80.99]),
+    }
 
 
 def test_alpha_needs_two_values(runs: list[records.Run]) -> None:
@@ -251,6 +299,7 @@ def test_folds_are_pooled(tmp_path: Path) -> None:
         make_run(tmp_path, [SOME], LABELS, split="session", fold=fold, folds=2, val=(LABELS, [RIGHT]))
     drawn = figures.confusion(figures.complete_groups(report.runs(tmp_path), "validation"))
     assert drawn.figure.axes[0].texts[0].get_text() == "50.0\n(2)" and "n = 1 seed, all folds of each" in drawn.caption
+    assert f"rule validation: {recipes.RULES['validation']}; " in drawn.caption
     shutil.rmtree(report.runs(tmp_path)[0].folder)
     with pytest.raises(UserError, match="no seed has all its folds"):
         figures.make("confusion", report.runs(tmp_path), arguments(rule="validation"))
@@ -306,6 +355,14 @@ def test_images_of_a_table(runs: list[records.Run]) -> None:
     assert figures.images(("alpha",), report.named_table("alpha", runs)[1]) == []
 
 
+def test_images_of_two_splits_are_apart(tmp_path: Path) -> None:
+    for split, fold in itertools.product(("session", "speaker"), (0, 1)):
+        make_run(tmp_path, [SOME], LABELS, split=split, fold=fold, folds=2, val=(LABELS, [RIGHT]))
+    _, rows = report.named_table("speaker_independent", report.runs(tmp_path), ["impro"])
+    captions = [image.caption for image in figures.images(("confusion",), rows)]
+    assert [re.findall(r"split (\w+);", caption) for caption in captions] == [["session"], ["speaker"]]
+
+
 def test_a_table_of_many_rows_has_several_images(tmp_path: Path) -> None:
     for model in tables.ABLATED.values():
         make_run(tmp_path, [SOME], LABELS, model=model)
@@ -349,7 +406,7 @@ def keep_weights(run: records.Run, model: torch.nn.Module) -> None:
     folder = run.folder / "checkpoint"
     folder.mkdir()
     save_file(model.state_dict(), folder / "model.safetensors")
-    write_json(folder / "config.json", {**run.config, "rule": "last", "epoch": 4})
+    write_json(folder / "config.json", {**run.config, "rule": "paper", "epoch": 2})
 
 
 def test_tsne_takes_one_seed_for_all(runs: list[records.Run]) -> None:
@@ -372,7 +429,7 @@ def test_tsne_is_drawn(runs: list[records.Run], tmp_path: Path, monkeypatch: pyt
     assert all(is_drawn(file) for file in files)
     shown = [run for run in runs if run.seed == 0]
     drawn = figures.tsne(shown)
-    assert "GLAM seed 0, epoch 4 (rule last)" in drawn.caption and "b) MACNN" in texts(drawn)
+    assert "GLAM seed 0, epoch 2 (rule paper)" in drawn.caption and "b) MACNN" in texts(drawn)
     first, second = (figures.embed(hidden) for _ in range(2))
     points: list[Any] = list(drawn.figure.axes[0].collections)
     for c, own in enumerate(points):  # the class that the legend says stands where its utterances are
@@ -380,6 +437,20 @@ def test_tsne_is_drawn(runs: list[records.Run], tmp_path: Path, monkeypatch: pyt
     assert [own.get_label() for own in points] == [text for text in texts(drawn) if text in CLASSES] == CLASSES
     assert len({tuple(own.get_facecolor()[0]) for own in points}) == 4
     assert (first == second).all() and first.shape == (60, 2)
+
+
+def test_each_panel_of_tsne_is_of_its_own_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for model, n in (("GLAM", 8), ("MACNN", 7)):
+        make_run(tmp_path, [SOME[:n]], LABELS[:n], model=model)
+    found = report.runs(tmp_path)
+    hidden = {run.model: np.eye(run.n_test, dtype=np.float32) for run in found}
+    monkeypatch.setattr(figures, "hidden_means", lambda run: (hidden[run.model], np.array(LABELS[: run.n_test])))
+    for run in found:
+        keep_weights(run, torch.nn.Linear(1, 1))
+    drawn = figures.tsne(found)
+    assert "n = 7 or 8 utterances" in drawn.caption
+    points = [sum(len(own.get_offsets()) for own in axis.collections) for axis in drawn.figure.axes]
+    assert points == [8, 7] and {"a) GLAM", "b) MACNN"} <= {*texts(drawn)}
 
 
 def test_nine_classes_of_tsne_differ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

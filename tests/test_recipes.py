@@ -70,8 +70,11 @@ def test_optimisers_are_as_published(model, kind, expected):
 
 
 def test_adamw_is_not_adam():
-    optimizer = loops.make_optimizer(recipes.config_for("GLAM", optimizer="adamw"), torch.nn.Linear(2, 2))
+    given = {"weight_decay": 0.01, "eps": 1e-3, "learning_rate": 0.1}
+    optimizer = loops.make_optimizer(recipes.config_for("GLAM", optimizer="adamw", **given), torch.nn.Linear(2, 2))
     assert type(optimizer) is torch.optim.AdamW
+    (group,) = optimizer.param_groups
+    assert (group["weight_decay"], group["eps"], group["lr"]) == tuple(given.values())
 
 
 def test_aacnns_rate_falls_with_every_step_as_tensorflows_does():
@@ -108,7 +111,7 @@ def test_the_step_uses_the_rate_of_its_epoch():
         ("cosine", lambda o: torch.optim.lr_scheduler.CosineAnnealingLR(o, 10)),
     ],
 )
-@pytest.mark.parametrize("rate", [1e-3, 0.05])
+@pytest.mark.parametrize("rate", [1e-3, 0.05, 1e-6])
 def test_learning_rate_is_torchs_scheduler_stopped_below_lr_min(schedule, scheduler, rate):
     config = recipes.config_for("GLAM", lr_schedule=schedule, learning_rate=rate)
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=rate)
@@ -184,6 +187,12 @@ def test_hash_names_what_shapes_a_result_and_nothing_else():
                  replace(a, classes=("sad", "angry")), replace(a, amp=True)]  # fmt: skip
     hashes = [c.hash("corpus") for c in [a, *different]] + [a.hash("other")]
     assert len(set(hashes)) == len(hashes)
+
+    def other(value):
+        return ("sad",) if value == () else f"{value}2" if isinstance(value, str) else (value or 0) + 1
+
+    changed = {f.name: replace(a, **{f.name: other(getattr(a, f.name))}) for f in fields(a)}
+    assert {name for name, c in changed.items() if c.hash("corpus") == a.hash("corpus")} == {"seed", "fold", "recipe"}
     mine = [replace(a, dataset=csv).hash("corpus") for csv in ("mine.csv", "/home/me/mine.csv", "yours.csv")]
     assert mine[0] == mine[1] != mine[2]  # one file, one folder, wherever it is named from
 

@@ -24,6 +24,7 @@ import recipes
 import records
 import render
 import report
+import stats
 import tables
 from cli import UserError
 from corpora import Utterance
@@ -190,8 +191,8 @@ def test_validation_refuses_a_split_without(tmp_path: Path) -> None:
 
 def test_8_2_read_as_8_1_1_is_that_split(tmp_path: Path) -> None:
     seed = 5
-    utterances = [Utterance(f"u{i}", f"/u{i}.wav", "A", "1", "d", "impro", "neu") for i in range(50)]
-    whole, halves = (data.SPLITS[name](utterances, seed) for name in ("8:2", "8:1:1"))
+    utterances = [Utterance(f"u{i}", f"/u{i}.wav", "A", "1", "d", "impro", "neu") for i in range(55)]
+    whole, halves = (data.SPLITS[name](utterances, seed) for name in ("8:2", "8:1:1"))  # of 11: 5 and 6
     names = data.split_record(utterances, whole)["test"]
     labels = np.arange(len(names)) % 4
     predicted = guesses(1, labels, [0.3, 0.5, 0.9])
@@ -274,6 +275,7 @@ def test_mean_and_deviation(tmp_path: Path) -> None:
     # 50 and 100: mean 75, deviations +-25, squares 1250 over n - 1 = 1: 35.36
     assert frame["WA"].tolist() == ["75.00 ± 35.36"] and frame["n"].tolist() == ["2"]
     assert frame["published WA"].tolist() == ["81.18 ± 1.47"]
+    assert frame["published weighted F1"].tolist() == ["80.99 ± 1.50"]
     assert "Changed" not in frame
 
 
@@ -298,6 +300,7 @@ def test_seeds_tested_on_other_utterances_say_so(tmp_path: Path) -> None:
         ({"model": "AACNN", "dataset": "all"}, "paper", "70.94 ± 5.08"),
         ({"model": "AACNN", "dataset": "emodb"}, "paper", None),
         ({"synthetic": True, "corpus": "synthetic"}, "paper", None),
+        ({"corpus": "IEMOCAP's layout, 10038 utterances"}, "paper", None),
         ({"split": "8:1:1", "val": (LABELS, RIGHT)}, "validation", "81.04 ± 2.65"),
         ({"split": "8:1:1", "val": (LABELS, RIGHT)}, "paper", None),
         ({"split": "speaker", "fold": 0, "folds": 1, "val": (LABELS, RIGHT)}, "validation", None),
@@ -350,6 +353,28 @@ def test_folds_pooled_and_averaged(tmp_path: Path) -> None:
     assert (
         cell(frame, "WA", Source="ours, mean over folds") == "62.50 (folds ± 17.68)"
     )  # the interval is of the pooled score
+    assert any(": 2 of 2 folds lack a class" in note for note in document.sections[0].notes)
+    assert document.caption[-1].startswith("Made with"), "rows are of two splits"
+    own = document.numbers[document.numbers["n"] > 0]
+    assert own["folds"].tolist() == ["pooled"] * 4 + ["averaged"] * 4 and set(own["speakers"]) == {2}
+
+
+def test_the_deviation_over_folds_is_of_their_means_over_seeds(tmp_path: Path) -> None:
+    for seed in (1, 2):
+        for fold in (0, 1):  # one seed is better, in both folds
+            make_run(tmp_path, RIGHT if seed == 1 else HALF, LABELS, split="session", seed=seed, fold=fold, folds=2,
+                     val=(LABELS, RIGHT))  # fmt: skip
+    frame = report.table(report.runs(tmp_path), "validation")
+    assert cell(frame, "WA", Folds="averaged") == "75.00 ± 35.36 (folds ± 0.00)"
+
+
+def test_folds_of_several_machines_stay_in_order(tmp_path: Path) -> None:
+    for seed in (1, 2):
+        for fold in (0, 1):  # fold 0 is the easy one, whoever computed it
+            make_run(tmp_path, HALF if fold else RIGHT, LABELS, split="session", seed=seed, fold=fold, folds=2,
+                     val=(LABELS, RIGHT), settings={"threads": 1 + (seed == fold + 1)})  # fmt: skip
+    frame = report.table(report.runs(tmp_path), "validation")
+    assert cell(frame, "WA", Folds="averaged") == "75.00 ± 0.00 (folds ± 35.36)"
 
 
 def test_pooling_confusions_is_pooling_logits(tmp_path: Path) -> None:
@@ -364,15 +389,17 @@ def test_pooling_confusions_is_pooling_logits(tmp_path: Path) -> None:
 def test_incomplete_rounds_are_marked_and_not_counted(tmp_path: Path) -> None:
     fold_runs(tmp_path)
     fold_runs(tmp_path, seed=2, folds=(1,))
+    fold_runs(tmp_path, seed=3, folds=(0,), names=[*"wxyz"])
     frame = report.table(report.runs(tmp_path), "validation")
     (other,) = [run for run in report.runs(tmp_path) if run.seed == 2]
     incomplete = "pooled, incomplete: 1 of 2 (seed 2)"
     assert cell(frame, "WA", Folds=incomplete) == "50.00" and cell(frame, "Utterances", Folds=incomplete) == "2"
     assert cell(frame, "n", Folds="pooled") == "1" and cell(frame, "WA", Folds="pooled") == "66.67"
     assert cell(frame, "Splits", Folds=incomplete) == other.split_digest[:8]
-    assert cell(frame, "Splits", Folds="pooled").endswith(" of 2")
+    assert cell(frame, "Splits", Folds="pooled").endswith(" of 2") and cell(frame, "Utterances", Folds="pooled") == "6"
     document, _ = report.named_table("speaker_independent", report.runs(tmp_path), ["impro"])
-    assert any("not counted, incomplete: seed 2 has 1 of 2 folds" in note for note in document.sections[0].notes)
+    said = "not counted, incomplete: seed 2 has 1 of 2 folds; seed 3 has 1 of 2 folds."
+    assert any(said in note for note in document.sections[0].notes)
     assert any("trains what is missing (7 of 8 rows)" in note for note in document.sections[0].notes)
 
 
@@ -457,11 +484,18 @@ def test_ours_published_difference(tmp_path: Path) -> None:
     assert frame["Source"][at : at + 3].tolist() == ["ours", "published", "ours − published"]
     assert frame["WA"][at].startswith("75.00 ± 35.36 [") and frame["n"][at] == "2"
     assert frame["WA"][at + 1] == "81.18 ± 1.47" and frame["WA"][at + 2] == "−6.18"
+    # 100, and 75, 37.5 and 37.5 in the mean with 50, of F1 0.5, 1, 0, 0: each minus its own published figure
+    others = [frame[column][at : at + 3].tolist() for column in ("UA", "macro F1", "weighted F1")]
+    assert [(ours.split()[0], *more) for ours, *more in others] == [
+        ("75.00", "79.25 ± 1.88", "−4.25"),
+        ("68.75", "79.87 ± 1.64", "−11.12"),
+        ("68.75", "80.99 ± 1.50", "−12.24"),
+    ]
     assert (frame["Utterances"][at], frame["Speakers"][at]) == ("8", "2")
     assert frame["Splits"][at] == only_digest(tmp_path)[:8]  # both seeds list the same names here
     assert cell(frame[frame["Dataset"] == "impro"], "Source", Model="MHCNN (MACNN)") == "missing"
     text = " ".join(document.caption)
-    assert "optimistic" in text and "Split 8:2" in text and "speakers" in text
+    assert "optimistic" in text and "Split 8:2" in text and "speakers" in text and "Published: Zhu and Li" in text
     assert f"impro: corpus IEMOCAP, digest {DIGEST[:8]}; as its owner says." in document.caption
 
 
@@ -519,6 +553,26 @@ def test_one_corpus_a_table(tmp_path: Path, capsys: pytest.CaptureFixture) -> No
     assert "bbbbbbbb (3)" in capsys.readouterr().err
     assert shown("c0ff") == ("ours", "1") and shown("bb") == ("ours SYNTHETIC", "3")
     assert capsys.readouterr().err == ""
+
+
+def test_the_corpus_of_a_table_is_one_that_its_rows_have(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    make_run(tmp_path, RIGHT, LABELS)
+    for seed in (1, 2):
+        make_run(tmp_path, HALF, LABELS, seed=seed, corpus_digest="aa" * 16, settings={"batch_size": 8})
+    document, _ = report.named_table("comparison", report.runs(tmp_path), ["impro"])
+    assert cell(document.sections[0].frame, "n", Source="ours") == "1" and capsys.readouterr().err == ""
+
+
+def test_one_synthetic_dataset_of_two_is_told(tmp_path: Path) -> None:
+    make_run(tmp_path, RIGHT, LABELS)
+    make_run(tmp_path, RIGHT, LABELS, dataset="demo", corpus="made", corpus_digest="bb" * 16, synthetic=True)
+    found = report.runs(tmp_path)
+    document, _ = report.named_table("comparison", found, ["impro", "demo"])
+    assert document.synthetic and report.overview(found, "paper", 0, "").synthetic
+    assert [text for text in document.caption if "digest" in text][-2:] == [
+        "demo: corpus made, digest bbbbbbbb; as its owner says.",
+        f"impro: corpus IEMOCAP, digest {DIGEST[:8]}; as its owner says.",
+    ]
 
 
 def test_a_seed_counts_once(tmp_path: Path) -> None:
@@ -650,9 +704,49 @@ def test_better_over_seeds(tmp_path: Path) -> None:
     assert cell(frame, "p", Score="WA") == "0.0312" and cell(frame, "n", Score="WA") == "6 seeds"
     assert cell(frame, "Mean difference", Score="UA") == "−50.00"  # MHCNN against GLAM
     assert cell(frame, "Same split", Score="WA") == "6 of 6"
+    assert not any("they are not independent" in note for note in document.sections[1].notes), "that is of folds"
     make_run(tmp_path, HALF, LABELS, seed=0, model="APCNN")  # two pairs of one seed, which are not corrected for
     document, _ = report.named_table("comparison", report.runs(tmp_path), ["impro"])
     assert len(document.sections[1].frame) == 2 * 3 and "(1 of them)" in " ".join(document.sections[1].notes)
+
+
+def test_p_and_the_corrected_p_each_stand_under_their_name(tmp_path: Path) -> None:
+    # seven differences of one sign: p = 2/128, of three pairs three times that
+    for seed in range(7):
+        for model, said in (("GLAM", RIGHT), ("MACNN", HALF), ("AACNN", [[0, 0, 0, 0]])):
+            make_run(tmp_path, said, LABELS, seed=seed, model=model)
+    frame = report.named_table("comparison", report.runs(tmp_path), ["impro"])[0].sections[1].frame
+    assert set(frame["p"]) == {"0.0156"} and set(frame["p (Holm)"]) == {"0.0469"}
+
+
+def test_each_score_has_its_own_test(tmp_path: Path) -> None:
+    # labels 0 0 0 1; all 0: WA 75, UA 50; 0 1 1 1: WA 50, UA 66.67
+    for seed in range(6):
+        for model, said in (("GLAM", [0, 0, 0, 0]), ("MACNN", [0, 1, 1, 1])):
+            make_run(tmp_path, [said], [0, 0, 0, 1], seed=seed, model=model)
+    frame = report.named_table("comparison", report.runs(tmp_path), ["impro"])[0].sections[1].frame
+    assert frame[["Score", "Mean difference", "Verdict"]].to_numpy().tolist() == [
+        ["WA", "−25.00", "GLAM is better"],
+        ["UA", "+16.67", "MHCNN is better"],
+    ]
+
+
+def test_a_family_is_of_one_dataset_and_one_split(tmp_path: Path) -> None:
+    """GLAM is better on impro, worse on script, and better again in the folds of one split alone."""
+    for dataset, split, said in (("impro", "session", RIGHT), ("impro", "speaker", HALF), ("script", "session", HALF)):
+        for fold in range(6):
+            for model, own in (("GLAM", said), ("MACNN", RIGHT if said == HALF else HALF)):
+                make_run(tmp_path, own, LABELS, model=model, dataset=dataset, split=split, fold=fold, folds=6,
+                         val=(LABELS, RIGHT))  # fmt: skip
+    document, _ = report.named_table("speaker_independent", report.runs(tmp_path), ["impro", "script"])
+    tests, frame = document.numbers[document.numbers["kind"] == "comparison"], document.sections[1].frame
+    assert set(tests["p_holm"]) == {2**-5} and set(tests["family"]) == {1}
+    shown = frame[frame["Score"] == "UA"][["Dataset", "Split", "Verdict"]].to_numpy().tolist()
+    assert shown == [
+        ["impro", "session", "GLAM is better"],
+        ["impro", "speaker", "MHCNN is better"],
+        ["script", "session", "MHCNN is better"],
+    ]
 
 
 def test_a_mean_against_its_ranks_is_told(tmp_path: Path) -> None:
@@ -702,6 +796,7 @@ def test_better_over_folds(tmp_path: Path) -> None:
     frame = document.sections[1].frame
     assert set(frame["n"]) == {"2 folds"} and set(frame["Same split"]) == {"4 of 4"}
     assert set(frame["Mean difference"]) == {"−25.00"}  # in each fold the mean of 50 - 100 and 50 - 50
+    assert any("they are not independent" in note for note in document.sections[1].notes)
 
 
 def test_ablations_are_tested_against_glam_alone(tmp_path: Path) -> None:
@@ -721,6 +816,7 @@ def test_protocols_say_what_choosing_on_the_test_set_is_worth(tmp_path: Path) ->
         make_run(tmp_path, [RIGHT[0] * 2, HALF[0] * 2], **BOTH, seed=seed)
     fold_runs(tmp_path)
     document, _ = report.named_table("protocols", report.runs(tmp_path))
+    assert re.findall(r"Rule (\w+):", document.caption[0]) == ["paper", "validation", "last"]
     frame = document.sections[0].frame
     assert cell(frame[frame["Model"] == "GLAM"], "WA", Split="8:2", Rule="paper").startswith("100.00 ± 0.00")
     assert cell(frame[frame["Model"] == "GLAM"], "WA", Split="8:2", Rule="last").startswith("50.00 ± 0.00")
@@ -737,6 +833,42 @@ def test_protocols_say_what_choosing_on_the_test_set_is_worth(tmp_path: Path) ->
     frame = report.named_table("protocols", report.runs(tmp_path), ["impro", "script"])[0].numbers
     last = frame[(frame["kind"] == "change") & (frame["rule"] == "last") & (frame["score"] == "WA")]
     assert dict(zip(last["dataset"], last["mean"], strict=True)) == {"impro": -50, "script": 0}  # each from its own
+
+
+def test_an_interval_is_shown_from_its_lower_end(tmp_path: Path) -> None:
+    """Both speakers are right, and at last A alone is wrong: of two drawn both, one or none may be A."""
+    make_run(tmp_path, [LABELS * 2, [1, 2, 3, 0, *LABELS]], **BOTH)
+    frame = report.named_table("protocols", report.runs(tmp_path))[0].sections[0].frame
+    assert cell(frame, "WA", Model="GLAM", Split="8:2", Rule="last") == "50.00 [0.00, 100.00]"
+    at = frame.index[(frame["Model"] == "GLAM") & (frame["Rule"] == "last")][0] + 1
+    assert (frame["Source"][at], frame["WA"][at]) == ("change from 8:2, paper", "−50.00 [−100.00, +0.00]")
+
+
+def test_each_score_has_its_own_interval(tmp_path: Path) -> None:
+    labels = np.array([0, 0, 0, 1, 1, 2, 2, 3] * 6)
+    make_run(tmp_path, guesses(1, labels, [0.8, 0.4]), labels, speakers=np.repeat([*"ABCDEF"], 8).tolist())
+    document, rows = report.named_table("protocols", report.runs(tmp_path))
+    paper, last = (row.counted for row in rows if row.cell.model == "GLAM" and row.cell.split == "8:2")
+    assert paper and last
+    interval, (change, of_change) = stats.interval(paper.confusions()), tables.change(paper, last)
+    assert interval and of_change and len({*interval.low, *of_change.low, *change}) == 12
+    for kind, rule, columns in (
+        ("score", "paper", (paper.scores()[0], interval.low, interval.high)),
+        ("change", "last", (change, of_change.low, of_change.high)),
+    ):
+        of = {"kind": kind, "rule": rule, "model": "GLAM", "split": "8:2"}
+        own = document.numbers[(document.numbers[list(of)] == list(of.values())).all(axis=1)]
+        assert own[["mean", "low", "high"]].to_numpy() == pytest.approx(np.stack(columns, 1))
+
+
+def test_protocols_fall_on_each_dataset_by_itself(tmp_path: Path) -> None:
+    for dataset, said in (("impro", [1, 2, 3, 0]), ("script", RIGHT[0])):
+        make_run(tmp_path, [said], LABELS, dataset=dataset)
+    notes = report.named_table("protocols", report.runs(tmp_path), ["impro", "script"])[0].sections[0].notes
+    assert [note for note in notes if "WA and UA" in note or "rises" in note] == [
+        f"GLAM on {dataset}: WA and UA fall or stay all along 8:2, paper → 8:1:1, validation."
+        for dataset in ("impro", "script")
+    ]
 
 
 def test_protocols_say_when_scores_do_not_fall(tmp_path: Path) -> None:
@@ -821,6 +953,8 @@ def test_latex_is_balanced(document: render.Document) -> None:
         assert len(rows) > 2 and len({row.count("&") for row in rows}) == 1
     assert not [character for character in text if ord(character) > 127 and character not in "“”é"]
     assert r"a\_b\&c\textless{}d\textgreater{} 50\%" in text
+    assert r"$-$50.00" in text and r"81.18 $\pm$ 1.47" in text and "Two-sided Wilcoxon" in text
+    assert "Dataset & Model & Source & WA & UA & macro F1 & weighted F1 & n & Utterances" in text
 
 
 def test_html_is_one_page_that_loads_nothing(document: render.Document) -> None:
@@ -834,6 +968,14 @@ def test_html_is_one_page_that_loads_nothing(document: render.Document) -> None:
     assert "prefers-color-scheme: dark" in text and "a_b&amp;c&lt;d&gt; 50%" in text
     assert reader.rows[0][:3] == ["Dataset", "Model", "Source"]
     assert any(row[1] == "GLAM" and row[3].startswith("100.00") for row in reader.rows)
+    assert "Two-sided Wilcoxon" in text and 'class="synthetic"' not in text
+    document.synthetic = True
+    assert 'class="synthetic"' in render.page(document)
+
+
+def test_an_interval_stands_on_a_line_of_its_own() -> None:
+    said = render._cell("50.00 ± 1.00 [40.00, 60.00]")
+    assert said == '<td>50.00 ± 1.00<span class="interval">[40.00, 60.00]</span></td>'
 
 
 # -------------------------------------------------------------------------------------------------- errors
@@ -855,6 +997,8 @@ def test_utterances_most_often_wrong(tmp_path: Path) -> None:
     assert first["predictions"] == "angry 2, sad 1" and first["path"] == "Session1/sentences/wav/u0.wav"
     assert frame.iloc[1]["predictions"] == "neutral 2, sad 1"
     assert len(worst(tmp_path, most=2)) == 2
+    document = report.errors_document(report.runs(tmp_path), "paper", 2, "")
+    assert document.sections[0].heading == "GLAM on impro, 8:2: 2 of 4" and set(document.numbers["ever_wrong"]) == {4}
 
 
 def test_errors_follow_the_rule_and_separate_models(tmp_path: Path) -> None:
@@ -862,6 +1006,10 @@ def test_errors_follow_the_rule_and_separate_models(tmp_path: Path) -> None:
     make_run(tmp_path, [HALF[0], HALF[0]], LABELS, model="MACNN")
     assert worst(tmp_path, "paper")["model"].tolist() == ["MACNN"] * 2
     assert worst(tmp_path, "last")["model"].tolist() == ["GLAM"] * 2 + ["MACNN"] * 2
+    make_run(tmp_path, HALF, LABELS, split="session", fold=0, folds=2, val=(LABELS, HALF))
+    headings = [section.heading for section in report.errors_document(report.runs(tmp_path), "last", 9, "").sections]
+    where = ("GLAM on impro, 8:2", "MACNN on impro, 8:2", "GLAM on impro, session")
+    assert headings == [f"{each}: 2 of 2" for each in where]
 
 
 def test_errors_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
@@ -1154,13 +1302,17 @@ def test_without_a_rule_validation_data_choose_where_every_run_has_them(
     assert "no published one" not in capsys.readouterr().out
 
 
-def test_of_two_corpora_of_one_name_the_published_labels_come_first(tmp_path: Path, capsys: Any) -> None:
+@pytest.mark.parametrize("labels", [{"happy": "hap+exc"}, {"classes": ("sad", "angry")}])
+def test_of_two_corpora_of_one_name_the_published_labels_come_first(
+    tmp_path: Path, capsys: Any, labels: dict[str, Any]
+) -> None:
     make_run(tmp_path, RIGHT, LABELS, seed=1)
     for seed in (1, 2):
-        make_run(tmp_path, HALF, LABELS, seed=seed, corpus_digest="aa" * 16, settings={"happy": "hap+exc"})
+        make_run(tmp_path, HALF, LABELS, seed=seed, corpus_digest="aa" * 16, settings=labels)
     kept = records.choose_corpus(report.runs(tmp_path))
     assert [run.corpus_digest for run in kept] == [DIGEST]
-    assert "left out: aaaaaaaa (2; happy=hap+exc); --corpus DIGEST picks one" in capsys.readouterr().err
+    said = f"left out: aaaaaaaa (2; {recipes.plain(labels)}); --corpus DIGEST picks one"
+    assert said in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("flag", ["--model", "--dataset", "--split"])

@@ -7,8 +7,10 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from faults import ROOT, content
@@ -20,6 +22,7 @@ import loops
 import pack
 import recipes
 import records
+import resume
 import train
 
 WAYS: dict[
@@ -104,6 +107,22 @@ def test_best_weights_asked_for_too_late_are_trained_again(here: Path, tmp_path:
     assert "starts again" in capsys.readouterr().err
 
 
+def test_weights_that_another_rule_picked_are_not_taken_for_this_ones(
+    here: Path, tmp_path: Path, stop, monkeypatch, capsys
+) -> None:
+    config = config_of("validation, cosine")
+    first, latest = (lambda records: 0), (lambda records: len(records) - 1)
+    rules = {"validation": first, "paper": latest, "last": latest}
+    monkeypatch.setattr(train.metrics, "pick_epoch", lambda records, rule, val: rules[rule](records))
+    whole = trained(config, tmp_path / "whole", "validation")
+    stop(2)
+    with pytest.raises(Killed):
+        trained(config, here, "paper")
+    stop(None)
+    assert content(trained(config, here, "validation")) == content(whole)
+    assert "does not hold the weights that --save_model validation picks" in capsys.readouterr().err
+
+
 def test_a_run_begun_on_another_split_begins_again(here: Path, tmp_path: Path, stop, monkeypatch, capsys) -> None:
     config = config_of("CNN_GAP")
     whole = trained(config, tmp_path / "whole")
@@ -125,6 +144,19 @@ def test_weights_by_another_rule_are_made_when_asked_for(here: Path, tmp_path: P
     assert trained(config, here, "paper") == folder
     assert json.loads((folder / "checkpoint" / "config.json").read_text())["rule"] == "paper"
     assert content(folder) == content(trained(config, tmp_path / "paper", "paper"))
+
+
+def test_a_gpus_generator_goes_on_too(tmp_path: Path, monkeypatch) -> None:
+    """Dropout's draws are from it. As if the weights were on a GPU."""
+    model, given = torch.nn.Linear(1, 1), []
+    optimizer = torch.optim.Adam(model.parameters())
+    history = resume.History([], {"test": [np.ones((2, 2), np.float32)]})
+    monkeypatch.setattr(model, "parameters", lambda: iter([SimpleNamespace(is_cuda=True)]))
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda: torch.arange(16, dtype=torch.uint8))
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state: given.append(state.tolist()))
+    for deal in (resume.save_state, resume.load_state):
+        deal(tmp_path / "state", model, optimizer, np.random.RandomState(1), history)
+    assert given == [list(range(16))]
 
 
 def test_a_run_folder_in_which_nothing_was_written_is_removed(tmp_path: Path) -> None:
@@ -330,6 +362,26 @@ def test_a_run_whose_records_are_being_replaced_is_not_finished(here: Path, tmp_
     assert not records.finished(folder) and not (folder / "done").exists()
     assert json.loads((folder / "config.json").read_text())["commit"] == "other", "records are the repetition's"
     assert content(trained(config, here, "last")) == content(trained(config, tmp_path / "whole", "last"))
+
+
+def test_a_run_killed_before_it_counts_as_done_repeats_its_last_epoch_alone(here: Path, stop, monkeypatch) -> None:
+    config = config_of("CNN_GAP")
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(records, "finish", lambda folder: (_ for _ in ()).throw(Killed))
+        trained(config, here)
+    stop(config.epochs - 2)
+    assert (trained(config, here) / "done").exists()
+
+
+def test_weights_do_not_outlive_the_records_they_are_of(here: Path, monkeypatch) -> None:
+    """A repetition that ends while it replaces them, and a last command without --save_model."""
+    config = config_of("CNN_GAP", epochs=2)
+    folder = trained(config, here, "last")
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(train, "save_predictions", lambda *_: (_ for _ in ()).throw(Killed))
+        trained(config, here, "paper")
+    trained(config, here)
+    assert records.finished(folder) and records.kept_rule(folder) is None
 
 
 def test_a_finished_run_repeated_for_its_weights_keeps_its_records_until_the_end(here: Path, stop) -> None:

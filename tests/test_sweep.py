@@ -275,6 +275,10 @@ def test_next_takes_the_seeds_that_lack_something(here: Path) -> None:
     one = ["--models", "CNN_GAP", "--epochs", 1]
     assert run(*one, "--seed", second) == 0
     assert [job.config.seed for job in jobs(*one, "--next", 2)] == [first, third]
+    (begun,) = (job.folder for job in jobs(*one, "--seed", first))
+    begun.mkdir(parents=True)
+    (begun / "config.json").write_text("{}")
+    assert [(job.config.seed, job.state) for job in jobs(*one, "--next", 1)] == [(first, "started")]
 
 
 def test_one_run_that_fails_does_not_stop_the_others(here: Path, monkeypatch, capsys) -> None:

@@ -172,6 +172,13 @@ def test_deterministic_is_asked_of_torch():
         assert fast == (not deterministic,) * 3
 
 
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_a_run_computes_with_its_own_threads_and_determinism(here, deterministic):
+    threads = 1 + deterministic
+    train.train(recipes.config_for("CNN_GAP", epochs=1, threads=threads, deterministic=deterministic), quiet=True)
+    assert (torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()) == (threads, deterministic)
+
+
 @pytest.mark.parametrize("deterministic", [False, True])
 def test_kernels_are_searched_for_at_full_batches_alone(here, deterministic, monkeypatch):
     """Last batches are of another size for nearly every seed: a search for each would cost more than it gains."""
@@ -249,6 +256,23 @@ def test_one_run_from_the_command_line(here, command):
 
     again = command("train.py", *SMALL, "--dataset", "script", "--save_model")
     assert "epoch/s" not in again.stderr  # nothing is trained twice
+
+
+@pytest.mark.parametrize(("split", "fold"), [("8:2", None), ("8:1:1", None), ("dialog", None), ("session", 3)])
+def test_a_run_is_of_the_parts_of_its_own_split_seed_and_fold(here, split, fold, monkeypatch):
+    trained, real = [], graphs.make_trainer
+    monkeypatch.setattr(graphs, "make_trainer", lambda *words: trained.append(words[2]) or real(*words))
+    config = recipes.config_for("CNN_GAP", dataset="all", split=split, fold=fold, seed=5, epochs=1, threads=1)
+    folder, d = train.train(config, quiet=True), data.load(config)
+    whole = d.corpus.utterances
+    parts = data.SPLITS[split](whole, 5, fold)
+    assert trained[0].utterances.tolist() == parts.train.tolist()
+    assert trained[0].rows.tolist() == d.train.rows(parts.train)[0].tolist()
+    assert json.loads((folder / "split.json").read_text()) == data.split_record(whole, parts)
+    with np.load(folder / "predictions.npz") as predictions:
+        for name, rows in {"val": parts.val, "test": parts.test}.items():
+            if rows is not None:
+                assert predictions[f"{name}_names"].tolist() == [whole[i].name for i in rows]
 
 
 def test_after_all_folds_the_command_for_their_score_is_told(here, command, tmp_path, monkeypatch, capsys):

@@ -199,6 +199,7 @@ def two_epochs(kind: type[loops.Trainer], config: recipes.Config) -> tuple[list[
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "GLAM": {},
+    "dropout": {"model": "AACNN_flat"},
     "no mixup, SGD": {"alpha": 0.0, "optimizer": "sgd", "learning_rate": 0.01},
     "class weights, AdamW, falling rate": {"class_weights": True, "optimizer": "adamw", "lr_decay": 0.1},
 }
@@ -221,7 +222,7 @@ def repeated(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def config_of(settings: dict[str, Any], where: str = "cpu") -> recipes.Config:
-    return recipes.config_for("GLAM", batch_size=8, device=where, threads=1, **settings)
+    return recipes.config_for(**{"model": "GLAM", "batch_size": 8, "device": where, "threads": 1, **settings})
 
 
 def assert_equal(got: Any, expected: Any) -> None:
