@@ -33,7 +33,8 @@ JOINED = (
     "goes on after its end, as with another recording joined to it, which would not be heard; write it anew, as "
     "`ffmpeg -i FILE FILE.flac` does"
 )
-MOST_TAGS = 2**14  # bytes after the sound of an MP3, a second of it at 128 kbit/s: more are no tags but with a picture
+MOST_TAGS = 2**14  # bytes after the sound of an MP3: more are no tags but with a picture
+MOST_OF_A_FRAME = 2048  # bytes of an MP3
 UNKNOWN_FORMAT = 1  # libsndfile's SF_ERR_UNRECOGNISED_FORMAT
 UNKNOWN_FRAMES = 2**62  # at least so many are declared where libsndfile knows no number
 
@@ -177,11 +178,13 @@ def check_header(sound: "SoundFile", size: int) -> None:
         raise ValueError(f"declares {sound.frames} samples in {size} bytes")
 
 
-def check_end(form: str, count: int, declared: int, left: int, mp3_counts: bool) -> None:
+def check_end(form: str, count: int, declared: int, left: int, rest: bytes, mp3_counts: bool) -> None:
     """Raise ValueError where a file is not read to its end: of the `declared` samples `count` came, and `left` of its
-    bytes were not decoded. `mp3_counts`: `counts_frames` of the file, which matters for an MP3."""
+    bytes, which begin with `rest`, were not decoded. `mp3_counts`: `counts_frames` of the file, which matters for an
+    MP3."""
     mp3 = form in ("MP3", "MPEG")
-    if mp3 and left > MOST_TAGS:
+    sound = rest[:1] == b"\xff" or rest == b"ID3"  # a frame, or the start of another recording
+    if mp3 and left > (MOST_OF_A_FRAME if sound else MOST_TAGS):
         if mp3_counts:
             raise ValueError(JOINED)
         raise ValueError(
@@ -213,13 +216,13 @@ def _blocks(raw: _Raw) -> Iterator[tuple[NDArray[np.float32], int]]:
                 count += len(block)
                 if rate in RATES:
                     yield block, rate
-            left = raw.size - raw.tell()
+            left, rest = raw.size - raw.tell(), raw.read(3)
     except soundfile.LibsndfileError as error:
         convert = "" if error.code != UNKNOWN_FORMAT else " `ffmpeg -i FILE FILE.wav` may convert it"
         raise ValueError(f"cannot be decoded as audio: {error.error_string}{convert}") from None
     except (OSError, RuntimeError, TypeError, OverflowError, MemoryError) as error:
         raise ValueError(f"cannot be decoded as audio: {error}") from None
-    check_end(form, count, declared, left, raw.mp3_counts)
+    check_end(form, count, declared, left, rest, raw.mp3_counts)
     if rate not in RATES:
         raise ValueError(f"declares a sample rate of {rate} Hz")
     if count == 0:

@@ -118,8 +118,8 @@ def run_main(
     `interrupted`."""
     for name in ("stdout", "stderr"):
         if (stream := getattr(sys, name)) is None:  # it was closed: what is printed goes nowhere
-            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
-        elif stream.errors == "strict":  # a ± or a file's name that the terminal's encoding lacks stops nothing
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+        elif stream.errors == "strict" or stream.encoding.lower() != "utf-8":  # a ± that it lacks stops nothing
             stream.reconfigure(errors="backslashreplace")
     try:
         status = main() or 0

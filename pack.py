@@ -17,7 +17,7 @@ from tqdm import tqdm
 import audit
 import cli
 import records
-from files import atomic
+from files import atomic, sweep_temporaries
 
 
 def pack_text(file: Path) -> None:
@@ -48,6 +48,8 @@ def pack(folder: Path) -> bool:
     another process is left, and named."""
     predictions = folder / "predictions.npz"
     with records.locked(folder) as mine:
+        if mine:
+            sweep_temporaries(folder)  # of one that was killed
         found = audit.problems(folder) if mine else ["another process holds it"]
         texts = [] if found else [file for name in records.TEXTS if (file := folder / name).exists()]
         arrays = not found and not is_packed(predictions)

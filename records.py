@@ -5,7 +5,6 @@ Nothing is recomputed that a run recorded, except where two records are put toge
 
 import gzip
 import json
-import os
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -307,12 +306,9 @@ def locked(folder: Path, wait: bool = False) -> Iterator[bool]:
 def finish(folder: Path) -> None:
     """Write `done`, last of all. The state becomes it, so that there is no moment with both: a state beside `done` is
     that of a repetition which goes on."""
-    done = folder / "done"
-    if (folder / STATE).exists():
-        (folder / STATE).replace(done)
-        os.truncate(done, 0)
-    else:
-        write_text(done, "")
+    with suppress(FileNotFoundError):  # of a single epoch there is none
+        (folder / STATE).replace(folder / "done")
+    write_text(folder / "done", "")
 
 
 def unfinished(root: Path) -> int:

@@ -279,13 +279,16 @@ def _line(job: Job) -> str:
 
 
 def _is_free(folder: Path) -> bool:
-    with records.locked(folder) as mine:
-        return mine
+    try:
+        with records.locked(folder) as mine:
+            return mine
+    except (OSError, UserError):  # as trying to train it will tell
+        return True
 
 
 def run_all(todo: list[Job], execute: Execute, tries: int, bar: bool) -> list[str]:
-    """Train every run; returns the failures as sentences. After the others those that another process held, once it
-    lets go of them, and those that broke, at most `tries` times."""
+    """Train every run; returns the failures as sentences. When all others have ended, those that another process held
+    follow, once it lets go of them, and those that broke, which are tried at most `tries` times."""
     left, failures = {job.config: job for job in todo}, []
     held: set[recipes.Config] = set()
     tried: Counter[recipes.Config] = Counter()
@@ -295,7 +298,7 @@ def run_all(todo: list[Job], execute: Execute, tries: int, bar: bool) -> list[st
             if not queue:
                 time.sleep(LOOK_AGAIN)
                 continue
-            held.clear()
+            held.difference_update(queue)
             with closing(execute(queue)) as outcomes:  # type: ignore[type-var]
                 for config, status, text in outcomes:
                     tried[config] += status == "broke"

@@ -81,7 +81,7 @@ def commit() -> str | None:
         return os.environ["GLAM_COMMIT"] or None
 
     def git(*words: str) -> str:
-        command = ["git", "-c", "safe.directory=*", "-C", str(path.ROOT), *words]  # whoever owns the checkout
+        command = ["git", "-c", f"safe.directory={path.ROOT}", "-C", str(path.ROOT), *words]  # whoever owns it
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
     try:

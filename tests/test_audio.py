@@ -188,6 +188,19 @@ def test_tags_after_an_mp3_are_no_recording(tmp_path: Path) -> None:
         assert len(load_audio(tmp_path / "a.mp3")) == pytest.approx(4 * 16000, abs=1600)
 
 
+def test_a_short_recording_behind_an_mp3_is_no_tag(tmp_path: Path) -> None:
+    """A second or two of speech is fewer bytes than tags may be. Without its first frame an MP3 of variable rate does
+    not say how long it is, and libsndfile stops where it guesses."""
+    one = wav(tone(1), kind="MP3", subtype="MPEG_LAYER_III")
+    assert len(one) < audio.MOST_TAGS
+    (tmp_path / "two.mp3").write_bytes(one + one)
+    with pytest.raises(AudioError, match="goes on after its end, as with another recording"):
+        load_audio(tmp_path / "two.mp3")
+    (tmp_path / "tagged.mp3").write_bytes(one + b"ID3\4\0\0\0\0\0\0" + one)
+    with pytest.raises(AudioError, match="goes on after its end, as with another recording"):
+        load_audio(tmp_path / "tagged.mp3")
+
+
 def test_a_format_that_is_not_read_is_told_with_a_remedy(tmp_path: Path) -> None:
     (tmp_path / "a.m4a").write_bytes(b"\0\0\0\x20ftypM4A " + bytes(5000))
     with pytest.raises(AudioError, match=r"cannot be decoded as audio: .*`ffmpeg -i FILE FILE.wav` may convert it"):

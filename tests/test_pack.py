@@ -87,6 +87,12 @@ def test_a_packing_that_broke_off_goes_on(tmp_path: Path, monkeypatch: pytest.Mo
     assert pack.is_packed(folder / "predictions.npz") and not (folder / "epochs.jsonl").exists()
 
 
+def test_what_a_killed_one_left_is_removed(tmp_path: Path) -> None:
+    folder, _ = runs_in(tmp_path)
+    (folder / ".predictions.npz.18887-9374f564.tmp").write_bytes(b"a half")
+    assert pack.pack(folder) and not list(folder.glob(".*.tmp"))
+
+
 def test_a_run_of_another_user_is_left_and_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     theirs, ours = runs_in(tmp_path)
     locked = records.locked

@@ -17,6 +17,7 @@ from faults import ROOT, content
 from safetensors.torch import load_file, save_file
 
 import audit
+import cluster
 import data
 import loops
 import pack
@@ -186,7 +187,7 @@ def test_finished_run_is_not_repeated_and_at_no_moment_beside_its_state(here: Pa
         raise Killed
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(os, "truncate", killed)
+        patch.setattr(records, "write_text", killed)
         trained(config, here)
     folder = records.folder_of(config, *data.identity(config), here)
     assert records.finished(folder) and not (folder / "state.safetensors").exists() and not audit.problems(folder)
@@ -382,6 +383,15 @@ def test_weights_do_not_outlive_the_records_they_are_of(here: Path, monkeypatch)
         trained(config, here, "paper")
     trained(config, here)
     assert records.finished(folder) and records.kept_rule(folder) is None
+
+
+def test_what_a_cluster_sends_takes_the_place_of_all_that_was_there(here: Path, tmp_path: Path) -> None:
+    config = config_of("CNN_GAP", epochs=2)
+    folder = trained(config, here, "last")
+    assert pack.pack(folder) and records.kept_rule(folder) == "last"
+    sent = trained(config, tmp_path / "worker")
+    cluster._keep(folder, {name: (sent / name).read_bytes() for name in cluster.FILES if (sent / name).exists()})
+    assert records.finished(folder) and records.kept_rule(folder) is None and not list(folder.glob("*.gz"))
 
 
 def test_a_finished_run_repeated_for_its_weights_keeps_its_records_until_the_end(here: Path, stop) -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -310,6 +311,37 @@ def test_a_run_that_another_process_holds_comes_last(here: Path, capsys) -> None
         until((second / "done").exists)
     sweeping.join(60)
     assert (first / "done").exists() and capsys.readouterr().out.endswith("0 were done, 2 trained, 0 failed\n")
+
+
+def test_held_runs_are_given_again_only_once_they_are_free(tmp_path: Path, monkeypatch) -> None:
+    todo = [sweep.Job(recipes.config_for("CNN_GAP", seed=seed), tmp_path / str(seed), "missing") for seed in (1, 2)]
+    given, holds = [], [ExitStack() for _ in todo]
+    for job, hold in zip(todo, holds, strict=True):
+        hold.enter_context(lock(job.folder / "lock"))
+    monkeypatch.setattr(sweep.time, "sleep", lambda seconds: holds.pop(0).close())  # one is let go of at each look
+
+    def execute(configs):
+        given.append([config.seed for config in configs])
+        for config in configs:
+            yield workers.Outcome(config, "done" if sweep._is_free(tmp_path / str(config.seed)) else "held")
+
+    assert sweep.run_all(todo, execute, 3, False) == []
+    assert given == [[1, 2], [1], [2]]
+
+
+def test_what_broke_is_tried_again_and_told(tmp_path: Path, capsys) -> None:
+    todo = [sweep.Job(recipes.config_for("CNN_GAP", seed=seed), tmp_path / str(seed), "missing") for seed in (1, 2, 3)]
+    given = []
+
+    def execute(configs):
+        given.append([config.seed for config in configs])
+        for config in configs:
+            broke = config.seed == 1 or (config.seed == 2 and len(given) == 1)
+            yield workers.Outcome(config, "broke" if broke else "done", "why" * broke)
+
+    (failure,) = sweep.run_all(todo, execute, 3, False)
+    assert given == [[1, 2, 3], [1, 2], [1]] and failure.endswith("seed 1: why (tried 3 times)")
+    assert capsys.readouterr().err.count("why; it is tried again") == 3
 
 
 def test_processes_give_what_one_process_gives(here: Path, tmp_path: Path, capsys) -> None:

@@ -368,6 +368,10 @@ def test_the_commit_of_a_run_is_of_the_code_that_trains_it(tmp_path, monkeypatch
     (copy / "train.py").write_text("")
     monkeypatch.setattr(path, "ROOT", copy)
     assert now() is None
+    real, asked = subprocess.run, []
+    monkeypatch.setattr(subprocess, "run", lambda words, **kwargs: asked.append(words) or real(words, **kwargs))
+    assert now() is None and f"safe.directory={copy}" in asked[0], "no other owner's repository above it is trusted"
+    monkeypatch.setattr(subprocess, "run", real)
     monkeypatch.setenv("GLAM_COMMIT", "of a copy")
     assert now() == "of a copy"
     train.commit.cache_clear()
