@@ -11,15 +11,16 @@ Results are compared in the same run. All data here are SYNTHETIC: noise of spee
 machine; only ratios travel. CUDA rows need a CUDA device.
 """
 
-import argparse
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -31,12 +32,11 @@ QUICK = {"train": 320, "test": 160}
 PER_UTTERANCE = 11  # segments
 
 
-def command_line() -> argparse.ArgumentParser:
+def command_line() -> ArgumentParser:
     """The parser of this command."""
     parser = cli.parser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a fraction of the data")
-    parser.add_argument("--only", metavar="A,B,..", help="these rows only; --list names them")
-    parser.add_argument("--list", action="store_true", help="name the rows and stop")
+    parser.add_argument("--only", metavar="A,B,..", help="these rows only; one that there is not lists them")
     parser.add_argument(
         "--repeats", type=cli.count, default=3, metavar="N", help="turns of plain and fast (default: 3)"
     )
@@ -85,25 +85,6 @@ class Row:
         """The line in Markdown."""
         got = "not measured" if self.got is None else f"{self.got:.2f} {self.unit}"
         return f"| {self.name} | {got} | {self.spread} | {self.needed:g} {self.unit} | {self.note} |"
-
-
-@dataclass(frozen=True)
-class Options:
-    """What the rows are told."""
-
-    quick: bool
-    repeats: int
-    threads: int
-    at_once: int
-
-
-ROWS: dict[str, Callable[[Options], Row]] = {}
-
-
-def row(function: Callable[[Options], Row]) -> Callable[[Options], Row]:
-    """Register a row under its function's name."""
-    ROWS[function.__name__] = function
-    return function
 
 
 def seconds(function: Callable[[], Any]) -> tuple[float, Any]:
@@ -161,7 +142,7 @@ def plain_feature(name: str, x: NDArray) -> NDArray:
     return (np.sign(y) * np.log1p(255 * np.abs(y)) / np.log(256)).T[:400]
 
 
-def feature_row(name: str, needed: float, options: Options) -> Row:
+def feature_row(name: str, needed: float, options: Namespace) -> Row:
     """White noise, the worst case of `spectrogram`, cut as published, so that neighbouring segments overlap."""
     n = 256 if options.quick else 512
     wave = np.random.default_rng(0).standard_normal(28800 + 3199 * (n - 1)).astype(np.float32) * 0.1
@@ -178,13 +159,6 @@ def feature_row(name: str, needed: float, options: Options) -> Row:
         raise UserError(f"{name} differs from its library by {worst:.1e}")
     return Row(f"{name} of segments, CPU", ratio, needed, spread, f"{n / spent:.0f} segments/s; differs by {worst:.0e}")
 
-
-def _register_features() -> None:
-    for name in features.FEATURES:
-        ROWS[name] = lambda options, name=name: feature_row(name, 6 if name == "mfcc" else 3, options)  # type: ignore[misc]
-
-
-_register_features()
 
 # ----------------------------------------------------------------------------------------- training, evaluation
 
@@ -281,7 +255,7 @@ def fresh(config: Config, shape: tuple[int, int], fast: bool) -> tuple[torch.nn.
     return model, torch.optim.Adam(model.parameters(), eps=config.eps, **common)
 
 
-def sizes(config: Config, options: Options) -> tuple[int, int]:
+def sizes(config: Config, options: Namespace) -> tuple[int, int]:
     """Training and test segments. A quick APCNN has a batch of 32: its published 128 takes memory and no other code."""
     chosen = QUICK if options.quick else SEGMENTS
     share = 10 if config.model == "APCNN" else 1
@@ -343,7 +317,7 @@ def difference_of(
     return difference
 
 
-def epoch_row(name: str, needed: float, config: Config, options: Options) -> Row:
+def epoch_row(name: str, needed: float, config: Config, options: Namespace) -> Row:
     """One epoch with its evaluation."""
     shape, (n_train, n_test) = shape_of(config), sizes(config, options)
     part, test = made_up(shape, n_train, 0, config.device), made_up(shape, n_test, 1, config.device)
@@ -382,46 +356,21 @@ def matrix_rate(config: Config) -> float:
     return times * 2 * n**3 / min(seconds(products)[0] for _ in range(5))
 
 
-def glam(options: Options, **changes: Any) -> Config:
+def glam(options: Namespace, **changes: Any) -> Config:
     """GLAM as published, on the device asked for."""
     return recipes.config_for("GLAM", **{"threads": options.threads, "device": "cpu", **changes})
 
 
-@row
-def glam_fp32(options: Options) -> Row:
-    """GLAM on a CPU in float32."""
-    return epoch_row("GLAM epoch with evaluation, CPU, fp32", 1.3, glam(options), options)
-
-
-@row
-def glam_amp(options: Options) -> Row:
-    """GLAM on a CPU under --amp; the plain loop stays in float32."""
-    return epoch_row("GLAM epoch with evaluation, CPU, --amp", 2, glam(options, amp=True), options)
-
-
-def apcnn(options: Options, **changes: Any) -> Config:
+def apcnn(options: Namespace, **changes: Any) -> Config:
     """APCNN at a batch of 32."""
     return recipes.config_for("APCNN", batch_size=32, threads=options.threads, device="cpu", **changes)
 
 
-@row
-def apcnn_fp32(options: Options) -> Row:
-    """APCNN's large spectrograms on a CPU in float32."""
-    return epoch_row("APCNN epoch with evaluation, CPU, fp32", 1.4, apcnn(options), options)
-
-
-@row
-def apcnn_amp(options: Options) -> Row:
-    """The same under --amp."""
-    return epoch_row("APCNN epoch with evaluation, CPU, --amp", 2, apcnn(options, amp=True), options)
-
-
-def evaluation_row(where: str, needed: float, options: Options, amp: bool = False) -> Row:
+def evaluation_row(name: str, needed: float, config: Config, options: Namespace) -> Row:
     """Utterance logits of a test set; the plain loop stays in float32."""
-    config = glam(options, device=where, amp=amp)
     loops.arithmetic(config)
     shape, (_, n) = shape_of(config), sizes(config, options)
-    test = made_up(shape, n, 1, where)
+    test = made_up(shape, n, 1, config.device)
     slow_model, _ = fresh(config, shape, fast=False)
     fast_model, _ = fresh(config, shape, fast=True)
     ratio, spread, slow, fast, spent = compare(
@@ -430,33 +379,9 @@ def evaluation_row(where: str, needed: float, options: Options, amp: bool = Fals
         options.repeats,
     )
     difference = np.abs(slow - fast).max()
-    if not amp and difference > 1e-3:
+    if not config.amp and difference > 1e-3:
         raise UserError("evaluation differs")
-    name = f"evaluation of a test set, {where.upper()}" + ", --amp" * amp
     return Row(name, ratio, needed, spread, f"{n / spent:.0f} segments/s; logits differ by {difference:.0e}")
-
-
-@row
-def evaluation_cpu(options: Options) -> Row:
-    """GLAM's test set on a CPU in float32."""
-    return evaluation_row("cpu", 3, options)
-
-
-@row
-def evaluation_amp(options: Options) -> Row:
-    """The same under --amp; the plain loop stays in float32."""
-    return evaluation_row("cpu", 3, options, amp=True)
-
-
-def cuda_row(name: str, needed: float, measure: Callable[[], Row]) -> Row:
-    """A row that needs a CUDA device, or says so."""
-    return measure() if torch.cuda.is_available() else Row(name, None, needed, note="no CUDA device here")
-
-
-@row
-def evaluation_cuda(options: Options) -> Row:
-    """GLAM's test set on a GPU."""
-    return cuda_row("evaluation of a test set, CUDA", 20, lambda: evaluation_row("cuda", 20, options))
 
 
 def seed_of(
@@ -474,7 +399,7 @@ def seed_of(
     return losses[0]
 
 
-def seeds_row(name: str, needed: float, config: Config, options: Options, share: bool = False) -> Row:
+def seeds_row(name: str, needed: float, config: Config, options: Namespace, share: bool = False) -> Row:
     """Seeds in turns in one process against one plain seed after another. Of these the start of the process is not
     counted, and the building of the network, milliseconds, once an epoch. With `share` the row is what part of the
     matrix rate the seeds reach together."""
@@ -510,34 +435,10 @@ def seeds_row(name: str, needed: float, config: Config, options: Options, share:
     return Row(name, ratio, needed, spread, f"{note}; {rate:.0f} % of the matrix rate")
 
 
-@row
-def seeds_cuda(options: Options) -> Row:
-    """Seeds an hour of GLAM on a GPU, --at_once of them."""
-    name = "GLAM seeds an hour, CUDA, batch 32"
-    return cuda_row(name, 12, lambda: seeds_row(name, 12, glam(options, device="cuda"), options))
-
-
-@row
-def matrix_share_cuda(options: Options) -> Row:
-    """What part of the GPU's bfloat16 matrix rate they reach, under --amp."""
-    name = "share of the matrix rate, GLAM seeds at once, CUDA, --amp"
-    config = glam(options, device="cuda", amp=True)
-    measured = cuda_row(name, 25, lambda: seeds_row(name, 25, config, options, share=True))
-    return replace(measured, unit="%")
-
-
-@row
-def glam_cuda(options: Options) -> Row:
-    """GLAM on a GPU."""
-    name = "GLAM epoch with evaluation, CUDA, batch 32"
-    return cuda_row(name, 5, lambda: epoch_row(name, 5, glam(options, device="cuda"), options))
-
-
 # --------------------------------------------------------------------------------------- start, memory, linearity
 
 
-@row
-def help_time(options: Options) -> Row:
+def help_time(options: Namespace) -> Row:
     """train.py --help and report.py --help, the slower one."""
     words = [[sys.executable, script, "--help"] for script in ("train.py", "report.py")]
 
@@ -559,8 +460,7 @@ cli.run_main(train.main)
 """
 
 
-@row
-def first_step(options: Options) -> Row:
+def first_step(options: Namespace) -> Row:
     """From the command to the first optimiser step, features cached."""
     with tempfile.TemporaryDirectory() as runs:
         environment = {**os.environ, "GLAM_RUNS": runs}
@@ -585,8 +485,7 @@ print(next(line.split()[1] for line in status.splitlines() if line.startswith("V
 """
 
 
-@row
-def memory(options: Options) -> Row:
+def memory(options: Namespace) -> Row:
     """Peak memory while extracting features of a corpus and of one four times as large."""
     from corpora import synthetic
 
@@ -602,8 +501,7 @@ def memory(options: Options) -> Row:
     return Row("peak memory of feature extraction, 4x over 1x", peaks[1] / peaks[0], 1.1, "n=1", note)
 
 
-@row
-def linear(options: Options) -> Row:
+def linear(options: Namespace) -> Row:
     """An epoch's time at 1x, 2x and 4x the segments."""
     config = recipes.config_for("MACNN", threads=options.threads, device="cpu")
     loops.arithmetic(config)
@@ -632,7 +530,33 @@ def linear(options: Options) -> Row:
 # ------------------------------------------------------------------------------------------------ the table
 
 
-def heading(options: Options) -> str:
+def on_gpu(
+    measure: Callable[[str, float, Config, Namespace], Row], name: str, needed: float, o: Namespace, **changes: Any
+) -> Row:
+    """A row of GLAM that needs a CUDA device, or says so."""
+    if not torch.cuda.is_available():
+        return Row(name, None, needed, note="no CUDA device here")
+    return measure(name, needed, glam(o, device="cuda", **changes), o)
+
+
+SHARE = "share of the matrix rate, GLAM seeds at once, CUDA, --amp"
+ROWS: dict[str, Callable[[Namespace], Row]] = {  # by what --only calls them
+    **{name: partial(feature_row, name, 6 if name == "mfcc" else 3) for name in features.FEATURES},
+    "glam_fp32": lambda o: epoch_row("GLAM epoch with evaluation, CPU, fp32", 1.3, glam(o), o),
+    "glam_amp": lambda o: epoch_row("GLAM epoch with evaluation, CPU, --amp", 2, glam(o, amp=True), o),
+    "apcnn_fp32": lambda o: epoch_row("APCNN epoch with evaluation, CPU, fp32", 1.4, apcnn(o), o),
+    "apcnn_amp": lambda o: epoch_row("APCNN epoch with evaluation, CPU, --amp", 2, apcnn(o, amp=True), o),
+    "evaluation_cpu": lambda o: evaluation_row("evaluation of a test set, CPU", 3, glam(o), o),
+    "evaluation_amp": lambda o: evaluation_row("evaluation of a test set, CPU, --amp", 3, glam(o, amp=True), o),
+    "evaluation_cuda": lambda o: on_gpu(evaluation_row, "evaluation of a test set, CUDA", 20, o),
+    "seeds_cuda": lambda o: on_gpu(seeds_row, "GLAM seeds an hour, CUDA, batch 32", 12, o),
+    "matrix_share_cuda": lambda o: replace(on_gpu(partial(seeds_row, share=True), SHARE, 25, o, amp=True), unit="%"),
+    "glam_cuda": lambda o: on_gpu(epoch_row, "GLAM epoch with evaluation, CUDA, batch 32", 5, o),
+    **{measure.__name__: measure for measure in (help_time, first_step, memory, linear)},
+}
+
+
+def heading(options: Namespace) -> str:
     """What was measured, where."""
     where = device.describe("cuda" if torch.cuda.is_available() else "cpu")
     versions = [f"{name} {version(name)}" for name in ("torch", "librosa", "numpy")]
@@ -650,14 +574,10 @@ def heading(options: Options) -> str:
 
 def main() -> int:
     """`python benchmark.py`"""
-    arguments = command_line().parse_args()
-    if arguments.list:
-        print("\n".join(f"{name:<20}{(f.__doc__ or 'Its extraction.').splitlines()[0]}" for name, f in ROWS.items()))
-        return 0
-    wanted = recipes.comma_list(arguments.only) if arguments.only else tuple(ROWS)
+    options = command_line().parse_args()
+    wanted = recipes.comma_list(options.only) if options.only else tuple(ROWS)
     if unknown := [name for name in wanted if name not in ROWS]:
         raise UserError(f"--only {unknown[0]}: choose from {', '.join(ROWS)}")
-    options = Options(arguments.quick, arguments.repeats, arguments.threads, arguments.at_once)
     lines = [heading(options)]
     print(lines[0], flush=True)
     failed = False
@@ -669,8 +589,8 @@ def main() -> int:
             failed, row = True, Row(name, None, 0, note=str(error))
         lines.append(row.line())
         print(lines[-1], flush=True)
-        if arguments.output:
-            write_text(arguments.output, "\n".join(lines) + "\n")
+        if options.output:
+            write_text(options.output, "\n".join(lines) + "\n")
     return int(failed)
 
 

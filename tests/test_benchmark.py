@@ -1,6 +1,7 @@
 """benchmark.py: its rows measure what they say and compare results; those for a GPU do the same on a CPU."""
 
 import re
+from argparse import Namespace
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ import loops
 from cli import UserError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-OPTIONS = benchmark.Options(quick=True, repeats=1, threads=1, at_once=3)
+OPTIONS = Namespace(quick=True, repeats=1, threads=1, at_once=3)
 
 
 @pytest.fixture(autouse=True)
@@ -48,7 +49,7 @@ def test_a_fast_way_to_something_else_is_no_result(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_row_that_fails_does_not_end_the_table(monkeypatch: pytest.MonkeyPatch, tmp_path, capsys) -> None:
-    def broken(options: benchmark.Options) -> benchmark.Row:
+    def broken(options: Namespace) -> benchmark.Row:
         raise UserError("it differs")
 
     monkeypatch.setitem(benchmark.ROWS, "glam_fp32", broken)
@@ -74,5 +75,5 @@ def test_from_the_command_line(command, tmp_path) -> None:
     )
     assert told.stdout.count("\n| ") == 3 and told.stdout.startswith("SYNTHETIC data (--quick)")
     assert (tmp_path / "t.md").read_text() == told.stdout
-    assert set(re.findall(r"^\w+", command("benchmark.py", "--list").stdout, re.M)) == set(benchmark.ROWS)
-    assert "choose from" in command("benchmark.py", "--only", "glam", status=2).stderr
+    refused = command("benchmark.py", "--only", "glam", status=2).stderr
+    assert refused.endswith(f"choose from {', '.join(benchmark.ROWS)}\n")
