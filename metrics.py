@@ -44,17 +44,12 @@ def scores_of(confusions: NDArray) -> NDArray[np.float64]:
     return 100 * np.stack([wa, ua, macro_f1, weighted_f1], axis=-1)
 
 
-def from_confusion(confusion: NDArray) -> dict[str, float]:
-    """The four scores of counts `(C, C)` by name, as `scores_of` defines them. Raises ValueError for no counts."""
-    if confusion.sum() == 0:
-        raise ValueError("no utterances to score")
-    return dict(zip(SCORES, scores_of(confusion).tolist(), strict=True))
-
-
 def scores(logits: NDArray, labels: NDArray) -> dict[str, Any]:
     """The four scores in per cent, and `confusion`, from utterance logits `(U, C)` and labels `(U,)`."""
+    if len(labels) == 0:
+        raise ValueError("no utterances to score")
     confusion = confusion_matrix(labels, logits.argmax(1), logits.shape[1])
-    return {**from_confusion(confusion), "confusion": confusion.tolist()}
+    return {**dict(zip(SCORES, scores_of(confusion).tolist(), strict=True)), "confusion": confusion.tolist()}
 
 
 def format_scores(record: dict[str, Any], classes: list[str]) -> str:
