@@ -17,7 +17,6 @@ Needs `pip install -r requirements-export.txt`.
 import argparse
 import json
 import logging
-import sys
 import timeit
 import warnings
 from pathlib import Path
@@ -79,28 +78,17 @@ def convert(checkpoint: "Checkpoint", output: Path, waveform: bool = False, opse
         example = torch.randn(2, c.size, generator=torch.Generator().manual_seed(0)) / 10
     else:
         example = torch.randn(2, 1, rows, frames, generator=torch.Generator().manual_seed(0))
-    noisy = logging.getLogger("torch.onnx")
-    level = noisy.level
-    noisy.setLevel(logging.ERROR)  # it tells of packages that are not needed here
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            program = torch.onnx.export(
-                network, (example,), dynamo=True, opset_version=opset, verbose=False,
-                input_names=["waveform" if waveform else "features"], output_names=["logits"],
-                dynamic_shapes=({0: torch.export.Dim("batch")},),
-            )  # fmt: skip
-    finally:
-        noisy.setLevel(level)
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it tells of packages that are not needed here
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            network, (example,), dynamo=True, opset_version=opset, verbose=False,
+            input_names=["waveform" if waveform else "features"], output_names=["logits"],
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+        )  # fmt: skip
     assert program is not None
     program.model.metadata_props.update(metadata(c, waveform))
     program.save(output, external_data=False)
-
-
-def _noise(checkpoint: "Checkpoint") -> "NDArray[np.float32]":
-    import numpy as np
-
-    return np.random.default_rng(0).normal(0, 0.1, (FEWEST_CHECKED, checkpoint.size)).astype(np.float32)
 
 
 def segments_of(checkpoint: "Checkpoint", files: list[str]) -> "NDArray[np.float32]":
@@ -111,9 +99,9 @@ def segments_of(checkpoint: "Checkpoint", files: list[str]) -> "NDArray[np.float
     import audio
     import features
 
-    if not files:
-        return _noise(checkpoint)
     c = checkpoint
+    if not files:
+        return np.random.default_rng(0).normal(0, 0.1, (FEWEST_CHECKED, c.size)).astype(np.float32)
     each = max(1, MOST_CHECKED // len(files))  # of an hour, segments that overlap are 2 GB
     cut = (features.segment(audio.load_audio(f), c.length, c.overlap, padding=True) for f in files)
     return np.concatenate([segments[:: -(-len(segments) // each)] for segments in cut])
@@ -184,16 +172,11 @@ def main() -> None:
             )
     kind = f"{args.output}: {'waveform' if args.waveform else 'features'} to logits, opset {args.opset}, "
     print(f"{kind}{args.output.stat().st_size / 1e6:.1f} MB; {checkpoint.title}")
-    what = (
-        f"{len(segments)} segments of {len(args.check)} recordings"
-        if args.check
-        else f"{len(segments)} segments of noise"
-    )
+    what = f"{len(args.check)} recordings" if args.check else "noise"
     print(
-        f"on {what} its logits differ from torch's by at most {result['difference']:.1e}; a segment takes "
-        f"{result['onnx']:.2f} ms in ONNX Runtime and {result['torch']:.2f} ms in torch on this CPU"
+        f"on {len(segments)} segments of {what} its logits differ from torch's by at most {result['difference']:.1e}; "
+        f"a segment takes {result['onnx']:.2f} ms in ONNX Runtime and {result['torch']:.2f} ms in torch on this CPU"
     )
-    sys.stdout.flush()
 
 
 if __name__ == "__main__":
