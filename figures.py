@@ -228,12 +228,7 @@ def alpha(groups: Sequence[Group]) -> Drawn:
     if paper:
         figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper right", ncols=2)
         text += " The published ones are drawn a little to the right."
-    return Drawn(figure, f"{text} {label_model(groups)}. {say_runs(groups)}")
-
-
-def label_model(groups: Sequence[Group]) -> str:
-    """The models of some groups, each once."""
-    return ", ".join(dict.fromkeys(group.model for group in groups))
+    return Drawn(figure, f"{text} {groups[0].model}. {say_runs(groups)}")
 
 
 # --------------------------------------------------------------------------------------------------- t-SNE
@@ -256,18 +251,12 @@ def hidden_means(run: Run) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         raise UserError(f"{run.folder} was trained on another version of {run.dataset}: run again with --save_model")
     index = {utterance.name: i for i, utterance in enumerate(loaded.corpus.utterances)}
     tested = np.array([index[name] for name in run.predictions("test").names.tolist()])
-    part = loops.make_part(loaded.test, tested, loaded.corpus.labels, "cpu")
-    model = checkpoints.load(run.folder).module
-    sums: torch.Tensor | None = None
-    owner, size = torch.from_numpy(part.owner), loops.evaluation_batch(part.x)
+    model, test = checkpoints.load(run.folder).module, loaded.test
+    parts = (torch.from_numpy(np.array(test.x[test.starts[i] :][: test.counts[i], None])) for i in tested)
     with torch.inference_mode():
-        for rows, owners in zip(part.rows.split(size), owner.split(size), strict=True):
-            hidden = model.hidden(part.x[rows].unsqueeze(1)).flatten(1)  # (B, D)
-            sums = torch.zeros(len(tested), hidden.shape[1]) if sums is None else sums
-            sums.index_add_(0, owners, hidden)
-    assert sums is not None
-    counts = np.bincount(part.owner, minlength=len(tested)).astype(np.float32)
-    return (sums / torch.from_numpy(counts)[:, None]).numpy(), loaded.corpus.labels[tested]
+        batches = (x.split(loops.evaluation_batch(x)) for x in parts)  # (B, 1, F, T) each
+        means = [torch.cat([model.hidden(x) for x in some]).flatten(1).mean(0) for some in batches]  # (D,) each
+    return torch.stack(means).numpy(), loaded.corpus.labels[tested]
 
 
 def tsne(runs: Sequence[Run]) -> Drawn:
