@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Scored = tuple[NDArray, NDArray]  # logits (U, C) and labels (U,) of one run's utterances
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 LINES = ("-", "--", "-.", (0, (6, 1, 1, 1, 1, 1)), (0, (3, 1)), (0, (8, 2)), ":", (0, (1, 3)))
@@ -349,33 +348,19 @@ def runs_to_show(chosen: Sequence[Run], models: Sequence[str] | None, settings: 
 # --------------------------------------------------------------------------------------------- reliability
 
 
-def say_error(runs: Sequence[Scored], temperatures: Sequence[float]) -> str:
-    """The expected calibration error of the utterances of all runs: a single run has too few of them for 15 bins."""
-    logits = np.concatenate([run[0] / t for run, t in zip(runs, temperatures, strict=True)])
-    return f"ECE {metrics.ece(logits, np.concatenate([run[1] for run in runs])):.1f} %"
-
-
-def reliability_panel(axis: "Axes", runs: Sequence[Scored], temperatures: Sequence[float] | None = None) -> None:
-    """Accuracy against confidence of the utterances of all `runs`, bin by bin, and in grey how many each bin holds.
-
-    `temperatures`: one a run, fitted on its validation utterances; drawn as a second line.
-    """
-    labels = np.concatenate([run[1] for run in runs])
-    shown: list[tuple[str, list[float], dict[str, Any]]] = [
-        ("as trained", [1.0] * len(runs), {"color": COLOURS[0], "marker": "o", "linestyle": "-"})
-    ]
-    if temperatures is not None:
-        shown.append(("with temperature", list(temperatures), {"color": COLOURS[1], "marker": "s", "linestyle": "--"}))
+def reliability_panel(axis: "Axes", labels: NDArray, lines: dict[str, NDArray]) -> None:
+    """Accuracy against confidence, bin by bin, a line for each of the logits `(U, C)` in `lines`, and in grey how many
+    utterances each bin of the first holds. Of all runs at once: a single one has too few utterances for 15 bins."""
     axis.plot([0, 1], [0, 1], color="#777777", linewidth=0.8, linestyle=":", label="perfect")
-    for number, (name, ts, style) in enumerate(shown):
-        probabilities = np.concatenate([metrics.softmax(run[0], t) for run, t in zip(runs, ts, strict=True)])
-        counts, confidence, accuracy = metrics.confidence_bins(probabilities, labels)
-        if number == 0:
+    for i, (name, logits) in enumerate(lines.items()):
+        counts, confidence, accuracy = metrics.confidence_bins(metrics.softmax(logits), labels)
+        if i == 0:
             middle, share = (np.arange(len(counts)) + 0.5) / len(counts), counts / counts.sum()
             axis.bar(middle, share, width=0.9 / len(counts), color="#dddddd", label="share of utterances", zorder=0)
         full = counts > 0
-        style |= {"label": f"{name}: {say_error(runs, ts)}", "linewidth": 1.4, "markersize": 4.5}
-        axis.plot(confidence[full], accuracy[full], clip_on=False, **style)
+        style: dict[str, Any] = {"color": COLOURS[i], "marker": MARKERS[i], "linestyle": LINES[i], "markersize": 4.5}
+        text = f"{name}: ECE {metrics.ece(logits, labels):.1f} %"
+        axis.plot(confidence[full], accuracy[full], clip_on=False, label=text, linewidth=1.4, **style)
     axis.set_xlim(0, 1)
     axis.set_ylim(0, 1)
     axis.set_aspect("equal")
@@ -394,14 +379,17 @@ def reliability(groups: Sequence[Group]) -> Drawn:
     for axis in axes[len(groups) :]:
         axis.set_axis_off()
     for i, (axis, group) in enumerate(zip(axes, groups, strict=False)):
-        tested, temperatures = [], []
+        labels: list[NDArray] = []
+        lines: dict[str, list[NDArray]] = {}
         for run in group.runs:
             epoch, test = run.pick(group.rule), run.predictions("test")
-            tested.append((test.logits[epoch], test.labels))
+            labels.append(test.labels)
+            lines.setdefault("as trained", []).append(test.logits[epoch])
             if run.has_validation:
                 val = run.predictions("val")
-                temperatures.append(calibration.fit_temperature(val.logits[epoch], val.labels))
-        reliability_panel(axis, tested, temperatures or None)
+                temperature = calibration.fit_temperature(val.logits[epoch], val.labels)
+                lines.setdefault("with temperature", []).append(test.logits[epoch] / np.float64(temperature))
+        reliability_panel(axis, np.concatenate(labels), {name: np.concatenate(each) for name, each in lines.items()})
         axis.set_title(f"{chr(97 + i)}) {label(group, groups)}, n = {len(group.rounds)}", loc="left")
     text = "Accuracy against confidence, in 15 bins, of all runs' test utterances; grey: the share of them in a bin. "
     text += "ECE: expected calibration error of the same utterances, which is above 0 by chance where they are few. "

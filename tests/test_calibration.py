@@ -134,39 +134,36 @@ def said(axis: Any) -> list[str]:
     return [text.get_text() for text in axis.get_legend().get_texts()]
 
 
-def panel(runs: list[tuple[np.ndarray, np.ndarray]], temperatures: list[float] | None = None) -> Any:
-    """The axis with the reliability diagram of these runs."""
+def panel(labels: np.ndarray, *logits: np.ndarray) -> Any:
+    """The axis with the reliability diagram of these logits: as trained and, if there are others, with temperature."""
     axis = Figure().subplots()
-    figures.reliability_panel(axis, runs, temperatures)
+    figures.reliability_panel(axis, labels, dict(zip(("as trained", "with temperature"), logits, strict=False)))
     return axis
 
 
 def test_a_panel_says_its_errors() -> None:
-    runs = [drawn(2.0, 300, seed=1), drawn(2.0, 300, seed=2)]
-    labels = np.concatenate([run[1] for run in runs])
-    a, b = (
-        metrics.ece(np.concatenate([run[0] / t for run, t in zip(runs, ts, strict=True)]), labels)
-        for ts in ([1.0, 1.0], [2.0, 3.0])
-    )
-    assert said(panel(runs, [2.0, 3.0]))[:3] == [
+    logits, labels = drawn(2.0, 600)
+    a, b = (metrics.ece(logits, labels, temperature=t) for t in (1.0, 2.0))
+    assert said(panel(labels, logits, logits / 2))[:3] == [
         "perfect",
         f"as trained: ECE {a:.1f} %",
         f"with temperature: ECE {b:.1f} %",
     ]
-    assert said(panel(runs[:1]))[:2] == ["perfect", f"as trained: ECE {metrics.ece(*runs[0]):.1f} %"]
+    assert said(panel(labels, logits))[:2] == ["perfect", f"as trained: ECE {a:.1f} %"]
 
 
 def test_many_small_runs_are_not_called_badly_calibrated() -> None:
     """Of 30 utterances in 15 bins a perfectly calibrated network reads 15 %: their mean says nothing."""
     runs = [drawn(1.0, 30, seed=seed) for seed in range(40)]
     assert np.mean([metrics.ece(*run) for run in runs]) > 10
-    text = said(panel(runs))[1]
+    logits, labels = (np.concatenate(each) for each in zip(*runs, strict=True))
+    text = said(panel(labels, logits))[1]
     assert float(text.split("ECE ")[1].split(" %")[0]) < 4, text
 
 
 def test_the_figures_points_are_the_bins() -> None:
     logits, labels = drawn(1.0, 500)
-    axis = panel([(logits, labels)], [2.0])
+    axis = panel(labels, logits, logits / 2)
     for name, temperature in (("as trained", 1.0), ("with temperature", 2.0)):
         counts, confidence, accuracy = metrics.confidence_bins(metrics.softmax(logits, temperature), labels)
         line = next(line for line in axis.lines if str(line.get_label()).startswith(name))

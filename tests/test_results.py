@@ -253,7 +253,9 @@ def test_what_temperatures_do_is_in_the_records():
         tested.setdefault(run.model, []).append((test.logits[epoch], test.labels))
     for model in ("GLAM", "MACNN", "ResMultiConv3", "APCNN", "AACNN"):
         ways = [1.0] * 5, fitted[model]
-        before, after = (figures.say_error(tested[model], ts).split()[1] for ts in ways)
+        labels = np.concatenate([each[1] for each in tested[model]])
+        scaled = ([each[0] / t for each, t in zip(tested[model], ts, strict=True)] for ts in ways)
+        before, after = (f"{metrics.ece(np.concatenate(logits), labels):.1f}" for logits in scaled)
         assert re.search(rf"from {before} to {after}(?: %)? for {model}\b", page), (model, before, after)
         losses = [[metrics.cross_entropy(*each, t) for each, t in zip(tested[model], ts, strict=True)] for ts in ways]
         falls.append(np.mean(losses[0]) - np.mean(losses[1]))
