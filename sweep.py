@@ -329,12 +329,11 @@ def _executor(asked: dict[str, Any], given: dict[str, Any], todo: list[Job]) -> 
         gpus = asked["gpus_per_job"] if asked["gpus_per_job"] is not None else float(config.device == "cuda")
         cpus = asked["cpus_per_job"] if asked["cpus_per_job"] is not None else max(j.config.threads for j in todo)
         return cluster.connected(asked["ray"], cluster.Share(cpus, gpus), options)
-    if asked["jobs"] == asked["at_once"] == 1:
-        return nullcontext(partial(workers.one_by_one, options=options))
-    options = replace(options, quiet=True)  # of several epochs at once
-    if asked["at_once"] != 1:
-        return nullcontext(partial(workers.in_turns, at_once=asked["at_once"], options=options))
-    return nullcontext(partial(workers.in_processes, jobs=asked["jobs"], gpu=given.get("gpu"), options=options))
+    if asked["jobs"] * asked["at_once"] > 1:
+        options = replace(options, quiet=True)  # of several epochs at once
+    if asked["jobs"] > 1:
+        return nullcontext(partial(workers.in_processes, jobs=asked["jobs"], gpu=given.get("gpu"), options=options))
+    return nullcontext(partial(workers.in_turns, at_once=asked["at_once"], options=options))
 
 
 def print_table(asked: dict[str, Any], given: dict[str, Any], every: list[Job]) -> None:

@@ -1,4 +1,4 @@
-"""Runs one after the other in this process, several in turns in this process, or several in processes of their own.
+"""Runs in this process, one after the other or several in turns, or several in processes of their own.
 
 Each of these, and their counterpart in cluster.py, takes configurations and gives an Outcome for each. None waits for a
 run that another process holds, or tries one again that broke: `sweep.run_all` gives it once more.
@@ -53,26 +53,20 @@ def attempt(config: Config, train_one: Callable[[], Path | None]) -> Outcome:
         return accident(config, error)
 
 
-def train_here(config: Config, options: Options, corpus: tuple[str, str] | None = None) -> Outcome:
+def train_here(config: Config, options: Options, corpus: tuple[str, str]) -> Outcome:
     """Train a run in this process, if its corpus still is `corpus`, the `data.identity` where the sweep began."""
     import data
     import train
 
     def train_one() -> Path | None:
-        if corpus and data.identity(config) != corpus:
+        if data.identity(config) != corpus:
             raise data.changed(corpus[0])
         return train.train(config, wait=False, **vars(options))
 
     return attempt(config, train_one)
 
 
-def one_by_one(configs: Sequence[Config], options: Options) -> Iterator[Outcome]:
-    """Train runs in this process, one after the other."""
-    for config in configs:
-        yield train_here(config, options)
-
-
-# ------------------------------------------------------------------------------- several in turns, on one GPU
+# ------------------------------------------------------------------------------- in turns, in this process
 
 
 def in_turns(configs: Sequence[Config], at_once: int, options: Options) -> Iterator[Outcome]:
