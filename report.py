@@ -6,7 +6,7 @@
     python report.py --table comparison --dataset emodb --format html --output comparison.html
     python report.py --table ablation --split speaker      # the same rows with a speaker left out
     python report.py --figure confusion --dataset impro
-    python report.py --errors --dataset impro --model GLAM --most 20
+    python report.py --errors 50 --dataset impro --model GLAM
     python report.py --audit --table comparison            # exit status 1 if a record contradicts another
 
 Rules: `paper` picks the epoch with the best (WA+UA)/2 on the test set, as published, and is optimistic; `validation`
@@ -478,11 +478,11 @@ def named_table(
     root: Path | None = None,
     models: Sequence[str] | None = None,
 ) -> tuple[render.Document, list[Row]]:
-    """A table of TABLES from the runs there are. Raises UserError for an unknown name and a rule that does not fit.
+    """A table of TABLES from the runs there are. Raises UserError for a rule that does not fit.
 
     `command` and `root`, the runs folder where it is not path.py's, are for what the table says of itself.
     """
-    spec = tables.by_name(name)
+    spec = TABLES[name]
     if rule and spec.protocols:
         raise UserError(f"--rule {rule}: the rows of the table {name} have their own rules; leave the flag out")
     settings = settings or {}
@@ -595,10 +595,11 @@ def command_line() -> ArgumentParser:
     """The parser of this command."""
     parser = cli.parser(description=__doc__)
     what = parser.add_argument_group("what to print", "The table of all finished runs, or one of these.")
-    what.add_argument("--table", metavar="NAME", help=", ".join(TABLES))
+    what.add_argument("--table", choices=[*TABLES], help="one of the paper's, or of what it leaves out")
     one = what.add_mutually_exclusive_group()
     one.add_argument("--figure", choices=[*figures.FIGURES], help="as PDF and PNG")
-    one.add_argument("--errors", action="store_true", help="the utterances most often wrong over seeds")
+    one.add_argument("--errors", nargs="?", type=cli.count, const=20, metavar="N",
+                     help="the utterances most often wrong over seeds: how many (default: 20)")  # fmt: skip
     one.add_argument("--audit", action="store_true", help="check every run folder, or those behind --table")
     add = parser.add_argument_group("of which runs").add_argument
     runs = cli.in_help(path.RUNS)
@@ -621,7 +622,6 @@ def command_line() -> ArgumentParser:
     add = parser.add_argument_group("output").add_argument
     add("--format", choices=list(render.FORMATS), help="(default: what --output ends in, or md)")
     add("--output", type=Path, metavar="PATH", help="file to write; with --figure a folder (default: results/figures)")
-    add("--most", type=cli.count, metavar="N", help="with --errors: how many (default: 20)")
     return parser
 
 
@@ -661,8 +661,6 @@ def check(args: Namespace) -> None:
         raise UserError(
             f"--set {named[0]}: --dataset, --split and --model say which; a table has its own models and seeds"
         )
-    if args.most and not args.errors:
-        raise UserError(f"--most {args.most}: goes with --errors")
     if args.table and (args.figure or args.errors):
         raise UserError(f"--table {args.table}: goes with --audit only, not with --figure or --errors")
 
@@ -695,7 +693,7 @@ def main(words: Sequence[str] | None = None) -> int:
     if args.figure:
         print("\n".join(str(file) for file in figures.make(args.figure, chosen, args)))
     elif args.errors:
-        write(errors_document(chosen, args.rule, args.most or 20, command), args)
+        write(errors_document(chosen, args.rule, args.errors, command), args)
     else:
         write(overview(chosen, args.rule, begun, command), args)
     return 0

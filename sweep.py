@@ -31,6 +31,7 @@ import recipes
 import records
 import render
 import seeds
+import tables
 import workers
 from cli import UserError, warn, warn_once
 from files import read_json
@@ -68,7 +69,9 @@ def command_line() -> argparse.ArgumentParser:
         metavar="SETTING=V,V,..",
         help="run with each value of a setting; of several settings, with each combination",
     )
-    group.add_argument("--table", metavar="NAME", help="instead of models: what this table of report.py lacks")
+    group.add_argument(
+        "--table", choices=[*tables.TABLES], help="instead of models: what this table of report.py lacks"
+    )
     group.add_argument("--print", nargs="?", const=(), type=recipes.comma_list, metavar="FILE,..",
                        help="with --table: at the end print the table of such runs, or write it to these files, whose "
                        "endings say how: .md, .csv, .html, .tex")  # fmt: skip
@@ -135,7 +138,6 @@ def combinations(asked: dict[str, Any], given: dict[str, Any]) -> list[dict[str,
             raise UserError(f"--{name} and --{name}s contradict each other: leave one out")
     if asked["table"]:
         import models
-        import tables
 
         if asked["vary"]:
             raise UserError("--table says which settings it needs: leave --vary out")

@@ -152,13 +152,6 @@ TABLES = {
 }
 
 
-def by_name(name: str) -> Table:
-    """The table called `name`. Raises UserError with the choices."""
-    if name not in TABLES:
-        raise UserError(f"--table {name}: choose one of {', '.join(TABLES)}")
-    return TABLES[name]
-
-
 def jobs(
     name: str,
     datasets: Sequence[str] | None = None,
@@ -171,7 +164,7 @@ def jobs(
     A row of the split 8:1:1 is made from runs of 8:2, which train on the same utterances. Raises UserError.
     """
     found: list[dict[str, Any]] = []
-    for cell in by_name(name).cells(datasets, settings, splits, models):
+    for cell in TABLES[name].cells(datasets, settings, splits, models):
         job = {"model": cell.model, "dataset": cell.dataset, "split": trained_as(cell.split), "changed": cell.changed}
         found += [job] if job not in found else []
     return found

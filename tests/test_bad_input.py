@@ -244,7 +244,7 @@ def test_more_threads_than_cores_are_told(here, call):
     [
         *((sweep, ["--" + flag]) for flag in ("seeds", "next", "jobs", "at_once", "tries")),
         *((benchmark, ["--" + flag]) for flag in ("repeats", "threads", "at_once")),
-        (report, ["--errors", "--most"]),
+        (report, ["--errors"]),
         (predict, ["a.wav", "--checkpoint", "c", "--jobs"]),
         (evaluate, ["impro", "--checkpoint", "c", "--jobs"]),
     ],
