@@ -117,11 +117,6 @@ def find(folder: Path) -> Path:
             return candidate
     if not folder.is_dir():
         raise UserError(f"--checkpoint {folder}: there is no such folder; python train.py --save_model makes one")
-    if any((folder / name).exists() for name in ("pytorch_model.bin", "checkpoint/pytorch_model.bin")):
-        raise UserError(
-            f"{folder} holds pickled weights (pytorch_model.bin), which are not read: unpickling can run any code; "
-            f"convert them to {WEIGHTS}"
-        )
     below = sorted(where for where, names in walk(folder) if CONFIG in names and WEIGHTS in names)
     if len(below) == 1:
         return below[0]

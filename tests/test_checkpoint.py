@@ -224,7 +224,7 @@ def test_online_failures_are_sentences(monkeypatch: pytest.MonkeyPatch, tmp_path
 
 def test_pickles_are_refused(copy: Path) -> None:
     (copy / "model.safetensors").rename(copy / "pytorch_model.bin")
-    refused(copy, "pickled")
+    refused(copy, "it needs model.safetensors")
 
 
 def test_folders_that_are_no_checkpoint(tmp_path: Path, copy: Path) -> None:
