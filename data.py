@@ -232,15 +232,10 @@ def _source(dataset: str, happy: str) -> Source:
         return csv_source(Path(dataset))
     if dataset in DATASETS:
         return DATASETS[dataset](happy)
-    module = path.ROOT / "corpora" / f"{dataset}.py"
-    if module.is_file() and "\nCLASSES" in module.read_text(encoding="utf-8"):
-        raise UserError(
-            f"dataset {dataset}: corpora/{dataset}.py is there, and path.py lacks {dataset.upper()}, "
-            "the folder of its recordings"
-        )
     also = "; a folder of recordings needs one with each recording's emotion" if Path(dataset).is_dir() else ""
     also = "; its name must end in .csv" if Path(dataset).is_file() else also
-    raise UserError(f"dataset {dataset}: choose one of {', '.join(DATASETS)}, or a CSV file{also}")
+    names = f"{', '.join(DATASETS)}, or a CSV file{also}"
+    raise UserError(f"dataset {dataset}: choose one of {names} (a module in corpora/ needs its line in path.py)")
 
 
 def corpus(dataset: str, happy: str = "exc", classes: Sequence[str] = (), test_dataset: str = "") -> Corpus:

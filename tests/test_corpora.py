@@ -474,5 +474,5 @@ def test_a_corpus_module_that_is_not_whole(tmp_path, monkeypatch):
 
 def test_a_corpus_module_without_a_folder(monkeypatch):
     monkeypatch.setattr(data, "DATASETS", {k: v for k, v in data.DATASETS.items() if k != "emodb"})
-    with pytest.raises(UserError, match=r"corpora/emodb.py is there, and path.py lacks EMODB"):
+    with pytest.raises(UserError, match=r"choose one of .* \(a module in corpora/ needs its line in path.py\)"):
         data.corpus("emodb")
