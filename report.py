@@ -496,22 +496,10 @@ def named_table(
     rows = records.leaving_out_broken(lambda usable: tables.find(cells, usable), one_corpus)
     lacking = {row.cell.split for row in rows if row.status}
     seeds = max((len(row.counted.rounds) for row in rows if row.counted and row.cell.split in lacking), default=1)
-    more = sweep_command(
-        name,
-        datasets,
-        settings,
-        splits,
-        seeds,
-        root,
-        one_corpus[0] if one_corpus else None,
-        [*found, *one_corpus],
-        models,
-    )
-    notes = [
-        *notes_of(rows, more),
-        *other_settings(rows, [run for run in found if run.corpus_digest.startswith(corpus)]),
-    ]
-    return _document(name, spec, rows, notes, caption_of(rows, settings, command)), rows
+    like = one_corpus[0] if one_corpus else None
+    more = sweep_command(name, datasets, settings, splits, seeds, root, like, [*found, *one_corpus], models)
+    others = other_settings(rows, [run for run in found if run.corpus_digest.startswith(corpus)])
+    return _document(name, spec, rows, [*notes_of(rows, more), *others], caption_of(rows, settings, command)), rows
 
 
 def _document(name: str, spec: Table, rows: list[Row], notes: list[str], caption: list[str]) -> render.Document:
@@ -523,11 +511,10 @@ def _document(name: str, spec: Table, rows: list[Row], notes: list[str], caption
     columns += ["Speakers", "Splits"]
     frame = DataFrame([{column: text.get(column, "") for column in columns} for text in texts])
     frame = frame.drop(columns=[c for c in ("Split", "Rule") if len(set(frame[c]) - {""}) == 1])
-    protocols = []
     if spec.protocols:
-        protocols = ["A change's interval draws the same speakers on both sides.", *say_protocols(rows)]
-    sections = [render.Section(frame, notes=[*protocols, *notes])]
-    tests = tables.comparisons(name, rows, spec.against) if spec.compare else []
+        notes = ["A change's interval draws the same speakers on both sides.", *say_protocols(rows), *notes]
+    sections = [render.Section(frame, notes=notes)]
+    tests = [] if spec.protocols else tables.comparisons(name, rows, spec.against)
     sections += [comparison_section(tests)] if tests else []
     synthetic = any(row.counted.synthetic for row in rows if row.counted)
     numbers = DataFrame([*tables.numbers(name, rows), *changes, *tests])

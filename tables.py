@@ -49,9 +49,8 @@ class Table:
     title: str
     rows: tuple[Cell, ...]
     datasets: tuple[str, ...] = recipes.IEMOCAP_DATASETS
-    compare: bool = True  # test which row is better than which
     against: str | None = None  # the one label that the others are tested against; else all pairs
-    protocols: bool = False  # rows of one model differ in split and rule, and are compared with the first of them
+    protocols: bool = False  # instead: rows of one model differ in split and rule, and are compared with the first
     figures: tuple[str, ...] = ("confusion", "curves")
 
     def cells(
@@ -145,7 +144,6 @@ TABLES = {
         "What choosing the epoch on the test set, and sharing speakers, is worth",
         tuple(row for name in reversed(COMPARED.items()) for row in _rows([name], *PROTOCOLS)),
         ("impro",),
-        compare=False,
         protocols=True,
         figures=(),
     ),
