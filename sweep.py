@@ -118,13 +118,9 @@ def variants(vary: list[str]) -> list[dict[str, Any]]:
         name = {"test": "test_dataset"}.get(name, name)
         if any(name in one[0] for one in lists):
             raise UserError(f"--vary {text.partition('=')[0]} is given twice: write all its values after one")
-        if name in recipes.NAMED and name not in VARIED:
-            raise UserError(
-                f"--vary {text}: --models, --datasets, --splits and --seeds take several; folds are all "
-                "trained unless --fold names one"
-            )
         if name not in VARIED:
-            raise UserError(f"--vary {text}: settings are test, {', '.join(VARIED[1:])}")
+            own = "--models, --datasets, --splits and --seeds take several"
+            raise UserError(f"--vary {text}: {own}; settings are test, {', '.join(VARIED[1:])}")
         lists.append([dict([recipes.setting(f"{name}={v}", "--vary")]) for v in recipes.comma_list(values)])
     return [{k: v for one in choice for k, v in one.items()} for choice in itertools.product(*lists)]
 

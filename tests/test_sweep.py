@@ -137,7 +137,7 @@ def test_rows_that_a_corpus_cannot_have_are_left_out(here: Path, tmp_path: Path,
     ("words", "text"),
     [
         (["--vary", "alpha"], "write SETTING=VALUE"),
-        (["--vary", "runs=a,b"], "--vary runs=a,b: settings are test, feature, n_mfcc,"),
+        (["--vary", "runs=a,b"], "; settings are test, feature, n_mfcc,"),
         (["--vary", "device=gpu"], "--device gpu: choose cpu or cuda"),
         (["--vary", "padding=1"], "--vary padding=1: padding is true or false"),
         (["--vary", "seed=1,2"], "and --seeds take several"),
