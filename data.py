@@ -49,10 +49,6 @@ class Corpus:
     utterances: tuple[Utterance, ...]
     labels: NDArray[np.int64]  # (U,) indices into classes
 
-    def subset(self, keep: NDArray) -> "Corpus":
-        """The corpus of these utterances alone, `keep` being their indices in ascending order."""
-        return replace(self, utterances=tuple(self.utterances[i] for i in keep), labels=self.labels[keep])
-
 
 @dataclass(frozen=True)
 class Source:
@@ -679,7 +675,7 @@ def _load(config: Config, skip_bad: bool) -> Data:
     first = store(config.train_overlap)
     second = first if config.test_overlap == config.train_overlap else store(config.test_overlap)
     keep = np.flatnonzero(first.counts > 0)
-    usable = whole.subset(keep)
+    usable = replace(whole, utterances=tuple(whole.utterances[i] for i in keep), labels=whole.labels[keep])
     contents = tuple(first.digests[i] for i in keep)
     _refuse_empty_classes(config, whole, keep, first.bad)
     _check_usable(config, whole, len(usable.utterances))
