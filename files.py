@@ -181,5 +181,7 @@ def new_folder(out: Path, marker: str = "", replace: bool = False) -> Iterator[P
             error.filename = str(out)
         raise
     finally:
+        if old.is_dir() and not out.exists():  # it broke off between the two
+            old.rename(out)
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)

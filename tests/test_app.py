@@ -10,6 +10,7 @@ import subprocess
 import sys
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ import soundfile
 
 import app
 from cli import UserError
+from inference import Prediction
 from tests.conftest import ROOT
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -84,6 +86,41 @@ def test_a_checkpoint_is_described_with_licence_and_origin(runs):
     assert "On the test utterances of Some &amp; Corpus: WA" in app.describe(real)
     assert "optimistic" in app.describe(real) and "SYNTHETIC" not in app.describe(real)
     assert "SYNTHETIC" in app.describe(made_up) and "optimistic" not in app.describe(made_up)
+
+
+def test_a_checkpoint_is_told_with_its_fold_and_each_score(runs):
+    (_, made_up) = app.find_checkpoints(runs).values()
+    scores = {"test": {"WA": 61.24, "UA": 52.5, "macroF1": 3.0, "weightedF1": 4.0}}
+    config = made_up | {"split": "speaker", "fold": 3, "scores": scores}
+    assert "split speaker fold 3, seed 1, epoch 1 · x" in app.title("x/checkpoint", config)
+    assert "WA 61.2 %, UA 52.5 % (rule last)" in app.describe(config)
+
+
+def test_an_answer_says_how_likely_of_how_much_and_what_was_done():
+    shares, times = np.array([0.25, 0.75]), np.arange(2.0)
+    one = Prediction("a", ["<x>", "<y>"], shares, shares, times, times + 1, shares[None], 2.5, times >= 0, "cut: <")
+    assert app.answer(one) == "## &lt;y&gt;\n75% likely, by 2 segments in 2.5 s. Cut: &lt;."
+
+
+def test_the_page_is_of_this_machine_and_tells_nobody(monkeypatch, capsys):
+    """Without Gradio: what it is asked for."""
+    asked = {}
+    themes = SimpleNamespace(Base=lambda **_: None)
+    monkeypatch.setitem(sys.modules, "gradio", SimpleNamespace(themes=themes))
+    monkeypatch.setattr(app.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(app.cli, "need", lambda *_: None)
+    page = SimpleNamespace(launch=lambda **how: asked.update(how), block_thread=lambda: None)
+    monkeypatch.setattr(app, "make_page", lambda *_: page)
+    wanted = {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1"}
+    for name in ("GRADIO_TEMP_DIR", *wanted):
+        monkeypatch.setenv(name, "")  # for it to be as before afterwards
+    for words, said in (([], ""), (["--host", "0.0.0.0"], "whoever reaches this machine can use the page")):
+        monkeypatch.setattr(sys, "argv", ["app.py", *words])
+        app.main()
+        assert (asked["share"], asked["enable_monitoring"]) == (False, False)
+        assert asked["server_name"] == (words or ["", "127.0.0.1"])[1] and asked["max_file_size"] == 100 * 2**20
+        assert {name: os.environ[name] for name in wanted} == wanted
+        assert said in (told := capsys.readouterr().err) and bool(said) == bool(told)
 
 
 def test_a_recording_gets_what_predict_gives_it(runs, recording):

@@ -595,3 +595,37 @@ def test_processes_of_one_number_write_one_file_at_once(tmp_path: Path) -> None:
         other.write_text("other")
     assert (tmp_path / "file").read_text() == "one"  # the last to finish
     assert [file.name for file in tmp_path.iterdir()] == ["file"]
+
+
+def test_equal_values_have_equal_digests_and_no_file_holds_what_is_no_json(tmp_path: Path) -> None:
+    assert files.digest_of({"a": [1, 2], "b": "é"}) == files.digest_of({"b": "é", "a": [1, 2]})
+    assert files.digest_of({"a": [1, 2]}) != files.digest_of({"a": [2, 1]})
+    files.write_json(tmp_path / "file", {"a": 1})
+    with pytest.raises(ValueError, match="JSON"):
+        files.write_json(tmp_path / "file", {"a": float("nan")})
+    assert files.read_json(tmp_path / "file") == {"a": 1}
+
+
+def test_a_write_that_breaks_off_leaves_the_old_file_alone(tmp_path: Path) -> None:
+    files.write_text(tmp_path / "file", "old")
+    for error in (OSError(28, "No space left on device"), KeyboardInterrupt()):
+        with pytest.raises(type(error)), files.atomic(tmp_path / "file") as temporary:
+            temporary.write_text("half")
+            raise error
+        assert [file.name for file in tmp_path.iterdir()] == ["file"] and (tmp_path / "file").read_text() == "old"
+
+
+def test_a_folder_that_cannot_be_replaced_is_still_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "old").write_text("")
+    real = Path.rename
+
+    def rename(self: Path, target: Path) -> Path:
+        if (self / "new").exists():
+            raise KeyboardInterrupt
+        return real(self, target)
+
+    monkeypatch.setattr(Path, "rename", rename)
+    with pytest.raises(KeyboardInterrupt), files.new_folder(tmp_path / "out", replace=True) as folder:
+        (folder / "new").write_text("")
+    assert [file.name for file in tmp_path.rglob("*")] == ["out", "old"]

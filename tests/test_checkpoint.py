@@ -192,6 +192,32 @@ def test_the_model_card(tmp_path: Path) -> None:
     assert real.data.license == "other" and "SYNTHETIC" not in real.text and "optimistic" not in real.text
 
 
+def test_the_numbers_of_a_model_card(made: Path) -> None:
+    config = checkpoints.load(made).config
+    settings = {**config["settings"], "segment_length": 0.6, "train_overlap": 0.1, "test_overlap": 0.3}
+    test, val = (dict(zip(metrics.SCORES, numbers, strict=True)) for numbers in ((1, 2, 3, 4), (5, 6, 7, 8)))
+    told = {"fold": 6, "seed": 77, "epoch": 9, "n_test": 40, "n_val": 30, "temperature": 1.25, "settings": settings}
+    card = checkpoints.model_card({**config, **told, "rule": "validation", "scores": {"test": test, "val": val}})
+    assert metrics.SCORES == ("WA", "UA", "macroF1", "weightedF1")
+    for line in (
+        "| part | utterances | WA | UA | macro F1 | weighted F1 |",
+        "| test | 40 | 1.00 | 2.00 | 3.00 | 4.00 |",
+        "| validation | 30 | 5.00 | 6.00 | 7.00 | 8.00 |",
+    ):
+        assert f"\n{line}\n" in card
+    for words in (
+        "split `8:1:1`, fold 6, seed 77",
+        "Weights of epoch 9, chosen by the rule `validation`",
+        "from segments of 0.6 s",
+        "segments overlap by 0.3 s",
+        "probabilities: 1.25, fitted on",
+    ):
+        assert words in card
+    for rule, marked in (("paper", True), ("validation", False), ("last", False)):
+        text = checkpoints.model_card({**config, "rule": rule})
+        assert (f"`{rule}`: **{recipes.RULES[rule]}**" in text) == marked
+
+
 def test_a_hub_name_needs_online(no_network: None) -> None:
     with pytest.raises(UserError, match="no such folder"):
         checkpoints.load("somebody/something")
@@ -208,6 +234,11 @@ def test_online_downloads_two_files(made: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(checkpoints, "hf_hub_download", download)
     assert checkpoints.load("somebody/something", online=True).classes == CLASSES
     assert asked == [("somebody/something", "config.json"), ("somebody/something", "model.safetensors")]
+
+
+def test_online_a_run_folder_that_is_here_is_read(made: Path, tmp_path: Path, no_network: None) -> None:
+    shutil.copytree(made, tmp_path / "run" / "checkpoint")
+    assert checkpoints.load(tmp_path / "run", online=True).classes == CLASSES
 
 
 def test_online_failures_are_sentences(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -270,6 +301,10 @@ def test_a_shape_that_would_fill_the_memory(copy: Path) -> None:
         ({"classes": ["sad", "angry", "a\x1b[2J", "happy"]}, "'classes' are not"),
         ({"classes": ["sad", "angry", "a" * 101, "happy"]}, "'classes' are not"),
         ({"corpus": "a\nb"}, "'corpus' has characters"),
+        ({"dataset": "a\x1b[2J"}, "'dataset' has characters"),
+        ({"temperature_note": "a\x1b[2J"}, "'temperature_note' has characters"),
+        ({"seed": True}, "'seed' is wrong"),
+        ({"scores": {"test": dict.fromkeys(metrics.SCORES, "50")}}, "'scores' lacks the test's"),
         ({"scores": {"test": {"WA": 50.0, "UA": 50.0, "macroF1": 50.0}}}, "'scores' lacks the test's"),
     ],
 )

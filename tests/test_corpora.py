@@ -105,6 +105,16 @@ def test_fields_come_from_the_file_names(tmp_path):
         assert (u.speaker, u.dialog, module.CLASSES[u.emotion]) == expected
 
 
+def test_codes_mean_what_their_corpora_say():
+    assert emodb.CLASSES == {"W": "angry", "L": "bored", "E": "disgusted", "A": "fearful", "F": "happy", "T": "sad",
+                             "N": "neutral"}  # Wut, Langeweile, Ekel, Angst, Freude, Trauer  # fmt: skip
+    assert ravdess.CLASSES == {"01": "neutral", "02": "calm", "03": "happy", "04": "sad", "05": "angry",
+                               "06": "fearful", "07": "disgusted", "08": "surprised"}  # fmt: skip
+    assert all(cls.upper().startswith(code) for code, cls in cremad.CLASSES.items())
+    sentences = ("IEO", "TIE", "IOM", "IWW", "TAI", "MTI", "IWL", "ITH", "DFA", "ITS", "TSI", "WSI")
+    assert all(re.fullmatch(cremad.PATTERN, f"1001_{sentence}_ANG_XX") for sentence in sentences)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_classes_are_called_and_ordered_alike_everywhere(name):
     module = importlib.import_module(f"corpora.{name}")
@@ -140,6 +150,14 @@ def test_a_recording_that_is_there_twice_is_refused(tmp_path):
         write_wave(tmp_path / folder / "03-01-01-01-01-01-05.wav")
     with pytest.raises(UserError, match=r"03-01-01-01-01-01-05\.wav twice"):
         ravdess.utterances(tmp_path)
+
+
+def test_an_ending_in_capitals_is_a_recordings(tmp_path):
+    write_wave(tmp_path / "03a01Fa.WAV")
+    assert [u.name for u in emodb.utterances(tmp_path)] == ["03a01Fa"]
+    write_wave(tmp_path / "again" / "03a01Fa.wav")
+    with pytest.raises(UserError, match=r"03a01Fa\.wav twice"):
+        emodb.utterances(tmp_path)
 
 
 def test_linked_folders_are_read_and_one_that_may_not_be_is_no_part_of_a_corpus(tmp_path, unreadable):

@@ -49,6 +49,41 @@ def test_a_gpu_that_torch_cannot_use_is_told(monkeypatch, capsys):
     assert device.choose_device() == "cpu" and not capsys.readouterr().err, "it was hidden"
 
 
+def test_the_gpu_asked_for_computes_and_no_other(monkeypatch):
+    chosen: list[int] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    assert device.choose_device() == device.choose_device(device="cuda") == "cuda" and not chosen
+    assert device.choose_device(1) == device.choose_device(0, "cuda") == "cuda" and chosen == [1, 0]
+    assert device.choose_device(-1) == device.choose_device(device="cpu") == device.choose_device(-1, "cpu") == "cpu"
+    with pytest.raises(UserError, match="--gpu 2: this machine has CUDA devices 0 to 1"):
+        device.choose_device(2)
+    for gpu, name in ((-1, "cuda"), (0, "cpu")):
+        with pytest.raises(UserError, match=f"--device {name} and --gpu {gpu} contradict each other"):
+            device.choose_device(gpu, name)
+    with pytest.raises(UserError, match="--device tpu: choose cpu or cuda"):
+        device.choose_device(device="tpu")
+    assert chosen == [1, 0]
+
+
+def test_without_a_gpu_one_asked_for_by_name_is_an_error_and_by_number_a_warning(monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    with pytest.raises(UserError, match="--device cuda: this machine has no CUDA device"):
+        device.choose_device(device="cuda")
+    assert device.choose_device(0) == "cpu"
+    assert "--gpu 0: no CUDA device here, so the CPU computes" in capsys.readouterr().err
+
+
+def test_what_torch_reads_from_the_environment_is_set_before_it_and_the_users_own_holds():
+    names = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUBLAS_WORKSPACE_CONFIG": ":4096:8", "GOMP_SPINCOUNT": "5000"}
+    asks = f"import cli, os, sys; print(*(os.environ[name] for name in {list(names)}), 'torch' in sys.modules)"
+    for own in ({}, dict.fromkeys(names, "mine")):
+        told = subprocess.check_output([sys.executable, "-c", asks], cwd=ROOT, env=own, text=True)
+        assert told.split() == [*(own or names).values(), "False"]
+
+
 def test_a_gpu_that_cannot_compute_is_told(monkeypatch):
     def no_kernel(*shape: int, **where: Any) -> None:
         raise RuntimeError(

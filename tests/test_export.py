@@ -3,7 +3,9 @@
 import json
 import re
 import sys
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -136,6 +138,50 @@ def test_a_file_that_differs_is_not_kept(tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(export.UserError, match="is not kept"):
         export.main()
     assert not list((tmp_path / "out").iterdir())
+
+
+@pytest.mark.parametrize(("difference", "largest", "kept"), [(9e-5, 1, True), (2e-4, 0.5, False), (9e-4, 10, True)])
+def test_how_much_a_file_may_differ(
+    difference: float, largest: float, kept: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, output = make_checkpoint(tmp_path / "c", "CNN_GAP", **SMALL), tmp_path / "model.onnx"
+    monkeypatch.setattr("sys.argv", ["export.py", "--checkpoint", str(folder), "--output", str(output)])
+    monkeypatch.setattr(export, "convert", lambda _, file, *__: file.write_bytes(b"onnx"))
+    found = {"difference": difference, "largest": largest, "torch": 1.0, "onnx": 1.0}
+    monkeypatch.setattr(export, "compare", lambda *_: found)
+    with nullcontext() if kept else pytest.raises(export.UserError, match="is not kept"):
+        export.main()
+    assert output.exists() == kept
+
+
+def test_a_difference_anywhere_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoint = checkpoints.load(make_checkpoint(tmp_path / "c", "CNN_GAP", **SMALL))
+    given = [SimpleNamespace(name="waveform")]
+    zeros = SimpleNamespace(get_inputs=lambda: given, run=lambda _, x: [np.zeros((len(x["waveform"]), 4))])
+    monkeypatch.setattr("onnxruntime.InferenceSession", lambda *_, **__: zeros)
+    monkeypatch.setattr(inference.Recogniser, "logits", lambda _, some: np.eye(len(some), 4, k=4 - len(some)))
+    found = export.compare(checkpoint, tmp_path / "model.onnx", True, np.zeros((20, checkpoint.size), np.float32))
+    assert (found["difference"], found["largest"]) == (1.0, 1.0)  # in the last segments alone
+
+
+def test_a_file_is_compared_on_a_recording_shorter_than_a_segment_too(tmp_path: Path) -> None:
+    checkpoint = checkpoints.load(make_checkpoint(tmp_path / "c", "CNN_GAP", **SMALL))
+    soundfile.write(tmp_path / "a.wav", np.full(100, 0.5), 16000)
+    assert export.segments_of(checkpoint, [str(tmp_path / "a.wav")]).shape == (1, checkpoint.size)
+
+
+@pytest.mark.parametrize("padding", [True, False])
+def test_the_metadata_are_the_checkpoints(padding: bool, tmp_path: Path) -> None:
+    folder = make_checkpoint(tmp_path / "c", "CNN_GAP", rule="paper", seed=77, padding=padding, **SMALL)
+    checkpoint = checkpoints.load(folder)
+    told = export.metadata(checkpoint, waveform=False)
+    assert told["short_recordings_in_training"] == ("repeated" if padding else "left out")
+    expected = {"input": "features", "model": "CNN_GAP", "split": "8:2", "seed": "77", "rule": "paper", "epoch": "3",
+                "corpus": "synthetic", "dataset": "demo", "temperature": "null"}  # fmt: skip
+    assert {name: told[name] for name in expected} == expected
+    for name in ("feature", "n_mfcc"):
+        assert told[name] == str(checkpoint.config["settings"][name])
+    assert json.loads(told["shape"]) == checkpoint.config["shape"]
 
 
 @pytest.mark.parametrize(

@@ -213,6 +213,14 @@ def test_root_may_be_the_folder_above_a_relative_path_or_a_link(release: Path, m
         handle.read(release.parent)[0]
 
 
+@pytest.mark.parametrize("session", range(1, 6))
+def test_one_session_is_a_release(release: Path, session: int) -> None:
+    for folder in release.glob("Session?"):
+        if folder.name != f"Session{session}":
+            shutil.rmtree(folder)
+    assert [u.name for u in handle.read(release)[0]] == [name for name in ORDER if name[4] == str(session)]
+
+
 def test_a_release_of_links_is_read_and_a_broken_link_is_no_recording(release: Path, tmp_path: Path) -> None:
     file = wave_file(release, ORDER[0])
     file.rename(tmp_path / "elsewhere")
@@ -475,7 +483,7 @@ def test_known_counts_are_consistent() -> None:
         speakers = [count for name, count in handle.FULL_SPEAKERS.items() if name.startswith(f"Ses0{n}")]
         assert sum(speakers) == sum(FULL[f"Session{n}"][i] for i in usual)
     assert sum(handle.FULL_SPEAKERS.values()) == 5531
-    assert handle.USABLE["impro"] + handle.USABLE["script"] == handle.USABLE["all"] == 4311
+    assert handle.USABLE == {"impro": 2236, "script": 2075, "all": 4311}
 
 
 def test_a_full_release_is_recognised_quickly_and_what_differs_is_named(tmp_path: Path) -> None:
@@ -517,6 +525,13 @@ def test_a_small_release_is_simply_not_the_full_one(release: Path) -> None:
     table = handle.table(counts, ["all", "Ses05M"]).split("\n")
     assert len({len(line) for line in table}) == 1
     assert table[1].split() == ["all", *map(str, counts["all"]), "15"]
+
+
+def test_a_synthetic_release_is_called_so(release: Path) -> None:
+    assert "a synthetic release" not in handle.report(release, *handle.read(release))
+    (release / handle.SYNTHETIC).touch()
+    text = handle.report(release, *handle.read(release))
+    assert "a synthetic release, made by" in text and "not the full release" not in text
 
 
 # --- the index ---------------------------------------------------------------------------------------------------
@@ -693,6 +708,18 @@ def test_an_interrupted_restore_can_be_completed(release: Path, interrupt: Calla
     assert contents(release) == before
 
 
+def test_an_interrupted_restore_of_a_mixed_release_is_exact_too(release: Path, interrupt: Callable) -> None:
+    rename_as_published(release, every=2)
+    before = contents(release)
+    handle.rename(release)
+    interrupt(1)
+    with pytest.raises(KeyboardInterrupt):
+        handle.restore(release)
+    interrupt(-1)
+    handle.restore(release)
+    assert contents(release) == before  # as it was, and not all official
+
+
 def test_restore_of_what_the_published_code_renamed(release: Path) -> None:
     before = contents(release)
     rename_as_published(release)
@@ -742,6 +769,15 @@ def test_nothing_is_written_over(release: Path, command: Callable, kind: str) ->
     before = snapshot(release)
     with pytest.raises(UserError, match="nothing renamed"):
         command(release)
+    assert snapshot(release) == before
+
+
+def test_rename_refuses_two_recordings_of_one_name(release: Path) -> None:
+    file = wave_file(release, "Ses01F_impro01_F000")  # neu: its own new name is free
+    shutil.copy(file, file.with_name("Ses01F-impro01-05-01-F000.wav"))
+    before = snapshot(release)
+    with pytest.raises(UserError, match=r"nothing renamed .* are both Ses01F_impro01_F000; remove one"):
+        handle.rename(release)
     assert snapshot(release) == before
 
 

@@ -480,6 +480,40 @@ def test_the_picture_says_what_a_point_is(recordings: Path, recognise: inference
             assert text in (tmp_path / f"{name}.svg").read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize("apart", [1.0, 30.0])
+def test_a_picture_says_when_and_what(apart: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from matplotlib.colors import to_rgba
+
+    kept: list[Any] = []
+    figure = timeline.Figure
+    monkeypatch.setattr(timeline, "Figure", lambda **how: kept.append(figure(**how)) or kept[-1])
+    starts, course = np.arange(6) * apart, np.array([[0.9, 0.1]] * 2 + [[0.2, 0.8]] * 4)
+    outline = inference.Outline()
+    outline.add(np.tile(np.float32([0.5, -0.5]), round(3.5 * apart * 16000)))
+    one = inference.Prediction("a.wav", ["x", "y"], np.zeros(2), np.array([0.3, 0.7]), starts, starts + 2 * apart,
+                               course, 7 * apart, np.arange(6) != 4, outline=outline)  # fmt: skip
+    timeline.plot(one, tmp_path / "a.png")
+    wave, strip, lines = kept[0].axes
+    assert wave.get_title(loc="left") == "a.wav: y (70%)"
+    ((left, _, right, _),) = [band.get_datalim(wave.transData).extents for band in wave.collections]
+    assert left == 0 and 6.99 * apart < right <= 7 * apart
+    parts = [(patch.get_x(), patch.get_x() + patch.get_width(), patch.get_facecolor()) for patch in strip.patches]
+    x, y = (to_rgba(colour) for colour in figures.COLOURS[:2])
+    expected = [(0, 2.5, x), (2.5, 4.5, y), (5.5, 7, y)]
+    for (begin, end, colour), (at, until_, ink) in zip(parts, expected, strict=True):
+        assert (begin, end) == pytest.approx((at * apart, until_ * apart)) and colour == ink
+    for line, p in zip(lines.lines[::2], course.T, strict=True):  # between them those that stand alone
+        np.testing.assert_allclose(line.get_xdata(), starts + apart)
+        np.testing.assert_allclose(line.get_ydata(), np.where(one.heard, p, np.nan))
+    assert [text.get_text() for text in lines.get_legend().get_texts()] == ["x 30%", "y 70%"]
+    said = lines.get_xlabel()
+    assert said.startswith("minutes" if apart > 20 else "seconds") and f"a segment of {2 * apart:.1f} s" in said
+    if apart > 20:
+        assert lines.xaxis.get_major_formatter()(90.0, 0) == "1:30"
+    timeline.plot(replace(one, heard=np.zeros(6, dtype=bool)), tmp_path / "a.png")
+    assert kept[1].axes[0].get_title(loc="left") == "a.wav: silent" and not kept[1].axes[1].patches
+
+
 def test_a_segment_between_silent_ones_is_drawn(
     recordings: Path, recognise: inference.Recogniser, tmp_path: Path
 ) -> None:
@@ -513,6 +547,7 @@ def test_a_segment_between_silent_ones_is_drawn(
         (["{r}/z.wav", "--plot", "{r}/notes.txt"], "name a file that ends in"),
         (["{r}/z.wav", "--plot", "{t}/one.xyz"], "name a file that ends in"),
         (["{t}"], "holds no recording"),
+        (["-", "-"], "- is given twice"),
         (["{r}", "--checkpoint", "{t}"], "is not a checkpoint"),
     ],
 )
@@ -592,6 +627,17 @@ def test_of_a_folder_links_are_followed_and_what_is_left_out_is_told(
     (folder / "c.MP4").unlink()
     assert len(predict.find_inputs([str(folder)], tmp_path)) == len(heard)
     assert "mix: 1 file is left out, as .m4a cannot be read; `ffmpeg" in capsys.readouterr().err
+
+
+def test_every_kind_of_recording_is_found_in_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    endings = ("AIFF", "WAV", "aif", "au", "caf", "flac", "mp3", "oga", "ogg", "opus", "sph", "w64")
+    names = [f"a.{ending}" for ending in endings]
+    for name in names:
+        (tmp_path / name).touch()
+    (tmp_path / ".trash").mkdir()
+    (tmp_path / ".trash" / "b.wav").touch()
+    assert [one.path.name for one in predict.find_inputs([str(tmp_path)], tmp_path)] == names
+    assert not capsys.readouterr().err
 
 
 def test_a_folder_that_may_not_be_read_is_not_passed_over(tmp_path: Path, unreadable: Callable[[str], None]) -> None:
@@ -725,6 +771,17 @@ def test_silence_is_left_out_and_told(tmp_path: Path, command: Command) -> None:
     assert [row["note"] == "silent" for row in rows[1:]] == (~found.heard).tolist()
     said = json.loads(command(*words, "--json").stdout)["utterances"][0]["timeline"]
     assert [part["silent"] for part in said] == (~found.heard).tolist()
+
+
+def test_silence_alone_is_told_with_numbers_and_what_is_quiet_or_on_one_side_is_none(tmp_path: Path) -> None:
+    recognise = inference.Recogniser(checkpoints.load(make_checkpoint(tmp_path / "c", "CNN_GAP")))
+    silence = recognise.samples(np.zeros(40000))
+    c = recognise.checkpoint
+    segments = features.segment(np.zeros(40000, np.float32), c.length, c.overlap)
+    np.testing.assert_allclose(silence.logits, recognise.logits(segments).mean(0), atol=1e-5)
+    assert np.isfinite(silence.probabilities).all() and not silence.heard.any()
+    for wave in (noise(3.0)[:, 0] * 10 * audio.SILENT, -np.abs(noise(3.0)[:, 0])):
+        assert recognise.samples(wave).heard.all() and not recognise.samples(wave).note
 
 
 @pytest.mark.parametrize("kind", ["float32", "int16", "int32", "uint8", "stereo", "8 kHz", "list"])

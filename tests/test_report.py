@@ -1121,6 +1121,17 @@ TAMPER = {
     "split is no split": (lambda f: (f / "split.json").write_text("[]"), "its records are not a run's"),
     "split is gone": (lambda f: (f / "split.json").unlink(), "split.json cannot be read"),
     "counts": (lambda f: edit(f / "config.json", n_train=7), "says n_train 7, split.json lists 4"),
+    "a count of tested": (lambda f: edit(f / "config.json", n_test=7), "says n_test 7, split.json lists 4"),
+    "a count of validation": (lambda f: edit(f / "config.json", n_val=7), "says n_val 7, split.json lists 4"),
+    "a seed in its settings": (
+        lambda f: edit(f / "config.json", settings=settings_of(f, seed=2)),
+        "says seed 1, its settings say 2",
+    ),
+    "a fold in its settings": (
+        lambda f: edit(f / "config.json", settings=settings_of(f, fold=0)),
+        "says fold None, its settings say 0",
+    ),
+    "an utterance twice": (lambda f: edit(f / "split.json", train=["t0", "t1", "t2", "t2"]), "or twice in one"),
     "names": (lambda f: edit_predictions(f, test_names=np.array(["u1", "u0", "u2", "u3"])), "test names are not"),
     "labels": (lambda f: edit_predictions(f, test_labels=np.array([1, 0, 2, 3])), "the test predictions do not give"),
     "no class": (lambda f: edit_predictions(f, val_labels=np.array([0, 1, 2, 4])), "val labels are not among the 4"),
@@ -1129,11 +1140,18 @@ TAMPER = {
         "epoch 1: the val predictions do not give",
     ),
     "no numbers": (lambda f: edit_predictions(f, test_logits=np.full((2, 4, 4), np.nan)), "not all finite"),
+    "one that is no number": (
+        lambda f: edit_predictions(f, test_logits=np.where(np.eye(4), np.inf, 0) + np.zeros((2, 1, 1))),
+        "test logits are not all finite",
+    ),
     "fewer epochs": (lambda f: edit_predictions(f, test_logits=np.ones((1, 4, 4))), "logits of shape (1, 4, 4), not"),
     "a score": (
         lambda f: edit_epoch(f, 1, "test", UA=99.0),
         "epoch 2: the test predictions do not give the recorded UA",
     ),
+    "a score, by little": (lambda f: edit_epoch(f, 1, "test", WA=99.99), "epoch 2: the test predictions do not give"),
+    "a macro F1": (lambda f: edit_epoch(f, 1, "test", macroF1=99.0), "do not give the recorded macroF1"),
+    "a weighted F1": (lambda f: edit_epoch(f, 0, "val", weightedF1=99.0), "do not give the recorded weightedF1"),
     "a validation score": (lambda f: edit_epoch(f, 0, "val", WA=1.0), "epoch 1: the val predictions do not give the"),
     "a confusion": (lambda f: edit_epoch(f, 0, "test", confusion=[[1] * 4] * 4), "the recorded confusion"),
     "no predictions": (lambda f: (f / "predictions.npz").unlink(), "predictions.npz cannot be read"),
@@ -1167,6 +1185,34 @@ def test_audit_finds(fault: str, sound: Path, monkeypatch: pytest.MonkeyPatch, c
     assert call(monkeypatch, "--runs", sound.parents[4], "--audit") == 1
     out = capsys.readouterr().out
     assert out.startswith("impro/8-1-1/GLAM/") and "1 with a problem" in out
+
+
+@pytest.mark.parametrize(("level", "what", "other"), [(3, "model", "MACNN"), (2, "split", "dialog")])
+def test_audit_finds_a_run_that_was_made_anothers(level: int, what: str, other: str, sound: Path) -> None:
+    parts = list(sound.parts[-5:])
+    before, parts[level - 1] = parts[level - 1], other
+    moved = sound.parents[4].joinpath(*parts)
+    moved.parent.mkdir(parents=True)
+    sound.rename(moved)
+    edit(moved / "config.json", **{what: other})
+    (problem,) = audit.problems(moved)
+    assert problem == f"config.json says {what} {other}, its settings say {before.replace('8-1-1', '8:1:1')}"
+
+
+def test_audit_finds_a_fold_under_anothers_name(tmp_path: Path) -> None:
+    folder = make_run(tmp_path, RIGHT, LABELS, split="speaker", fold=0, folds=2, settings={"epochs": 1})
+    assert audit.problems(folder) == []
+    assert audit.problems(folder.rename(folder.with_name("1-fold1"))) == [
+        "config.json says seed 1-fold0, the folder says 1-fold1"
+    ]
+
+
+@pytest.mark.parametrize("name", [None, "comparison"])
+def test_audit_of_some_datasets_looks_at_each_of_them_and_at_no_other(name: str | None, tmp_path: Path) -> None:
+    for dataset in ("impro", "script", "mine"):
+        make_run(tmp_path, RIGHT, LABELS, dataset=dataset, done=dataset != "script", settings={"epochs": 1})
+    asked = (["impro"], ["/data/mine.csv"], ["script"], ["impro", "script"], ["script", "impro"])
+    assert [audit.check_folders(tmp_path, name, datasets) for datasets in asked] == [0, 0, 1, 1, 1]
 
 
 def test_audit_of_a_table_looks_behind_it_alone(

@@ -1,6 +1,7 @@
 """The original's commands by name, from where its page says they can be run, and two at once."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -126,20 +127,146 @@ def test_an_argument_too_many_is_told_how_a_script_is_called(command, words, say
     assert command("bash", *words, status=2).stderr.startswith(says)
 
 
-def test_emodb_tables_go_on_after_a_run_that_fails(tmp_path):
-    shutil.copytree(ROOT / "scripts", tmp_path / "scripts")
-    (tmp_path / "wav").mkdir()
-    (tmp_path / "bin").mkdir()
-    stub = tmp_path / "bin" / "python"
-    stub.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/asked\ncase "$*" in *--amp*) exit 1;; esac\n')
+def asked_by(folder, words, fails="nothing", status=1):
+    """A script's exit status, its errors and what it asks of Python, which fails where a call has `fails` in it."""
+    shutil.copytree(ROOT / "scripts", folder / "scripts")
+    shutil.copy(ROOT / "run", folder)
+    (folder / "wav").mkdir()
+    (folder / "bin").mkdir()
+    stub = folder / "bin" / "python"
+    stub.write_text(f'#!/bin/sh\necho "$@" >> {folder}/asked\ncase "$*" in *"{fails}"*) exit {status};; esac\n')
     stub.chmod(0o755)
-    environment = {"PATH": f"{tmp_path}/bin:/usr/bin:/bin", "VIRTUAL_ENV": str(tmp_path)}
-    words = ["bash", "scripts/emodb_tables", str(tmp_path / "wav")]
-    done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
-    asked = (tmp_path / "asked").read_text()
-    assert done.returncode == 1, done
+    environment = {"PATH": f"{folder}/bin:/usr/bin:/bin", "VIRTUAL_ENV": str(folder)}
+    words = ["bash", *map(str, words)]
+    done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, timeout=60)
+    asked = (folder / "asked").read_text() if (folder / "asked").exists() else ""
+    return done.returncode, done.stderr, [line for line in asked.splitlines() if line.startswith(("sweep", "report"))]
+
+
+@pytest.mark.parametrize(
+    ("words", "asks"),
+    [
+        (("run",), "--next 1"),
+        (("run", -1), "--gpu -1 --next 1"),
+        (
+            ("scripts/GLAM", 0, 5, 0.3, "--epochs", 1),
+            "--model GLAM --dataset impro --gpu 0 --alpha 0.3 --next 5 --epochs 1",
+        ),
+        (("scripts/comparison",), "--table comparison --print --seeds 1"),
+        (("scripts/alpha", 1), "--table alpha --print --gpu 1 --seeds 1"),
+        (("scripts/split811", 0, 2, "--jobs", 4), "--table split811 --print --gpu 0 --seeds 2 --jobs 4"),
+    ],
+)
+def test_the_arguments_of_a_script_are_a_gpu_and_a_number(words, asks, tmp_path):
+    assert asked_by(tmp_path, words) == (0, "", [f"sweep.py {asks}"])
+
+
+@pytest.mark.parametrize(
+    ("fails", "status", "ends"),
+    [("nothing", 1, 0), ("--table ablation", 1, 1), ("--audit", 1, 1), ("--save_model", 130, 130)],
+)
+def test_all_tables_trains_each_and_goes_on_after_a_run_that_fails_but_not_after_ctrl_c(fails, status, ends, tmp_path):
+    done, _, asked = asked_by(tmp_path, ("scripts/all_tables", 0, 3, "--jobs", 2), fails, status)
+    assert done == ends
+    assert asked[0].startswith("sweep.py --gpu 0 ") and asked[0].endswith("--seeds 3 --jobs 2 --dry_run")
+    assert asked[1].endswith("--seeds 1 --save_model --jobs 2")
+    if ends == 130:
+        assert len(asked) == 2
+        return
+    files = [",".join(f"results/iemocap/{table}.{ending}" for ending in ("md", "csv", "html")) for table in TABLES]
+    assert sorted(asked[2:8]) == [
+        f"sweep.py --gpu 0 --table {table} --seeds 3 --print {file} --jobs 2"
+        for table, file in zip(TABLES, files, strict=True)
+    ]
+    assert [line.split()[2] for line in asked[8:12]] == ["confusion", "tsne", "curves", "alpha"]
+    assert asked[12:] == ["report.py --audit"]
+
+
+@pytest.mark.parametrize(("flag", "says"), [("--runs", "figures and the audit"), ("--datasets", "these are IEMOCAP's")])
+def test_all_tables_refuses_what_its_figures_would_not_follow(flag, says, tmp_path):
+    done, told, asked = asked_by(tmp_path, ("scripts/all_tables", -1, 1, flag, "x"))
+    assert (done, asked) == (2, []) and says in told
+
+
+def test_emodb_tables_are_of_four_classes_on_the_gpu_asked_for(tmp_path):
+    done, _, asked = asked_by(tmp_path, ("scripts/emodb_tables", tmp_path / "wav", 0, 2, "--deterministic"))
+    assert done == 0 and asked[-1] == "report.py --runs results/emodb/runs --audit"
+    trained = [line for line in asked if line.startswith("sweep")][1:]  # the first one trains none
+    made = [line for line in asked[:-1] if line.startswith("report")]
+    assert len(trained) > 10 and len(made) > 10
+    for line in trained:
+        assert line.startswith("sweep.py --datasets emodb --gpu 0 --classes neutral,sad,angry,happy ")
+        assert " --deterministic" in line and re.search(r"--seeds [12]\b", line)
+    assert any("--seeds 2" in line for line in trained)
+    assert all(
+        "--runs results/emodb/runs --dataset emodb --set classes=neutral,sad,angry,happy" in line for line in made
+    )
+    rules = re.findall(r"--figure (\S+) .*--split (\S+) --rule (\S+)", "\n".join(made))
+    assert rules == [("confusion", "8:2", "paper"), ("confusion", "speaker", "validation"), ("curves", "8:2", "paper"),
+                     ("reliability", "8:1:1", "validation"), ("tsne", "8:2", "paper")]  # fmt: skip
+
+
+def test_emodb_tables_end_with_ctrl_c(tmp_path):
+    done, _, asked = asked_by(tmp_path, ("scripts/emodb_tables", tmp_path / "wav"), "--save_model", 130)
+    assert done == 130 and len(asked) == 2
+
+
+def test_emodb_tables_go_on_after_a_run_that_fails(tmp_path):
+    status, _, asked = asked_by(tmp_path, ("scripts/emodb_tables", tmp_path / "wav"), "--amp")
+    asked = "\n".join(asked)
+    assert status == 1
     assert asked.index("--amp") < asked.index("--models APCNN") < asked.index("report.py --table comparison")
     assert "report.py --runs results/emodb/runs --audit" in asked
+
+
+def set_up(folder, name, *words, fails="nothing"):
+    """A script that installs, where nothing is installed: its exit status and what it calls."""
+    for part in ("scripts", "bin"):
+        (folder / part).mkdir(exist_ok=True)
+    for file in ("setup", name):
+        shutil.copy(ROOT / "scripts" / file, folder / "scripts")
+    for file in ("requirements.txt", "requirements-dev.txt"):
+        (folder / file).touch()
+    real = f'*"-m pip --version"*) ;; *"print(sys.prefix)"*) echo {folder};; "-c "*) exec {sys.executable} "$@";;'
+    for command, cases in (("python", real), ("ruff", ""), ("mypy", "")):
+        told = f'echo "{command} $@" >> {folder}/asked; case "{command} $*" in "{fails}"*) exit 1;; esac'
+        (folder / "bin" / command).write_text(f'#!/bin/sh\ncase "$*" in {cases} *) {told};; esac\n')
+        (folder / "bin" / command).chmod(0o755)
+    (folder / "asked").write_text("")
+    environment = {"PATH": f"{folder}/bin:/usr/bin:/bin", "VIRTUAL_ENV": str(folder)}
+    command = ["bash", f"scripts/{name}", *words]
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL
+    )
+    return done.returncode, (folder / "asked").read_text().splitlines()
+
+
+def test_requirements_are_installed_where_they_changed_and_nowhere_else(tmp_path):
+    pip = "python -m pip install --quiet --disable-pip-version-check -r"
+    assert set_up(tmp_path, "setup", fails=pip) == (1, [f"{pip} requirements.txt"])
+    assert set_up(tmp_path, "setup") == (0, [f"{pip} requirements.txt"])
+    assert set_up(tmp_path, "setup", "requirements-dev.txt") == (0, [f"{pip} requirements-dev.txt"])
+    (tmp_path / "requirements.txt").write_text("torch==2.12\n")
+    assert set_up(tmp_path, "setup", "requirements-dev.txt") == (0, [f"{pip} requirements.txt"])
+    assert set_up(tmp_path, "setup", "requirements-dev.txt") == (0, [])
+    assert set_up(tmp_path, "setup", "requirements-none.txt") == (2, [])
+
+
+@pytest.mark.parametrize("failing", range(5))
+def test_lint_types_and_tests_are_all_asked_for(failing, tmp_path):
+    steps = ["ruff check", "ruff format", "mypy", "python -m pytest", "nothing"]
+    done, asked = set_up(tmp_path, "test", fails=steps[failing])
+    called = [line for line in asked if "pip" not in line]
+    assert done == (failing < 4) and len(called) == min(failing + 1, 4)
+    assert all(line.startswith(step) for line, step in zip(called, steps, strict=False))
+
+
+def test_the_demo_trains_and_tells_by_a_rule_that_chooses_nothing(tmp_path):
+    done, asked = set_up(tmp_path, "demo", "--jobs", "2")
+    assert done == 0 and asked[-2:] == [
+        "python sweep.py --models GLAM,MACNN,ResMultiConv3 --datasets demo --seeds 2 --epochs 3 --jobs 2",
+        "python report.py --dataset demo --rule last",
+    ]
 
 
 def test_an_environment_that_was_left_half_made_is_completed(tmp_path):

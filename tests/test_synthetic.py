@@ -303,6 +303,7 @@ def test_emodb_errors_are_sentences_and_leave_nothing(tmp_path: Path, command, w
     if wrong != "missing":
         emodb.mkdir()
     if wrong == "stranger":
+        silence(emodb / "03a01Fa.wav", 16)
         silence(emodb / "1001_DFA_ANG_XX.wav", 16)
     elif wrong == "not a wave":
         (emodb / "03a01Fa.wav").write_text("RIFF")

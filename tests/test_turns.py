@@ -253,6 +253,14 @@ def only_the_loss(step: Callable[[], None]) -> Callable[[], None]:
     return replay
 
 
+def only_the_update(step: Callable[[], None]) -> Callable[[], None]:
+    def replay() -> None:
+        step()
+        step.__self__.losses.mul_(2)  # type: ignore[attr-defined]
+
+    return replay
+
+
 def ten_times_the_rate(step: Callable[[], None]) -> Callable[[], None]:
     def replay() -> None:
         step.__self__.rates.mul_(10)  # type: ignore[attr-defined]
@@ -268,6 +276,7 @@ def ten_times_the_rate(step: Callable[[], None]) -> Callable[[], None]:
         (refuse, "operation not permitted"),
         (lambda step: lambda: None, "its loss differs"),
         (only_the_loss, "its update by 1e+00"),
+        (only_the_update, "its loss differs by 1e+00, its update by 0e+00"),
         (ten_times_the_rate, "its update by 9e+00"),
     ],
 )
