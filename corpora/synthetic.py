@@ -5,7 +5,7 @@ overlaps so much that a model is neither lost nor perfect. Folders, names, label
 as in the real release; recordings are shorter. Scores on it say that the code works, and nothing about people.
 
   python -m corpora.synthetic FOLDER                   300 utterances, about a quarter of an hour, in seconds
-  python -m corpora.synthetic FOLDER --hours 20        a stress test, ten minutes
+  python -m corpora.synthetic FOLDER --hours 20        a stress test, five minutes
   IEMOCAP=FOLDER python handleIEMOCAP.py
 
 A size and a seed make one release, byte for byte. FOLDER must be new, or empty, or an earlier synthetic release, which
