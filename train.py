@@ -72,8 +72,8 @@ CODE = (":(glob)*.py", "models/*.py", "corpora/*.py", ":(exclude)path.py")
 
 @cache
 def commit() -> str | None:
-    """The commit of this code, with `-dirty` behind it if a file of CODE is changed or not committed; None
-    where git does not know. Of a copy sent to a Ray worker it is what GLAM_COMMIT says.
+    """The commit of this code, with `-dirty` behind it if a file of CODE is changed or not committed; None where git
+    does not know. Of a copy sent to a Ray worker it is what GLAM_COMMIT says.
 
     Looked up once: a process goes on with the code that it imported, whatever happens to the files.
     """
