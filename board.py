@@ -4,6 +4,7 @@ They are made of the run folder's own records, so an interrupted run that goes o
 """
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -48,4 +49,8 @@ class Board:
 def write(folder: Path) -> None:
     """Make `tensorboard/` of a finished run."""
     run = records.read_run(folder)
-    Board(folder, run.config, run.epochs).close()
+    try:
+        Board(folder, run.config, run.epochs).close()
+    except BaseException:
+        shutil.rmtree(folder / FOLDER, ignore_errors=True)  # a part would count as the whole
+        raise

@@ -48,6 +48,7 @@ class Corpus:
     classes: tuple[str, ...]
     utterances: tuple[Utterance, ...]
     labels: NDArray[np.int64]  # (U,) indices into classes
+    first_synthetic: bool = False  # of two corpora, the one that is trained on
 
 
 @dataclass(frozen=True)
@@ -297,6 +298,7 @@ def _two_corpora(dataset: str, test_dataset: str, happy: str, classes: Sequence[
         here.classes,
         (*own, *(Foreign(**asdict(u)) for u in there.utterances)),
         np.concatenate([here.labels, there.labels]),
+        here.synthetic,
     )
 
 

@@ -323,8 +323,8 @@ def _executor(asked: dict[str, Any], given: dict[str, Any], todo: list[Job]) -> 
     if asked["ray"]:
         import cluster
 
-        config = todo[0].config
-        gpus = asked["gpus_per_job"] if asked["gpus_per_job"] is not None else float(config.device == "cuda")
+        cuda = any(j.config.device == "cuda" for j in todo)
+        gpus = asked["gpus_per_job"] if asked["gpus_per_job"] is not None else float(cuda)
         cpus = asked["cpus_per_job"] if asked["cpus_per_job"] is not None else max(j.config.threads for j in todo)
         return cluster.connected(asked["ray"], cluster.Share(cpus, gpus), options)
     if asked["jobs"] * asked["at_once"] > 1:
@@ -363,6 +363,9 @@ def check(asked: dict[str, Any]) -> None:
             raise UserError(f"--{flag} is for a Ray cluster: add --ray ADDRESS, or leave it out")
         if asked[flag] is not None and not 0 <= asked[flag] < float("inf"):
             raise UserError(f"--{flag} {asked[flag]}: must be 0 or more")
+    gpus = asked["gpus_per_job"] or 0.0
+    if gpus != (round(gpus, 4) if gpus < 1 else int(gpus)):
+        raise UserError(f"--gpus_per_job {gpus}: Ray takes whole numbers and, below 1, four decimals")
     if asked["ray"] and asked["jobs"] * asked["at_once"] != 1:
         flag = "jobs" if asked["jobs"] != 1 else "at_once"
         raise UserError(f"--{flag} is for this machine; on a Ray cluster --cpus_per_job and --gpus_per_job decide")

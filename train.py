@@ -141,9 +141,6 @@ def save_checkpoint(
     """checkpoint/: the weights of the epoch a rule picks, and what they are."""
     import checkpoints
 
-    settings = run["settings"]
-    if settings["test_dataset"]:  # scores are synthetic if either corpus is; weights, if what they were trained on is
-        run = {**run, "synthetic": data.corpus(settings["dataset"], settings["happy"]).synthetic}
     epoch = history.pick(rule)
     model.load_state_dict(history.best)
     val = history.val and (history.val[0][epoch], history.val[1])
@@ -300,6 +297,8 @@ def _epochs(
         (folder / f"{name}.gz").unlink(missing_ok=True)
     save_predictions(folder / "predictions.npz", d, scored, history)
     if save_model:
+        if config.test_dataset:  # scores are synthetic if either corpus is; weights, if what they were trained on is
+            run = {**run, "synthetic": d.corpus.first_synthetic}
         save_checkpoint(folder / "checkpoint", model, run, save_model, history, heard(d, parts, save_model))
     if writer:
         writer.close()

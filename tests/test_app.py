@@ -40,6 +40,7 @@ def runs(small_release, shared_cache, tmp_path_factory) -> Path:
     shutil.copytree(made_up, real)
     config = json.loads((real / "config.json").read_text())
     config |= {"synthetic": False, "corpus": "Some & Corpus", "licence": "CC BY-NC-SA 4.0", "rule": "paper"}
+    config["temperature"] = 0.01  # for its answers to be others
     (real / "config.json").write_text(json.dumps(config))
     return folder
 
@@ -91,8 +92,8 @@ def test_a_checkpoint_is_described_with_licence_and_origin(runs):
 def test_a_checkpoint_is_told_with_its_fold_and_each_score(runs):
     (_, made_up) = app.find_checkpoints(runs).values()
     scores = {"test": {"WA": 61.24, "UA": 52.5, "macroF1": 3.0, "weightedF1": 4.0}}
-    config = made_up | {"split": "speaker", "fold": 3, "scores": scores}
-    assert "split speaker fold 3, seed 1, epoch 1 · x" in app.title("x/checkpoint", config)
+    config = made_up | {"split": "speaker", "fold": 0, "scores": scores}
+    assert "split speaker fold 0, seed 1, epoch 1 · x" in app.title("x/checkpoint", config)
     assert "WA 61.2 %, UA 52.5 % (rule last)" in app.describe(config)
 
 
@@ -121,6 +122,30 @@ def test_the_page_is_of_this_machine_and_tells_nobody(monkeypatch, capsys):
         assert asked["server_name"] == (words or ["", "127.0.0.1"])[1] and asked["max_file_size"] == 100 * 2**20
         assert {name: os.environ[name] for name in wanted} == wanted
         assert said in (told := capsys.readouterr().err) and bool(said) == bool(told)
+
+
+def test_the_page_answers_by_the_checkpoint_that_is_chosen(runs, recording, tmp_path, monkeypatch):
+    pytest.importorskip("gradio", reason="needs Gradio: pip install -r requirements-app.txt")
+    titles = []
+    monkeypatch.setattr("timeline.plot", lambda one, file, title: titles.append(title))
+    page = app.make_page(runs, 1, 1, tmp_path)
+    assert page.delete_cache == (3600, 3600)
+    (respond,) = (each.fn for each in page.fns.values())
+    likely = []
+    for name, config in app.find_checkpoints(runs).items():
+        about, words, shares, picture = respond(name, str(recording))
+        one = app.recognise(runs / name, str(recording), max_minutes=1, max_mb=1)
+        assert (about, words) == (app.describe(config), app.answer(one)) and shares.visible and picture.visible
+        told = {each["label"]: each["confidence"] for each in shares.value["confidences"]}
+        assert told == dict(zip(one.classes, map(float, one.probabilities), strict=True))
+        assert titles.pop() == app.recogniser(runs / name).checkpoint.title
+        likely.append(told)
+        (tmp_path / "<b>.wav").write_text("Dear Sir or Madam")
+        for file, said in ((None, app.INVITATION), (tmp_path / "<b>.wav", '<p class="refused">&lt;b&gt;.wav cannot')):
+            about, words, shares, picture = respond(name, file and str(file))
+            assert about == app.describe(config) and words.startswith(said)
+            assert (shares.visible, picture.visible) == (False, False)
+    assert likely[0] != likely[1]
 
 
 def test_a_recording_gets_what_predict_gives_it(runs, recording):
@@ -282,6 +307,9 @@ def test_refusals_are_sentences_and_the_page_goes_on(page, recording, tmp_path):
         page.wait_for_selector("#answer:has-text('Record or upload speech.')")
     upload(page, recording)
     page.wait_for_selector("#answer h2")
+    page.click("#speech button[aria-label=Clear]")
+    page.wait_for_selector("#answer:has-text('Record or upload speech.')")
+    assert not page.is_visible("#probabilities") and not page.is_visible("#course")
 
 
 @pytest.mark.browser

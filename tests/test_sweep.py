@@ -9,8 +9,9 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from faults import FLAGS, ROOT, children, content, finished, until
@@ -162,6 +163,8 @@ def test_rows_that_a_corpus_cannot_have_are_left_out(here: Path, tmp_path: Path,
         (["--print"], "--table NAME"),
         (["--table", "ablation", "--print", "a.pdf"], "must end in .md, .csv, .html, .tex"),
         (["--gpus_per_job", "0.5"], "--ray"),
+        (["--ray", "local", "--gpus_per_job", "1.5"], "--gpus_per_job 1.5: Ray takes whole numbers"),
+        (["--ray", "local", "--gpus_per_job", "0.33333"], "below 1, four decimals"),
         (["--ray", "local", "--jobs", "2"], "--jobs"),
         (["--at_once", "2", "--jobs", "2"], "leave one out"),
         (["--at_once", "2", "--vary", "threads=1,2"], "share a process"),
@@ -237,6 +240,7 @@ def test_states_and_time_left(here: Path, small_release: Path, tmp_path: Path, m
     assert sweep.time_left(todo, 3).startswith("time left: about 03:20")  # one run has both its epochs behind it
     assert run(*one, "--seeds", 4, "--dry_run", "--ray", "10.0.0.1:6379") == 0
     assert "about 06:40 one after the other; a cluster shares this\n" in capsys.readouterr().out
+    assert sweep.time_left(jobs(*one, "--save_model"), 1) == "time left: about 03:20 with 1 at once"  # every epoch
     assert "not counted" in sweep.time_left([*todo, *jobs("--models", "GLAM")], 1)
 
     changed = tmp_path / "changed"
@@ -329,6 +333,21 @@ def test_held_runs_are_given_again_only_once_they_are_free(tmp_path: Path, monke
     assert given == [[1, 2], [1], [2]]
 
 
+def test_a_lock_that_cannot_be_had_is_told_by_trying(tmp_path: Path, monkeypatch) -> None:
+    def refuse(folder: Path) -> None:
+        raise UserError("this file system has no locks")
+
+    monkeypatch.setattr(sweep.records, "locked", refuse)
+    assert sweep._is_free(tmp_path)
+
+
+def test_a_run_that_is_done_is_told_with_its_last_scores(tmp_path: Path) -> None:
+    epochs = [{"test": {"WA": 10.0 * i, "UA": 20.0 * i}, "seconds": 1.6} for i in (1, 2)]
+    (tmp_path / "epochs.jsonl").write_text("".join(json.dumps(epoch) + "\n" for epoch in epochs))
+    told = sweep._line(sweep.Job(recipes.config_for("CNN_GAP", seed=7), tmp_path, "missing"))
+    assert told == "done: CNN_GAP impro 8:2 seed 7: WA 20.0  UA 40.0 (last epoch), 3 s"
+
+
 def test_what_broke_is_tried_again_and_told(tmp_path: Path, capsys) -> None:
     todo = [sweep.Job(recipes.config_for("CNN_GAP", seed=seed), tmp_path / str(seed), "missing") for seed in (1, 2, 3)]
     given = []
@@ -366,6 +385,49 @@ def test_a_worker_that_dies_each_time_is_reported(here: Path, monkeypatch, capsy
     outcomes = {o.config.seed: o for o in workers.in_processes(configs, 2, None, recipes.Options(quiet=True))}
     assert outcomes[2].status == "done"
     assert outcomes[1].status == "broke" and "killed by signal 9" in outcomes[1].text
+
+
+def test_a_worker_that_died_is_replaced(here: Path, monkeypatch) -> None:
+    """The others of its queue are not its run's accident."""
+
+    class Dying(workers.Worker):
+        def give(self, config):
+            if config.seed == 1:
+                os.kill(self.process.pid, signal.SIGKILL)
+                self.process.join()
+            super().give(config)
+
+    monkeypatch.setattr(workers, "Worker", Dying)
+    configs = [job.config for seed in (1, 2) for job in jobs("--models", "CNN_GAP", "--seed", seed, "--epochs", 1)]
+    outcomes = workers.in_processes(configs, 1, None, recipes.Options(quiet=True))
+    assert [(one.config.seed, one.status) for one in outcomes] == [(1, "broke"), (2, "done")]
+
+
+def test_a_worker_chooses_its_gpu(monkeypatch) -> None:
+    import device
+
+    chosen, pipe = [], SimpleNamespace(recv=lambda: ().__getitem__(0))
+    monkeypatch.setattr(device, "choose_device", chosen.append)
+    monkeypatch.setattr(workers.tqdm, "set_lock", lambda lock: None)
+    for gpu in (None, 1):
+        with suppress(IndexError):
+            workers._serve(pipe, gpu, recipes.Options())
+    assert chosen == [1]
+
+
+def test_a_run_asks_a_cluster_for_what_it_takes(monkeypatch) -> None:
+    import cluster
+
+    monkeypatch.setattr(cluster, "connected", lambda address, share, options: (address, share, options.save_model))
+    asked: dict = {"ray": "there", "gpus_per_job": None, "cpus_per_job": None}
+    settings: list[dict] = [{"threads": 2}, {"threads": 3}, {"device": "cuda"}]
+    todo = [sweep.Job(recipes.config_for("CNN_GAP", **each), Path(), "missing") for each in settings]
+    given = {"save_model": "last", "epochs": 1}
+    assert sweep._executor(asked, given, todo[:2]) == ("there", cluster.Share(3, 0.0), "last")
+    assert sweep._executor(asked, given, todo) == ("there", cluster.Share(3, 1.0), "last")
+    assert sweep._executor(asked | {"gpus_per_job": 0.25, "cpus_per_job": 0.5}, given, todo)[1] == cluster.Share(
+        0.5, 0.25
+    )
 
 
 def group(pgid: int) -> list[str]:

@@ -10,6 +10,7 @@ import board
 import cli
 import data
 import loops
+import metrics
 import recipes
 import train
 
@@ -100,8 +101,24 @@ def test_a_finished_run_gets_its_curves_without_training(config, monkeypatch, te
     assert sorted((folder / board.FOLDER).iterdir()) == before
 
 
+def test_curves_that_broke_off_after_the_run_are_made_again(config, monkeypatch, tensorboard):
+    folder, real = train.train(config, quiet=True), board.Board.add
+
+    def full(self, record):
+        if record["epoch"] == 2:
+            raise OSError(28, "No space left on device")
+        real(self, record)
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space"):
+        patch.setattr(board.Board, "add", full)
+        train.train(config, quiet=True, tensorboard=True)
+    train.train(config, quiet=True, tensorboard=True)
+    check(folder)
+
+
 def test_settings_are_there_to_compare_runs_by(config, tensorboard):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.plugins.hparams import plugin_data_pb2
 
     folder = train.train(config, quiet=True, tensorboard=True)
     events = EventAccumulator(str(folder / board.FOLDER))
@@ -110,9 +127,16 @@ def test_settings_are_there_to_compare_runs_by(config, tensorboard):
     assert json.loads(events.Tensors("run/text_summary")[0].tensor_proto.string_val[0]) == json.loads(
         (folder / "config.json").read_text()
     )
-    assert "_hparams_/session_start_info" in tags
-    drawn, last = shown(folder), records_of(folder)[-1]
-    assert drawn["last/UA"] == [(3, pytest.approx(last["test"]["UA"]))]
+    about = plugin_data_pb2.HParamsPluginData.FromString(tags["_hparams_/session_start_info"].plugin_data.content)
+    written = dict(about.session_start_info.hparams)
+    settings = json.loads((folder / "config.json").read_text())["settings"]
+    assert written.keys() == settings.keys()
+    assert (written["epochs"].number_value, written["split"].string_value) == (3, "8:1:1")
+    assert written["classes"].string_value == str(settings["classes"])
+    drawn, last = shown(folder), records_of(folder)[-1]["test"]
+    assert {tag: drawn[f"last/{tag}"] for tag in metrics.SCORES} == {
+        tag: [(3, pytest.approx(last[tag]))] for tag in metrics.SCORES
+    }
 
 
 def test_without_the_package_it_says_what_to_install(config, monkeypatch):

@@ -139,6 +139,19 @@ def test_another_model_may_find_more_room(here: Path, capsys, monkeypatch, model
     assert max(at_once) == most
 
 
+def test_no_more_at_once_than_asked(here: Path, monkeypatch) -> None:
+    real, begun, at_once = turns.Turn._begin, [], []
+
+    def begin(turn: turns.Turn) -> Any:
+        begun.append(turn)
+        at_once.append(sum(each.going for each in begun))
+        return real(turn)
+
+    monkeypatch.setattr(turns.Turn, "_begin", begin)
+    assert run("--models", "CNN_GAP,MACNN", "--epochs", 1, "--seeds", 3, "--at_once", 2) == 0
+    assert len(begun) == 6 and max(at_once) == 2
+
+
 def test_one_that_memory_does_not_hold_fails_and_the_others_are_kept(here: Path, capsys, monkeypatch) -> None:
     real = loops.Trainer.epoch
 
@@ -151,7 +164,7 @@ def test_one_that_memory_does_not_hold_fails_and_the_others_are_kept(here: Path,
     monkeypatch.setattr("seeds.read_seeds", lambda: [5, 7, 9])
     assert run("--models", "CNN_GAP", "--epochs", 1, "--seeds", 3, "--at_once", 3) == 1
     told = capsys.readouterr()
-    assert "2 trained, 1 failed" in told.out and "--batch_size" in told.out
+    assert "2 trained, 1 failed" in told.out and "--batch_size" in told.out and "(tried" not in told.out
     assert len(finished(here)) == 2
 
 
@@ -270,6 +283,14 @@ def ten_times_the_rate(step: Callable[[], None]) -> Callable[[], None]:
     return replay
 
 
+def a_little_more_loss(step: Callable[[], None]) -> Callable[[], None]:
+    def replay() -> None:
+        step()
+        step.__self__.losses.mul_(1.05)  # type: ignore[attr-defined]
+
+    return replay
+
+
 @pytest.mark.parametrize(
     ("capture", "why"),
     [
@@ -278,6 +299,7 @@ def ten_times_the_rate(step: Callable[[], None]) -> Callable[[], None]:
         (only_the_loss, "its update by 1e+00"),
         (only_the_update, "its loss differs by 1e+00, its update by 0e+00"),
         (ten_times_the_rate, "its update by 9e+00"),
+        (a_little_more_loss, "its loss differs by 5e-02"),
     ],
 )
 def test_a_graph_that_does_not_do_the_same_is_not_used(capture: Any, why: str, monkeypatch, capsys) -> None:
