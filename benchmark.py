@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import cli
+import recipes
 
 SEGMENTS = {"train": 25000, "test": 6000}  # of the improvised half of IEMOCAP at 1.8 s, about
 QUICK = {"train": 320, "test": 160}
@@ -36,7 +37,9 @@ def command_line() -> ArgumentParser:
     """The parser of this command."""
     parser = cli.parser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a fraction of the data")
-    parser.add_argument("--only", metavar="A,B,..", help="these rows only; one that there is not lists them")
+    parser.add_argument(
+        "--only", type=recipes.names, metavar="A,B,..", help="these rows only; one that there is not lists them"
+    )
     parser.add_argument(
         "--repeats", type=cli.count, default=3, metavar="N", help="turns of plain and fast (default: 3)"
     )
@@ -62,7 +65,6 @@ import loops
 import models.cnn
 import models.glam
 import path
-import recipes
 import resume
 import turns
 from cli import UserError, warn
@@ -575,7 +577,7 @@ def heading(options: Namespace) -> str:
 def main() -> int:
     """`python benchmark.py`"""
     options = command_line().parse_args()
-    wanted = recipes.comma_list(options.only) if options.only else tuple(ROWS)
+    wanted = options.only or tuple(ROWS)
     if unknown := [name for name in wanted if name not in ROWS]:
         raise UserError(f"--only {unknown[0]}: choose from {', '.join(ROWS)}")
     lines = [heading(options)]

@@ -182,7 +182,7 @@ def _result(job: _Job, reference: Any) -> tuple[Outcome, dict[str, bytes]]:
         return get(reference)
     except exceptions.NodeDiedError:
         job.lost += 1
-        status = "lost" if job.lost <= NODES_LOST else "broke"
+        status = "lost" if job.lost <= NODES_LOST else "failed"
         return Outcome(job.config, status, "the machine it was on was lost"), {}
     except exceptions.RayError as error:
         what = (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -167,6 +167,8 @@ def new_folder(out: Path, marker: str = "", replace: bool = False) -> Iterator[P
     temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     old = temporary.with_suffix(".old.tmp")
     shutil.rmtree(temporary, ignore_errors=True)  # of a process killed long ago that had our number
+    if out.exists():  # else it is the only copy
+        shutil.rmtree(old, ignore_errors=True)
     try:
         temporary.mkdir(parents=True)
     except (FileExistsError, FileNotFoundError, NotADirectoryError) as error:

@@ -243,7 +243,7 @@ class Trainer:
 
 
 def evaluation_batch(x: Tensor) -> int:
-    """How many of the segments `(S, F, T)` are scored at once."""
+    """How many of the segments `(S, ..)` are scored at once."""
     return max(1, min(EVALUATION_BATCH, EVALUATION_VALUES // x[0].numel()))
 
 

@@ -119,7 +119,7 @@ def variants(vary: list[str]) -> list[dict[str, Any]]:
         if any(name in one[0] for one in lists):
             raise UserError(f"--vary {text.partition('=')[0]} is given twice: write all its values after one")
         if name not in VARIED:
-            own = "--models, --datasets, --splits and --seeds take several"
+            own = "--models, --datasets, --splits and --seeds take several, folds are all trained"
             raise UserError(f"--vary {text}: {own}; settings are test, {', '.join(VARIED[1:])}")
         lists.append([dict([recipes.setting(f"{name}={v}", "--vary")]) for v in recipes.comma_list(values)])
     return [{k: v for one in choice for k, v in one.items()} for choice in itertools.product(*lists)]

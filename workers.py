@@ -24,7 +24,7 @@ class Outcome(NamedTuple):
     """What became of a run."""
 
     config: Config
-    status: str  # done; held: another process is at it; failed: it will fail again; broke: it may not
+    status: str  # done; held: another process is at it; failed: it will fail again; broke: it may not; lost: its node
     text: str = ""  # what went wrong
 
 

@@ -629,3 +629,11 @@ def test_a_folder_that_cannot_be_replaced_is_still_there(tmp_path: Path, monkeyp
     with pytest.raises(KeyboardInterrupt), files.new_folder(tmp_path / "out", replace=True) as folder:
         (folder / "new").write_text("")
     assert [file.name for file in tmp_path.rglob("*")] == ["out", "old"]
+
+
+def test_a_folder_half_deleted_by_a_process_of_our_number_is_no_obstacle(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / f".out.{os.getpid()}.old.tmp" / "left").mkdir(parents=True)
+    with files.new_folder(tmp_path / "out", replace=True) as folder:
+        (folder / "new").write_text("")
+    assert sorted(file.name for file in tmp_path.rglob("*")) == ["new", "out"]

@@ -266,7 +266,7 @@ def test_a_lost_machine_is_not_the_runs_fault_ten_times(config, monkeypatch) -> 
 
     monkeypatch.setattr(ray, "get", lost)
     job = driver._Job(config)
-    assert [driver._result(job, None)[0].status for _ in range(11)] == ["lost"] * 10 + ["broke"]
+    assert [driver._result(job, None)[0].status for _ in range(11)] == ["lost"] * 10 + ["failed"]
 
 
 def test_a_worker_is_sent_all_it_needs_the_features_once(config, tmp_path: Path, monkeypatch) -> None:

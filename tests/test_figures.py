@@ -21,6 +21,7 @@ from safetensors.torch import save_file
 import checkpoints
 import data
 import figures
+import loops
 import models
 import recipes
 import records
@@ -480,6 +481,7 @@ def test_hidden_means(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     segments = data.Segments(x, np.cumsum(counts) - counts, counts)
     loaded = data.Data(corpus, segments, segments, "ab" * 16, (), ())
     monkeypatch.setattr(data, "load", lambda config, skip_bad=False: loaded)
+    monkeypatch.setattr(loops, "EVALUATION_BATCH", 2)  # u5 takes two
     hidden, labels = figures.hidden_means(run)
     assert labels.tolist() == [2, 1, 3]
     for row, i in zip(hidden, (5, 2, 7), strict=True):

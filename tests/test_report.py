@@ -25,6 +25,7 @@ import records
 import render
 import report
 import stats
+import sweep
 import tables
 from cli import UserError
 from corpora import Utterance
@@ -1017,7 +1018,8 @@ def test_errors_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys:
     frame = pd.read_csv(StringIO(capsys.readouterr().out))
     assert frame[["model", "name", "wrong"]].to_numpy().tolist() == [["GLAM", "u2", 1]]
     call(monkeypatch, "--runs", tmp_path, "--errors")
-    assert "### GLAM on impro, 8:2, SYNTHETIC" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "### GLAM on impro, 8:2, SYNTHETIC" in told and "The 20 utterances most often wrong" in told
     call(monkeypatch, "--runs", tmp_path, "--errors", "--model", "MACNN")
     assert "most often wrong" in capsys.readouterr().out
 
@@ -1368,11 +1370,14 @@ def test_a_list_of_nothing_is_not_the_default(
         assert f"{value!r} names nothing; leave the flag out for the default" in capsys.readouterr().err
 
 
-def test_a_figure_that_is_none_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
-    make_run(tmp_path, RIGHT, LABELS)
+@pytest.mark.parametrize(
+    ("script", "flag", "some"),
+    [(report, "--figure", "confusion"), (report, "--table", "comparison"), (sweep, "--table", "comparison")],
+)
+def test_a_figure_or_table_that_is_none_is_refused(script: Any, flag: str, some: str, capsys: Any) -> None:
     with pytest.raises(SystemExit):
-        call(monkeypatch, "--runs", tmp_path, "--figure", "nothing")
-    assert re.search(r"--figure: invalid choice: 'nothing' \(choose from .*confusion", capsys.readouterr().err)
+        script.command_line().parse_args([flag, "nothing"])
+    assert re.search(rf"{flag}: invalid choice: 'nothing' \(choose from .*{some}", capsys.readouterr().err)
 
 
 def test_table_command_in_every_format(

@@ -134,7 +134,7 @@ def asked_by(folder, words, fails="nothing", status=1):
     (folder / "wav").mkdir()
     (folder / "bin").mkdir()
     stub = folder / "bin" / "python"
-    stub.write_text(f'#!/bin/sh\necho "$@" >> {folder}/asked\ncase "$*" in *"{fails}"*) exit {status};; esac\n')
+    stub.write_text(f'#!/bin/sh\necho "$@" >> "{folder}/asked"\ncase "$*" in *"{fails}"*) exit {status};; esac\n')
     stub.chmod(0o755)
     environment = {"PATH": f"{folder}/bin:/usr/bin:/bin", "VIRTUAL_ENV": str(folder)}
     words = ["bash", *map(str, words)]
@@ -229,7 +229,7 @@ def set_up(folder, name, *words, fails="nothing"):
         (folder / file).touch()
     real = f'*"-m pip --version"*) ;; *"print(sys.prefix)"*) echo {folder};; "-c "*) exec {sys.executable} "$@";;'
     for command, cases in (("python", real), ("ruff", ""), ("mypy", "")):
-        told = f'echo "{command} $@" >> {folder}/asked; case "{command} $*" in "{fails}"*) exit 1;; esac'
+        told = f'echo "{command} $@" >> "{folder}/asked"; case "{command} $*" in "{fails}"*) exit 1;; esac'
         (folder / "bin" / command).write_text(f'#!/bin/sh\ncase "$*" in {cases} *) {told};; esac\n')
         (folder / "bin" / command).chmod(0o755)
     (folder / "asked").write_text("")
