@@ -372,7 +372,8 @@ def test_processes_give_what_one_process_gives(here: Path, tmp_path: Path, capsy
     assert one.keys() == other.keys() and all(content(one[k]) == content(other[k]) for k in one)
 
 
-def test_a_worker_that_dies_each_time_is_reported(here: Path, monkeypatch, capsys) -> None:
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_a_worker_that_dies_is_told_and_replaced(at_once: int, here: Path, monkeypatch) -> None:
     class Dying(workers.Worker):
         def give(self, config):
             if config.seed == 1:
@@ -382,25 +383,8 @@ def test_a_worker_that_dies_each_time_is_reported(here: Path, monkeypatch, capsy
 
     monkeypatch.setattr(workers, "Worker", Dying)
     configs = [job.config for seed in (1, 2) for job in jobs("--models", "CNN_GAP", "--seed", seed, "--epochs", 1)]
-    outcomes = {o.config.seed: o for o in workers.in_processes(configs, 2, None, recipes.Options(quiet=True))}
-    assert outcomes[2].status == "done"
-    assert outcomes[1].status == "broke" and "killed by signal 9" in outcomes[1].text
-
-
-def test_a_worker_that_died_is_replaced(here: Path, monkeypatch) -> None:
-    """The others of its queue are not its run's accident."""
-
-    class Dying(workers.Worker):
-        def give(self, config):
-            if config.seed == 1:
-                os.kill(self.process.pid, signal.SIGKILL)
-                self.process.join()
-            super().give(config)
-
-    monkeypatch.setattr(workers, "Worker", Dying)
-    configs = [job.config for seed in (1, 2) for job in jobs("--models", "CNN_GAP", "--seed", seed, "--epochs", 1)]
-    outcomes = workers.in_processes(configs, 1, None, recipes.Options(quiet=True))
-    assert [(one.config.seed, one.status) for one in outcomes] == [(1, "broke"), (2, "done")]
+    outcomes = {o.config.seed: o for o in workers.in_processes(configs, at_once, None, recipes.Options(quiet=True))}
+    assert (outcomes[1].status, outcomes[2].status) == ("broke", "done") and "killed by signal 9" in outcomes[1].text
 
 
 def test_a_worker_chooses_its_gpu(monkeypatch) -> None:
