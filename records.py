@@ -5,6 +5,7 @@ Nothing is recomputed that a run recorded, except where two records are put toge
 
 import gzip
 import json
+import os
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -305,10 +306,14 @@ def locked(folder: Path, wait: bool = False) -> Iterator[bool]:
 
 def finish(folder: Path) -> None:
     """Write `done`, last of all. The state becomes it, so that there is no moment with both: a state beside `done` is
-    that of a repetition which goes on."""
-    with suppress(FileNotFoundError):  # of a single epoch there is none
-        (folder / STATE).replace(folder / "done")
-    write_text(folder / "done", "")
+    that of a repetition which goes on. A kill leaves nothing here that has to be looked for later."""
+    state, done = folder / STATE, folder / "done"
+    if not state.exists():  # of a single epoch
+        write_text(done, "")
+        return
+    state.replace(done)
+    with suppress(PermissionError):  # another user's, who began the run: it stays as long as it was
+        os.truncate(done, 0)
 
 
 def unfinished(root: Path) -> int:

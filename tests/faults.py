@@ -76,16 +76,14 @@ class Watch:
 
     def __init__(self, runs: Path):
         self.runs, self.ended = runs, threading.Event()
-        self.seen: dict[str, tuple[int, int]] = {}
+        self.seen: dict[str, int] = {}
         self.thread = threading.Thread(target=self._look_on, daemon=True)
 
-    def _look(self) -> dict[str, tuple[int, int]]:
+    def _look(self) -> dict[str, int]:
         found = {}
         for name, folder in finished(self.runs).items():
             with suppress(FileNotFoundError):
-                s = (folder / "done").stat()
-                if s.st_size == 0:  # else it was the state a moment ago
-                    found[name] = (s.st_ino, s.st_ctime_ns)
+                found[name] = (folder / "done").stat().st_ino  # the old one is there until the new state is
         return found
 
     def _look_on(self) -> None:

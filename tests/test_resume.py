@@ -187,14 +187,23 @@ def test_finished_run_is_not_repeated_and_at_no_moment_beside_its_state(here: Pa
         raise Killed
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(records, "write_text", killed)
+        patch.setattr(os, "truncate", killed)
         trained(config, here)
     folder = records.folder_of(config, *data.identity(config), here)
+    assert not list(folder.glob(".*"))
     assert records.finished(folder) and not (folder / "state.safetensors").exists() and not audit.problems(folder)
     before = content(folder), (folder / "done").stat().st_ctime_ns
     stop(0)
     assert trained(config, here) == folder
     assert (content(folder), (folder / "done").stat().st_ctime_ns) == before
+
+
+def test_a_run_that_another_user_began_is_finished_by_us(here: Path, monkeypatch) -> None:
+    def refuse(file: Path, size: int) -> None:
+        raise PermissionError(13, "Permission denied", str(file))
+
+    monkeypatch.setattr(os, "truncate", refuse)
+    assert records.finished(trained(config_of("CNN_GAP", epochs=2), here))
 
 
 def test_other_settings_have_another_folder(here: Path) -> None:
