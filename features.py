@@ -239,7 +239,7 @@ def _filter_energies(x: Tensor, n_filters: int, highest: float, dtype: torch.dty
     filters = htk_mel(n_filters, highest, x.device)
     x = torch.cat((x[:, :1], x[:, 1:] - PREEMPHASIS * x[:, :-1]), 1)
     energies = []
-    for some in _whole_frames(x).to(dtype).split(64 if x.is_cuda else 4):  # spectra stay in a CPU's cache
+    for some in _whole_frames(x).to(dtype).split(64 if x.is_cuda else 2):  # spectra stay in a CPU's cache
         power = _power(torch.fft.rfft(some.unfold(1, FRAME, STEP), FBANK_FFT)[..., : len(filters)])
         energies.append(power.float() @ filters / FBANK_FFT)
     whole = torch.cat(energies)
