@@ -163,10 +163,8 @@ class _Sender:
 def _keep(folder: Path, files: dict[str, bytes]) -> None:
     """Write a run folder from the files a worker sent, under its lock."""
     sweep_temporaries(folder)
-    (folder / "done").unlink(missing_ok=True)
+    records.open_again(folder)
     shutil.rmtree(folder / board.FOLDER, ignore_errors=True)  # of an earlier start here: a part of the curves
-    for name in ("checkpoint/config.json", *(f"{text}.gz" for text in records.TEXTS)):  # of a run that is repeated
-        (folder / name).unlink(missing_ok=True)
     for name in FILES:  # no others: a worker does not decide what is written where
         if name in files:
             with atomic(folder / name) as temporary:

@@ -304,6 +304,13 @@ def locked(folder: Path, wait: bool = False) -> Iterator[bool]:
                     folder.rmdir()
 
 
+def open_again(folder: Path) -> None:
+    """Before the records of a run are replaced: one that is repeated no longer counts as done, nor its weights as kept,
+    and its packed texts go, which nothing overwrites."""
+    for name in ("done", "checkpoint/config.json", *(f"{text}.gz" for text in TEXTS)):
+        (folder / name).unlink(missing_ok=True)
+
+
 def finish(folder: Path) -> None:
     """Write `done`, last of all. The state becomes it, so that there is no moment with both: a state beside `done` is
     that of a repetition which goes on. A kill leaves nothing here that has to be looked for later."""

@@ -290,11 +290,8 @@ def _epochs(
             loss=f"{loss:.3f}", WA=f"{epoch_record['test']['WA']:.1f}", UA=f"{epoch_record['test']['UA']:.1f}"
         )
 
-    (folder / "done").unlink(missing_ok=True)  # of a repeated run, whose records are replaced from here on
-    (folder / "checkpoint" / "config.json").unlink(missing_ok=True)  # and with them what its weights are of
+    records.open_again(folder)
     write_records()  # also where they are there: appended epochs may not be on the disk yet
-    for name in records.TEXTS:  # of a repeated run that was packed
-        (folder / f"{name}.gz").unlink(missing_ok=True)
     save_predictions(folder / "predictions.npz", d, scored, history)
     if save_model:
         if config.test_dataset:  # scores are synthetic if either corpus is; weights, if what they were trained on is
