@@ -1,9 +1,7 @@
 """Corpora by name, splits by name, and the tensors a run trains on."""
 
-import csv
 import importlib
 import itertools
-import os
 import pkgutil
 import re
 from collections import Counter
@@ -23,7 +21,7 @@ import handleIEMOCAP
 import path
 from cache import content_digests
 from cli import UserError, cores, warn, warn_once
-from corpora import LONGEST_LABEL, Utterance, dataset_folder, is_csv, need_utf8, plain_label
+from corpora import Utterance, csv_file, dataset_folder, is_csv
 from files import digest_of, lock
 from recipes import Config
 
@@ -120,113 +118,16 @@ DATASETS: dict[str, Callable[[str], Source]] = {  # name -> happy (IEMOCAP's --h
 }
 
 
-COLUMNS = ("path", "emotion", "name", "speaker", "session", "dialog", "split")  # of a CSV; the first two are needed
-
-
-def _check_columns(file: Path, columns: Sequence[str]) -> None:
-    """Raise UserError for a CSV's header that lacks a column or has one twice; warn of those that nothing reads."""
-    if any(column not in columns for column in COLUMNS[:2]):
-        begins = f"begins with the columns {','.join(columns)[:200]!r}" if columns else "has no first line"
-        raise UserError(
-            f"{file} {begins}; it needs {','.join(COLUMNS[:2])}[,{','.join(COLUMNS[2:])}], so spelt and with commas"
-        )
-    if twice := [column for column, count in Counter(columns).items() if count > 1 and column in COLUMNS]:
-        raise UserError(f"{file} has the column {twice[0]} twice; leave one out")
-    if odd := [column for column in columns if column not in ("", *COLUMNS)]:
-        warn_once(
-            f"{file}: nothing reads the columns {', '.join(odd)[:200]}; those that are read are so spelt: "
-            f"{', '.join(COLUMNS)}"
-        )
-
-
-def _utterance(file: Path, line: int, row: dict[str, Any]) -> Utterance:
-    """The utterance of a CSV's row; without a name where the CSV gives none. Raises UserError naming the line."""
-    recording, emotion = (row["path"] or "").strip(), plain_label(row["emotion"] or "")
-    if None in row or not recording or not emotion:
-        raise UserError(
-            f"{file}, line {line}: every row needs a path and an emotion, and no more fields than the header"
-        )
-    if len(emotion) > LONGEST_LABEL or not emotion.isprintable():
-        raise UserError(
-            f"{file}, line {line}: an emotion has at most {LONGEST_LABEL} printable characters; this is "
-            f"{emotion[:50]!r}"
-        )
-    text = {column: plain_label(row.get(column) or "") for column in ("speaker", "session", "dialog", "split")}
-    name, where = (row.get("name") or "").strip(), str((file.parent / recording).absolute())
-    if "\0" in name + where:
-        raise UserError(f"{file}, line {line}: a path and a name have no null character")
-    return Utterance(name, where, **text, kind="", emotion=emotion)
-
-
-def _refuse_doubles(file: Path, utterances: Sequence[Utterance], lines: Sequence[int]) -> None:
-    """Raise UserError where two rows of a CSV have one name, or one recording, by whatever path."""
-    for keys in ([u.name for u in utterances], [os.path.realpath(u.path) for u in utterances]):
-        first: dict[str, tuple[str, int]] = {}
-        for key, utterance, line in zip(keys, utterances, lines, strict=True):
-            if key in first:
-                name, earlier = first[key]
-                also = f", also as {utterance.name}" if utterance.name != name else ""
-                raise UserError(
-                    f"{file}, lines {earlier} and {line}: {name} is there twice{also}; every recording has "
-                    "one row, and a name of its own"
-                )
-            first[key] = utterance.name, line
-
-
-def _tell_alike(file: Path, utterances: Sequence[Utterance]) -> None:
-    """Warn of labels that differ in capitals alone."""
-    for column, what in (
-        ("emotion", "classes"),
-        ("speaker", "speakers"),
-        ("session", "sessions"),
-        ("dialog", "dialogs"),
-    ):
-        spelt: dict[str, list[str]] = {}
-        for name in sorted({getattr(u, column) for u in utterances}):
-            spelt.setdefault(name.casefold(), []).append(name)
-        for _, alike in sorted(spelt.items()):
-            if len(alike) > 1:
-                warn_once(f"{file}: {' and '.join(alike)} are {len(alike)} {what}: spell them alike to merge them")
-
-
-def csv_source(file: Path) -> Source:
-    """Any corpus as a CSV with the columns `path,emotion` and, where known, `name,speaker,session,dialog,split`.
-
-    Paths may be relative to the CSV's folder. Utterances are in the order of their names, which are their paths from
-    the folder that holds all of them unless there is a column `name`, and classes in alphabetical order. Raises
-    UserError naming the file and the row or the column.
-    """
-    need_utf8(file.absolute())
-    try:
-        with open(file, newline="", encoding="utf-8-sig") as f:
-            reader = csv.DictReader(f, strict=True, skipinitialspace=True)
-            columns, rows = reader.fieldnames or [], [(reader.line_num, row) for row in reader]
-    except FileNotFoundError:
-        raise UserError(f"{file.absolute()} does not exist: a dataset is a name or a CSV file") from None
-    except csv.Error as error:
-        raise UserError(f"{file}, line {reader.line_num + 1}: {error}; is a quotation mark missing?") from None
-    except (OSError, UnicodeError) as error:
-        raise UserError(f"{file} cannot be read as CSV in UTF-8: {error}; save it as CSV UTF-8") from None
-    _check_columns(file, columns)
-    if not rows:
-        raise UserError(f"{file} has a header and no rows: write a row for each recording")
-    lines, found = [line for line, _ in rows], [_utterance(file, line, row) for line, row in rows]
-    files = [Path(os.path.normpath(u.path)) for u in found]
-    root = os.path.commonpath([file.parent for file in files])
-    utterances = [
-        u if u.name else replace(u, name=file.relative_to(root).as_posix())
-        for u, file in zip(found, files, strict=True)
-    ]
-    _refuse_doubles(file, utterances, lines)
-    emotions = sorted({u.emotion for u in utterances})
-    _tell_alike(file, utterances)
-    return Source(file.stem, "as its owner says", sorted(utterances, key=lambda u: u.name), {e: e for e in emotions})
+def _csv(file: Path) -> Source:
+    found = csv_file.utterances(file)
+    emotions = sorted({u.emotion for u in found})
+    return Source(file.stem, "as its owner says", found, {emotion: emotion for emotion in emotions})
 
 
 def _source(dataset: str, happy: str) -> Source:
     """A dataset by name or CSV file. Raises UserError, with the choices, for one that there is not."""
     if is_csv(dataset):
-        return csv_source(Path(dataset))
+        return _csv(Path(dataset))
     if dataset in DATASETS:
         return DATASETS[dataset](happy)
     also = "; a folder of recordings needs one with each recording's emotion" if Path(dataset).is_dir() else ""

@@ -1,8 +1,8 @@
 """Corpora: a module each, found by its name, if path.py has a line of that name in capitals (`emodb`: EMODB).
 
 A module has `NAME`, `LICENCE`, `utterances(root)` and `CLASSES`, its emotion codes with the class each means, in this
-order: neutral, sad, angry, happy, fearful, disgusted, surprised, calm, bored. `synthetic` and `emodb_as_iemocap` are no
-corpora: they write a release in the shape of IEMOCAP.
+order: neutral, sad, angry, happy, fearful, disgusted, surprised, calm, bored. `csv_file` reads any corpus that a CSV
+lists. `synthetic` and `emodb_as_iemocap` are no corpora: they write a release in the shape of IEMOCAP.
 """
 
 import re

@@ -26,7 +26,7 @@ import resume
 import seeds
 import train
 from cli import UserError
-from corpora import Utterance
+from corpora import Utterance, csv_file
 from files import read_json
 
 FUZZ = settings(
@@ -79,12 +79,12 @@ def test_csv_corpus(change: Callable, tmp_path: Path) -> None:
     rows = "".join(f"{u.path},{u.emotion},{u.speaker},{u.session}\n" for u in UTTERANCES)
     file.write_bytes(change(f"path,emotion,speaker,session\n{rows}".encode()))
     try:
-        source = data.csv_source(file)
+        found = csv_file.utterances(file)
         whole = data.corpus(str(file))
     except UserError as error:
         assert str(file) in str(error) or str(tmp_path) in str(error)
         return
-    assert len(source.utterances) == len(whole.utterances) == len(whole.labels), "a row was dropped silently"
+    assert len(found) == len(whole.utterances) == len(whole.labels), "a row was dropped silently"
 
 
 @FUZZ
@@ -102,14 +102,14 @@ def test_csv_corpus_says_every_row_back(names: list[str], tmp_path: Path) -> Non
         return
     if not rows:
         with pytest.raises(UserError, match="has a header and no rows"):
-            data.csv_source(file)
+            csv_file.utterances(file)
         return
     files = [os.path.normpath(tmp_path / name.strip()) for name, _ in rows]
     if len(set(files)) < len(files):
         with pytest.raises(UserError, match="is there twice"):
-            data.csv_source(file)
+            csv_file.utterances(file)
         return
-    found = data.csv_source(file).utterances
+    found = csv_file.utterances(file)
     assert {os.path.normpath(u.path) for u in found} == set(files) and len({u.name for u in found}) == len(files)
 
 
