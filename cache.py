@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 import path
 from cli import UserError, warn
-from files import digest_file, digest_of, lock, new_folder, write_json
+from files import digest_file, digest_of, lock, named, new_folder, write_json
 
 # Linux stamps files with the time of its last tick (at most 10 ms ago), so two writes within a tick can look alike.
 TICK = 0.02
@@ -53,7 +53,8 @@ def _digest(file: str) -> list[Any]:
 def _known_digests(store: Path) -> dict[str, list[Any]]:
     """What the store holds: path -> signature and digest. Nothing if it is damaged: files are then read again."""
     try:
-        known = json.loads(store.read_bytes())
+        with named(store):
+            known = json.loads(store.read_bytes())
         return known["files"] if known["check"] == digest_of(known["files"]) else {}
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return {}
@@ -188,14 +189,16 @@ def kept(folder: Path, make: Callable[[Rows], dict[str, Any]]) -> tuple[NDArray[
     Raises OSError naming the path where the disk is full or the folder cannot be written, and whatever `make` raises.
     """
     try:
-        return _read(folder)  # no lock: a finished array never changes, and may lie where we cannot write
+        with named(folder):
+            return _read(folder)  # no lock: a finished array never changes, and may lie where we cannot write
     except FileNotFoundError:
         pass
     except Damaged as error:
         warn(f"{folder} is damaged ({error}): it is made again")
     with lock(folder.with_name(f".{folder.name}.lock")):
         try:
-            return _read(folder)  # another process was faster
+            with named(folder):
+                return _read(folder)  # another process was faster
         except (FileNotFoundError, Damaged):
             _sweep(folder.parent, held=folder.name)
             _write(folder, make)

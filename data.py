@@ -4,6 +4,7 @@ import importlib
 import itertools
 import pkgutil
 import re
+import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -79,6 +80,8 @@ def _demo(happy: str) -> Source:
     if not root.exists():  # looked at first, as a cache that is there may be read-only
         with lock(root.with_suffix(".lock")):
             if not root.exists():
+                for stale in root.parent.glob(f".{root.name}.*.tmp"):  # of a process that was killed
+                    shutil.rmtree(stale, ignore_errors=True)
                 synthetic.make(root)
     return _iemocap(root, ("impro", "script"), happy)
 

@@ -56,6 +56,7 @@ class Known:
     utterances: list[tuple["Utterance", str]]
     heard: int  # recordings it was trained on, or its epoch or temperature was chosen by
     other: dict[str, int]  # of classes the checkpoint has not: their utterances
+    unread: set[str]  # recordings that could not be read: whether it heard them is not known
 
 
 def known(corpus: "Corpus", checkpoint: "Checkpoint", name: str) -> Known:
@@ -76,7 +77,9 @@ def known(corpus: "Corpus", checkpoint: "Checkpoint", name: str) -> Known:
             f"checkpoint was not trained on or chosen by; it has {', '.join(checkpoint.classes)}, and two "
             "classes that both have are needed"
         )
-    return Known(found, len(fresh) - len(rows), Counter(label for _, label in rows if label not in checkpoint.classes))
+    other = Counter(label for _, label in rows if label not in checkpoint.classes)
+    unread = {u.path for u, content in zip(corpus.utterances, contents, strict=True) if not content}
+    return Known(found, len(fresh) - len(rows), other, unread)
 
 
 def predict_all(recognise: "Recogniser", utterances: list[tuple["Utterance", str]], jobs: int | None) -> Scored:
@@ -158,6 +161,8 @@ def main() -> int:
     with memory_told("--gpu -1 computes on the CPU"):
         recognise = Recogniser(checkpoint, device)
         predicted = predict_all(recognise, utterances, args.jobs)
+    if odd := [u.path for u, _, _ in predicted if u.path in fair.unread]:
+        raise UserError(f"{odd[0]} could not be read at first, so whether it was trained on is not known: run again")
     keep = args.padding or checkpoint.padding
     scored = [one for one in predicted if keep or round(one[2].seconds * SAMPLE_RATE) >= checkpoint.size]
     length = f"{checkpoint.length:g} s"

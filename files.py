@@ -7,11 +7,22 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from cli import UserError
+
+
+@contextmanager
+def named(path: Path) -> Iterator[None]:
+    """What the system refuses in here, and does not name, as a read or a write that fails half-way, is of `path`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename is None:  # gzip and zipfile raise it without a number
+            error.filename = str(path)
+        raise
 
 
 def _sync_folder(folder: Path) -> None:
@@ -43,13 +54,12 @@ def atomic(path: Path) -> Iterator[Path]:
             os.fsync(f.fileno())
         os.replace(temporary, path)
         _sync_folder(path.parent)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        if error.filename is None:  # a write refused half-way does not say where
+    except BaseException as error:
+        with suppress(OSError):  # of a disk that is gone, which is not what went wrong first
+            temporary.unlink(missing_ok=True)
+        # a write refused half-way does not say where, and the temporary file's name says nothing
+        if isinstance(error, OSError) and str(error.filename) in ("None", str(temporary)):
             error.filename = str(path)
-        raise
-    except BaseException:
-        temporary.unlink(missing_ok=True)
         raise
 
 
@@ -72,7 +82,14 @@ def write_json(path: Path, value: Any) -> None:
 
 def read_text(path: Path) -> str:
     """The text of a file in UTF-8."""
-    return path.read_text(encoding="utf-8")
+    with named(path):
+        return path.read_text(encoding="utf-8")
+
+
+def may_be_sound(error: OSError) -> bool:
+    """Whether a file that gave this error may be as it was written: its reader has no right, the disk or the network
+    fails, a limit is reached. Not so where there is none, or where it is what an unpacker says of the contents."""
+    return error.errno not in (None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP)
 
 
 def read_json(path: Path, remedy: str = "delete it and run again", read: Callable[[Path], str] = read_text) -> Any:
@@ -80,9 +97,9 @@ def read_json(path: Path, remedy: str = "delete it and run again", read: Callabl
     PermissionError where it may be neither."""
     try:
         return json.loads(read(path))
-    except PermissionError:
-        raise
     except (OSError, ValueError, RecursionError) as error:
+        if isinstance(error, OSError) and may_be_sound(error):
+            raise
         raise UserError(f"{path} cannot be read as JSON ({error}); {remedy}") from None
 
 
@@ -103,6 +120,7 @@ def lock(path: Path, wait: bool = True) -> Iterator[bool]:
                 yield False
                 return
             except OSError as error:
+                error.filename = str(path)
                 if error.errno not in (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP):
                     raise
                 raise UserError(

@@ -8,6 +8,7 @@ Runs that another process holds and those that `report.py --audit` objects to ar
 
 import gzip
 import importlib.util
+import io
 import zipfile
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from tqdm import tqdm
 import audit
 import cli
 import records
-from files import atomic, sweep_temporaries
+from files import atomic, named, sweep_temporaries
 
 
 def pack_text(file: Path) -> None:
@@ -39,7 +40,7 @@ def pack_arrays(file: Path) -> None:
 
 def is_packed(file: Path) -> bool:
     """Whether `pack_arrays` has written an .npz."""
-    with zipfile.ZipFile(file) as packed:
+    with named(file), zipfile.ZipFile(io.BytesIO(file.read_bytes())) as packed:
         return all(member.compress_type == zipfile.ZIP_LZMA for member in packed.infolist())
 
 

@@ -4,6 +4,7 @@ Nothing is recomputed that a run recorded, except where two records are put toge
 """
 
 import gzip
+import io
 import json
 import os
 import zlib
@@ -22,7 +23,7 @@ import data
 import metrics
 import seeds
 from cli import UserError, warn
-from files import digest_of, lock, read_json, read_text, write_text
+from files import digest_of, lock, may_be_sound, named, read_json, read_text, write_text
 from recipes import MACHINE, RULES, Config, plain
 
 FIELDS: dict[str, type | tuple[type, ...]] = {  # of config.json, as far as reports need them
@@ -98,9 +99,9 @@ class Run:
             if epochs and len(epochs) == self.config["settings"].get("epochs"):
                 return epochs
             problem = f"it has {len(epochs)} epochs, not those that config.json says"
-        except PermissionError:  # it may be sound
-            raise
         except (OSError, ValueError, KeyError, TypeError, IndexError, OverflowError, RecursionError) as error:
+            if isinstance(error, OSError) and may_be_sound(error):
+                raise
             problem = f"{type(error).__name__}: {error}"
         raise self.broken(f"{self.folder / 'epochs.jsonl'} is not a run's record ({problem})")
 
@@ -112,13 +113,17 @@ class Run:
         """The predictions of the `test` or the `val` part, read anew at each call. Raises BrokenRecord."""
         file = self.folder / "predictions.npz"
         try:
-            with np.load(file, allow_pickle=False) as arrays:
+            with named(file):
+                raw = io.BytesIO(file.read_bytes())  # at once: of a read that fails, zipfile says it is no zip file
+            with np.load(raw, allow_pickle=False) as arrays:
                 found = Predictions(  # contiguous: packed ones are in another order, which sums depend on
                     *(np.ascontiguousarray(arrays[f"{name}_{f.name}"]) for f in fields(Predictions))
                 )
-        except (PermissionError, MemoryError):  # which say nothing of the file
+        except MemoryError:  # which says nothing of the file
             raise
         except Exception as error:  # NumPy raises whatever its zip and header readers do
+            if isinstance(error, OSError) and may_be_sound(error):
+                raise
             if "(missing) lzma" in str(error):  # zipfile's words, of a Python built without liblzma
                 text = f"{file} is packed (pack.py), and this Python lacks the module lzma: use one that has it"
                 raise UserError(text) from None
@@ -159,7 +164,7 @@ def _text(file: Path) -> str:
     if file.exists() or not packed.exists():
         return read_text(file)
     try:
-        with gzip.open(packed) as f:
+        with named(packed), gzip.open(packed) as f:
             return f.read(LARGEST).decode()  # of another's records, a few bytes may stand for a machine's memory
     except (EOFError, zlib.error) as error:
         raise ValueError(f"{packed}: {error}") from None
@@ -299,8 +304,8 @@ def locked(folder: Path, wait: bool = False) -> Iterator[bool]:
             yield mine
         finally:
             if mine:
-                (folder / "lock").unlink(missing_ok=True)
-                with suppress(OSError):  # it is not empty
+                with suppress(OSError):  # the folder is not empty; or the disk fails, which changes nothing in a run
+                    (folder / "lock").unlink(missing_ok=True)
                     folder.rmdir()
 
 
@@ -319,7 +324,7 @@ def finish(folder: Path) -> None:
         write_text(done, "")
         return
     state.replace(done)
-    with suppress(PermissionError):  # another user's, who began the run: it stays as long as it was
+    with suppress(OSError):  # another user's, who began the run, or no room to make room: it stays as long as it was
         os.truncate(done, 0)
 
 

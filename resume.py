@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import metrics
 from device import ran_out
-from files import atomic, digest_of
+from files import atomic, digest_of, named
 
 
 @dataclass
@@ -83,7 +83,8 @@ def load_state(
     restored, and what says nothing of the file: OSError, where memory does not suffice, and what a GPU raises."""
     if not file.exists():
         return
-    raw = file.read_bytes()  # where the system refuses this, the file may be sound
+    with named(file):
+        raw = file.read_bytes()  # where the system refuses this, the file may be sound
     try:
         tensors = load(raw)
         text = json.loads(raw[8 : 8 + int.from_bytes(raw[:8], "little")])["__metadata__"]

@@ -58,7 +58,7 @@ import records
 import turns
 from cli import UserError, warn
 from corpora import Utterance
-from files import atomic, sweep_temporaries, write_json, write_text
+from files import atomic, named, sweep_temporaries, write_json, write_text
 from recipes import Config, Options
 from records import STATE
 from resume import BrokenState, History, load_state, save_state
@@ -282,7 +282,7 @@ def _epochs(
         if epoch + 1 < config.epochs:
             save_state(folder / STATE, model, optimizer, generator, history)
         if not repeated:
-            with open(folder / "epochs.jsonl", "a", encoding="utf-8") as f:
+            with named(folder / "epochs.jsonl"), open(folder / "epochs.jsonl", "a", encoding="utf-8") as f:
                 f.write(json.dumps(epoch_record) + "\n")
         if writer:
             writer.add(epoch_record)
