@@ -49,8 +49,8 @@ def command_line() -> ArgumentParser:
     return parser
 
 
-if __name__ == "__main__" and {"-h", "--help"} & set(sys.argv):
-    command_line().parse_args()  # answers before torch is imported
+if __name__ == "__main__":
+    cli.before_torch(command_line)
 
 import numpy as np
 import torch

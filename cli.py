@@ -18,6 +18,21 @@ os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # matrix products t
 os.environ.setdefault("USER", str(os.getuid()))  # torch names a folder after it; a container's user may have no name
 
 
+def _told(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+    if issubclass(kind, KeyboardInterrupt):
+        print("interrupted", file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, trace)
+
+
+def before_torch(command_line: Callable[[], argparse.ArgumentParser]) -> None:
+    """What a command does before it imports torch, which takes seconds: answer --help; see that Ctrl-C is told in a
+    word until `run_main` does so."""
+    if {"-h", "--help"} & set(sys.argv):
+        command_line().parse_args()
+    sys.excepthook = _told
+
+
 class UserError(Exception):
     """Something the user can put right. The text names the file or the flag, and the remedy."""
 

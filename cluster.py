@@ -90,11 +90,13 @@ def connected(address: str, share: Share, options: Options) -> Iterator[Execute]
     import ray
 
     here: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
+    if address != "local":  # one look of 40 s for the cluster, not twenty
+        os.environ.setdefault("RAY_gcs_server_port_wait_time_s", "1")
     with _sources() as sources:
         environment = {"working_dir": str(sources), "env_vars": {"GLAM_COMMIT": train.commit() or ""}}
         try:
             ray.init(address, runtime_env=environment, log_to_driver=False, logging_level=logging.ERROR, **here)
-        except (ConnectionError, ValueError, RuntimeError) as error:
+        except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
             raise UserError(f"--ray {address}: {error}") from None
         try:
             if not _room(share):

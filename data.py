@@ -553,7 +553,7 @@ class Data:
 def changed(what: str) -> UserError:
     """The error for a corpus or recording that is not what it was when `identity` was asked for."""
     again = "give the command again (in Python, call data.forget() first)"
-    return UserError(f"{what} has changed since this command began: {again}")
+    return UserError(f"{what} has changed since this command began, or could not be read at one of two looks: {again}")
 
 
 def load(config: Config, skip_bad: bool = False) -> Data:

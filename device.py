@@ -23,7 +23,9 @@ def choose_device(gpu: int | None = None, device: str | None = None) -> str:
         raise UserError(f"--device {device}: choose cpu or cuda")
     if gpu is not None and device is not None and (gpu < 0) != (device == "cpu"):
         raise UserError(f"--device {device} and --gpu {gpu} contradict each other: leave one out")
-    if device == "cpu" or (gpu is not None and gpu < 0):
+    if gpu is not None and gpu < -1:
+        raise UserError(f"--gpu {gpu}: a CUDA device's number, or -1 for the CPU")
+    if device == "cpu" or gpu == -1:
         return "cpu"
     if not torch.cuda.is_available():
         hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")

@@ -31,6 +31,7 @@ from files import atomic
 from metrics import SCORE_NAMES, SCORES
 from recipes import RULES
 from records import Group, Run
+from seeds import read_seeds
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -333,9 +334,10 @@ def runs_to_show(chosen: Sequence[Run], models: Sequence[str] | None, settings: 
         model: [r for r in own if (r.folder / "checkpoint" / "config.json").is_file()] for model, own in lists.items()
     }
     if lacking := [model for model in wanted if not saved[model]]:
-        commands = []
+        commands, first = [], read_seeds()[0]  # whose weights scripts/all_tables keeps
         for model in lacking:
-            like = next(iter(lists[model]), None)
+            of_first = (run for run in lists[model] if run.seed == first)
+            like = next(of_first, next(iter(lists[model]), None))
             changed = like.changed if like else tables.resolve(model, settings)
             commands.append(train_command(model, like or chosen[0], changed))
         text = f"no weights were kept of {', '.join(lacking)}; train with --save_model, or name others with --model"

@@ -23,9 +23,16 @@ from files import atomic, named, sweep_temporaries
 
 def pack_text(file: Path) -> None:
     """Replace a text by `file`.gz."""
-    with atomic(Path(f"{file}.gz")) as temporary:
-        temporary.write_bytes(gzip.compress(file.read_bytes(), mtime=0))  # undated: the same bytes at any time
-    file.unlink()
+    packed = Path(f"{file}.gz")
+    with named(file):
+        text = file.read_bytes()
+    with atomic(packed) as temporary:
+        temporary.write_bytes(gzip.compress(text, mtime=0))  # undated: the same bytes at any time
+    try:
+        file.unlink()
+    except OSError:
+        packed.unlink(missing_ok=True)  # one of the two is enough
+        raise
 
 
 def pack_arrays(file: Path) -> None:

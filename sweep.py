@@ -289,6 +289,7 @@ def run_all(todo: list[Job], execute: Execute, tries: int, bar: bool) -> list[st
     follow, once it lets go of them, and those that broke, which are tried at most `tries` times."""
     left, failures = {job.config: job for job in todo}, []
     held: set[recipes.Config] = set()
+    told: set[str] = set()
     tried: Counter[recipes.Config] = Counter()
     with tqdm(total=len(todo), unit="run", desc="sweep", disable=None if bar else True) as progress:
         while left:
@@ -310,7 +311,8 @@ def run_all(todo: list[Job], execute: Execute, tries: int, bar: bool) -> list[st
                     if status != "done":
                         text += f" (tried {tries} times)" if status == "broke" else ""
                         failures.append(f"{describe(config)}: {text}")
-                        line = f"failed: {failures[-1]}"
+                        line = f"failed: {describe(config)}: {'as before' if text in told else text}"
+                        told.add(text)  # broken recordings are a long list, and stop every run of their corpus
                     progress.update()
                     with progress.external_write_mode():
                         print(line, flush=True)
@@ -428,8 +430,8 @@ def main() -> int:
         with _executor(asked, given, todo) as execute:
             failures = run_all(todo, execute, asked["tries"], bar=len(todo) > 1 and not given.get("quiet", False))
     if not asked["dry_run"]:
-        print(f"{len(jobs) - len(todo)} were done, {len(todo) - len(failures)} trained, {len(failures)} failed")
-    print("".join(f"failed: {failure}\n" for failure in failures), end="", flush=True)
+        print(f"{len(jobs) - len(todo)} were done, {len(todo) - len(failures)} are now, {len(failures)} failed")
+    print("".join(f"failed: {failure.splitlines()[0]}\n" for failure in failures), end="", flush=True)
     if asked["print"] is not None and every:
         print_table(asked, given, every)
     return 1 if failures else 0

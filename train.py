@@ -9,7 +9,6 @@ interrupted run stopped; a finished run is not repeated. `python report.py` make
 """
 
 import argparse
-import sys
 
 import cli
 import path
@@ -24,8 +23,8 @@ def command_line() -> argparse.ArgumentParser:
     return parser
 
 
-if __name__ == "__main__" and {"-h", "--help"} & set(sys.argv):
-    command_line().parse_args()  # answers before torch is imported
+if __name__ == "__main__":
+    cli.before_torch(command_line)
 
 import json
 import os
@@ -38,6 +37,7 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +68,7 @@ from resume import BrokenState, History, load_state, save_state
 
 # what a run's numbers come of: not the packages of an environment that is a folder here
 CODE = (":(glob)*.py", "models/*.py", "corpora/*.py", ":(exclude)path.py")
+PACKAGES = ("numpy", "g-mlp-pytorch", "soundfile", "soxr")  # beside torch
 
 
 @cache
@@ -107,7 +108,8 @@ def describe_run(
         "n_val": 0 if parts.val is None else len(parts.val), "n_test": len(parts.test), "n_dropped": len(d.dropped),
         "n_bad": len(d.bad), "params": sum(p.numel() for p in model.parameters()),
         "device": device.describe(config.device),
-        "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
+        "versions": {"python": platform.python_version(), "torch": torch.__version__,
+                     **{name: version(name) for name in PACKAGES}},
         "commit": commit(),
     }  # fmt: skip
 
@@ -305,15 +307,21 @@ def _epochs(
 # ------------------------------------------------------------------------------------------------ printing
 
 
+@cache
+def _print_once(text: str) -> None:
+    """Print what this process has not printed before: the runs of a sweep have the same layers."""
+    print(text)
+
+
 def print_summary(model: nn.Module, run: dict[str, Any]) -> None:
     """Layers and parameters. In eval mode it draws no random number and changes no statistics."""
     from pytorch_model_summary import summary
 
     model.eval()
     table, params = summary(model, torch.zeros(1, 1, *run["shape"])), f"{run['params']:,}"
-    print(table)
     if f"Total params: {params}\n" not in table:
-        print(f"{params} parameters, with those that layers use as plain weights, which the table leaves out")
+        table += f"\n{params} parameters, with those that layers use as plain weights, which the table leaves out"
+    _print_once(table)
     print(
         f"{run['model']} on {run['dataset']} ({run['corpus']}), split {run['split']}, recipe {run['recipe']}, "
         f"changed: {run['changed'] or 'nothing'}"

@@ -31,7 +31,7 @@ FLAGS = ["--models", "CNN_GAP", "--datasets", "all", "--epochs", "3", "--threads
 MARKS = "<!-- table -->\n", "<!-- end of table -->\n"
 
 
-def until(condition: Callable[[], object], seconds: float = 60) -> None:
+def until(condition: Callable[[], object], seconds: float = 600) -> None:
     """Wait for a condition. Raises AssertionError where it does not come true in time."""
     end = time.monotonic() + seconds
     while not condition():
@@ -272,8 +272,9 @@ def worker_kills(place: Place, times: int) -> Row:
                 time.sleep(chance.uniform(0, 4))
                 workers = children(process.pid)
                 if workers and row.tried < times:
-                    os.kill(chance.choice(workers), signal.SIGKILL)
-                    row.tried += 1
+                    with suppress(ProcessLookupError):  # it has ended by itself
+                        os.kill(chance.choice(workers), signal.SIGKILL)
+                        row.tried += 1
             row.expect(process.returncode == 0, f"a sweep ended with status {process.returncode}")
             kill(process)
             row.check(place.reference, runs, watch)

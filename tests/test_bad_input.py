@@ -191,12 +191,22 @@ def test_an_output_folder_that_cannot_be_written(here, command, tmp_path):
     refused(command, "--dataset", "impro", "--runs", tmp_path / "file" / "runs", says=str(tmp_path / "file"))
 
 
+def test_ctrl_c_while_torch_is_imported_is_told_in_a_word(here, tmp_path):
+    (tmp_path / "torch.py").write_text("raise KeyboardInterrupt")
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    for script in ("train.py", "benchmark.py"):
+        words = [sys.executable, "-c", f"import runpy, sys; sys.path.insert(0, {str(tmp_path)!r}); "
+                 f"sys.argv = [{script!r}]; runpy.run_path({script!r}, run_name='__main__')"]  # fmt: skip
+        done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True)
+        assert done.returncode == -signal.SIGINT and done.stderr == "interrupted\n", done
+
+
 def test_ctrl_c_keeps_what_is_done(here, command):
     words = [sys.executable, *map(str, QUICK[:-1]), "--dataset", "impro", "--epochs", "500"]
     process = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    until(lambda: list(here.rglob("state.safetensors")), 120)
+    until(lambda: list(here.rglob("state.safetensors")))
     process.send_signal(signal.SIGINT)
-    _, error = process.communicate(timeout=60)
+    _, error = process.communicate(timeout=600)
     assert process.returncode == 130
     assert "Traceback" not in error and "interrupted" in error
     assert list(here.rglob("state.safetensors")) and not list(here.rglob("done"))

@@ -33,11 +33,12 @@ def test_plain_networks_are_the_networks(name: str) -> None:
         torch.testing.assert_close(fast.eval()(x), plain.eval()(x))
 
 
-def test_seeds_in_turns_are_compared_with_plain_ones() -> None:
+def test_seeds_in_turns_are_compared_with_plain_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     row = benchmark.seeds_row("seeds", 12, benchmark.glam(OPTIONS), OPTIONS)
     assert row.got > 0 and "3 at once; 40+22 segments" in row.note and re.search(r"\d seeds an hour", row.note)
+    monkeypatch.setattr(benchmark, "matrix_rate", lambda config: 1e15)  # far above a CPU's
     row = benchmark.seeds_row("share", 25, benchmark.glam(OPTIONS), OPTIONS, share=True)
-    assert 0 < row.got < 150 and row.unit == "%" and "not measured" not in row.line()
+    assert 0 < row.got < 1 and row.unit == "%" and "not measured" not in row.line()
 
 
 def test_a_fast_way_to_something_else_is_no_result(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,6 +25,7 @@ import soundfile
 import torch
 
 import cache
+import cli
 import features
 import files
 import path
@@ -454,7 +455,7 @@ def test_two_processes_extract_once(tmp_path: Path, own_cache: Path) -> None:
     corpus(tmp_path / "waves", 20)
     script = "print(features.load(utterances, 'mfcc', 1.8, 1.6).x.sum())"
     children = [child(own_cache, tmp_path / "waves", script) for _ in range(2)]
-    outputs = [c.communicate(timeout=120)[0].split() for c in children]
+    outputs = [c.communicate(timeout=600)[0].split() for c in children]
     assert [c.returncode for c in children] == [0, 0]
     assert sorted("extracting" in out for out in outputs) == [False, True]
     assert len({out[-1] for out in outputs}) == 1
@@ -511,17 +512,18 @@ def test_a_folder_that_cannot_be_written_is_named(utterances: list[Utterance], o
 
 def test_memory_does_not_grow_with_the_corpus(tmp_path: Path, own_cache: Path) -> None:
     script = """
-import resource
 load = lambda some: features.load(some, 'spectrogram', 1.8, 0.9)
-load(utterances[:20])
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+def peak():  # in kB; ru_maxrss would begin at that of the process of the tests
+    return int(next(line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')))
+load(utterances[:40])
+before = peak()
 store = load(utterances)
-print(store.x.nbytes, 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before))
+print(store.x.nbytes, 1024 * (peak() - before))
 """
-    corpus(tmp_path / "waves", 80)
+    corpus(tmp_path / "waves", 160)
     process = child(own_cache, tmp_path / "waves", script)
-    written, grown = (int(n) for n in process.communicate(timeout=120)[0].split()[-2:])
-    assert written > 35e6 and grown < 10e6
+    written, grown = (int(n) for n in process.communicate(timeout=600)[0].split()[-2:])
+    assert written > 100e6 and grown < written / 2
 
 
 def test_a_long_recording_is_cut_without_copies(tmp_path: Path) -> None:
@@ -538,7 +540,11 @@ def test_a_long_recording_is_cut_without_copies(tmp_path: Path) -> None:
     assert max(sizes) == 8 * features._at_once(torch.device("cpu"))
 
 
-def test_quick_work_shows_no_progress_bar(utterances: list[Utterance], capsys: pytest.CaptureFixture) -> None:
+def test_quick_work_shows_no_progress_bar(
+    utterances: list[Utterance], capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)  # elsewhere there is no bar at all
+    monkeypatch.setattr("tqdm.std.time", lambda: 0.0)  # quick on a busy machine too
     load(utterances, "mfcc", 1.8, 1.6)
     captured = capsys.readouterr()
     assert captured.out == captured.err == ""
@@ -613,6 +619,36 @@ def test_a_write_that_breaks_off_leaves_the_old_file_alone(tmp_path: Path) -> No
             temporary.write_text("half")
             raise error
         assert [file.name for file in tmp_path.iterdir()] == ["file"] and (tmp_path / "file").read_text() == "old"
+
+
+def test_a_clean_up_that_fails_hides_no_cause(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(number: int) -> Callable:
+        def call(file: Path, *_: object, **__: object) -> None:
+            raise OSError(number, os.strerror(number), str(file))
+
+        return call
+
+    monkeypatch.setattr(Path, "unlink", refuse(errno.EROFS))
+    monkeypatch.setattr(os, "replace", refuse(errno.ENOSPC))
+    with pytest.raises(OSError, match="No space left") as told:
+        files.write_text(tmp_path / "file", "new")
+    assert cli.refusal(told.value) == f"cannot use {tmp_path / 'file'}: the disk is full"
+
+
+@pytest.mark.parametrize("name", ["x.npy", "meta.json"])
+def test_a_read_that_breaks_off_is_no_damage(
+    name: str, utterances: list[Utterance], own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    features.load(utterances, "mfcc", 0.5, 0.25)
+    (kept,) = own_cache.rglob(name)
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(cache, "_read", refuse)
+    with pytest.raises(OSError, match="Input/output") as told:
+        features.load(utterances, "mfcc", 0.5, 0.25)
+    assert cli.refusal(told.value) == f"cannot use {kept.parent}: Input/output error" and kept.exists()
 
 
 def test_a_folder_that_cannot_be_replaced_is_still_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

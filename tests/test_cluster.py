@@ -158,7 +158,7 @@ def test_local_cluster_by_command(here: Path, tmp_path: Path, command) -> None:
         train.train(config, runs=here, quiet=True)
     (state,) = here.glob("*/*/*/*/*/state.safetensors")  # its worker goes on from there
     told = command("sweep.py", *BASE, "--seed", 1, "--ray", "local")
-    assert "0 were done, 1 trained, 0 failed" in told.stdout and not state.exists()
+    assert "0 were done, 1 are now, 0 failed" in told.stdout and not state.exists()
     assert equal(finished(here), sequential(tmp_path / "sequential", "--seed", 1))
 
 
@@ -169,6 +169,22 @@ def test_no_machine_is_large_enough(here: Path, command) -> None:
 
 def test_no_cluster_there(here: Path, command) -> None:
     command("sweep.py", *FLAGS, "--ray", "not an address", status=2)
+
+
+def test_a_cluster_whose_token_is_lacking_is_told(monkeypatch) -> None:
+    import ray
+
+    import cluster
+    from cli import UserError
+    from recipes import Options
+
+    def refuse(*_: object, **__: object) -> None:
+        raise ray.exceptions.AuthenticationError("no authentication token was found")
+
+    monkeypatch.setattr(ray, "init", refuse)
+    found = cluster.connected("auto", cluster.Share(1, 0), Options())
+    with pytest.raises(UserError, match="--ray auto: no authentication token was found"), found:
+        pass
 
 
 # ------------------------------------------------------------------------------------------ without a cluster

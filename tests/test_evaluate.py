@@ -16,9 +16,11 @@ from conftest import ROOT, Command, at_a_terminal
 from made_checkpoints import make_checkpoint
 from sklearn.metrics import confusion_matrix
 
+import cache
 import checkpoints
 import inference
 import metrics
+import path
 import records
 import stats
 from cli import UserError
@@ -232,6 +234,25 @@ def test_a_gpu_without_memory_is_said(place: str, corpus: Path, tmp_path: Path, 
     words = ["evaluate.py", str(corpus), "--checkpoint", str(checkpoint), "--gpu", "-1", "--padding"]
     monkeypatch.setattr(sys, "argv", words)
     with pytest.raises(UserError, match="the GPU ran out of memory; --gpu -1 computes on the CPU"):
+        main()
+
+
+def test_a_recording_that_could_not_be_read_at_first_is_not_taken_for_unheard(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint, real = make_checkpoint(tmp_path / "c", "CNN_GAP", **SHAPE), cache.digest_file
+
+    def digest_file(file: Path) -> str:
+        if file.name == "7.wav":
+            raise OSError(5, "Input/output error")
+        return real(file)
+
+    monkeypatch.setattr(cache, "digest_file", digest_file)
+    monkeypatch.setattr(path, "CACHE", tmp_path / "cache")
+    monkeypatch.setattr(sys, "argv", ["evaluate.py", str(corpus), "--checkpoint", str(checkpoint), "--gpu", "-1"])
+    with pytest.raises(
+        UserError, match=r"7\.wav could not be read at first, so whether it was trained on is not known"
+    ):
         main()
 
 

@@ -44,7 +44,7 @@ def test_a_scenario_that_there_is_not_is_refused(command) -> None:
 def test_file_size_limit(here: Path, command) -> None:
     """What a full disk is tested with where no small disk may be mounted."""
     words = ["train.py", "--model", "CNN_GAP", "--dataset", "all", "--epochs", "3", "--gpu", "-1", "--quiet"]
-    told = command("bash", "-c", f"ulimit -f 40; exec {sys.executable} {' '.join(words)}", status=2)
+    told = command("bash", "-c", 'ulimit -f 40; exec "$0" "$@"', sys.executable, *words, status=2)
     assert "the file size limit is reached" in told.stderr
     assert not [f for f in here.rglob("*") if f.name.endswith(".tmp") or f.name == "done"]
     command(*words)

@@ -3,6 +3,7 @@
 import itertools
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -31,6 +32,7 @@ import train
 from cli import UserError
 from corpora import Utterance
 from files import write_json
+from seeds import read_seeds
 
 LABELS = [0, 0, 1, 1, 2, 2, 3, 3]
 RIGHT, SOME = LABELS, [0, 1, 1, 1, 2, 0, 3, 3]
@@ -388,12 +390,16 @@ def test_tsne_says_which_runs_to_repeat(runs: list[records.Run], tmp_path: Path)
         figures.make("tsne", runs, arguments())
     lines = str(error.value).splitlines()[1:]
     models = ("APCNN", "MACNN", "AACNN", "GLAM")
-    rest = f"--dataset impro --split 8:2 --seed 0 --device cpu --runs {runs[0].folder.parents[4]} --save_model"
+    place = shlex.quote(str(runs[0].folder.parents[4]))
+    rest = f"--dataset impro --split 8:2 --seed 0 --device cpu --runs {place} --save_model"
     assert [line.strip() for line in lines] == [f"python train.py --model {model} {rest}" for model in models]
+    first = make_run(tmp_path / "runs", [SOME], LABELS, seed=read_seeds()[0])  # whose weights the scripts keep
+    with pytest.raises(UserError, match=rf"--model GLAM .*--seed {first.name} "):
+        figures.make("tsne", [*runs, records.read_run(first)], arguments())
     run = records.read_run(fold)
     command = figures.train_command(run.model, run, run.changed)
     assert "--split session --seed 3 --fold 1 --alpha 0.3 --class_weights --device cpu --runs " in command
-    given = vars(train.command_line().parse_args(command.split()[2:]))
+    given = vars(train.command_line().parse_args(shlex.split(command)[2:]))
     assert (given["alpha"], given["fold"], given["save_model"]) == (0.3, 1, "last")
     other = {"test_dataset": "ravdess"}
     across = make_run(tmp_path / "runs", [SOME], LABELS, dataset="emodb", split="cross", settings=other)

@@ -242,6 +242,17 @@ def test_endings_in_capitals_are_endings(release: Path) -> None:
     assert problems.without_wave == [ORDER[0]] and problems.strange[0].endswith(f"{ORDER[0]}.WAV")
 
 
+def test_a_rename_tells_of_labels_that_it_could_not_read(release: Path, capsys: pytest.CaptureFixture) -> None:
+    file = sorted(release.glob("Session1/dialog/EmoEvaluation/*.txt"))[0]
+    file.unlink()
+    file.symlink_to("nowhere")
+    handle.rename(release)
+    assert (
+        f"1 evaluation files have no readable label, as {file.relative_to(release)}: not a file"
+        in capsys.readouterr().err
+    )
+
+
 def test_a_rename_that_the_system_refuses_says_what_it_left(release: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rename, count = Path.rename, len(handle.rename(release, dry_run=True))
 
@@ -912,17 +923,23 @@ def test_help_teaches(command) -> None:
 
 
 def test_a_rename_killed_outright_is_undone(tmp_path: Path) -> None:
-    names = {f"Ses0{s}F_impro01_{letter}{i:03d}": "neu" for s in range(1, 6) for letter in "FM" for i in range(300)}
+    names = {f"Ses0{s}F_impro01_{letter}{i:03d}": "neu" for s in range(1, 6) for letter in "FM" for i in range(20)}
     root = write_release(tmp_path / "big", names)
     before = contents(root)
-    process = subprocess.Popen(
-        [sys.executable, "handleIEMOCAP.py", "--root", root, "--rename"], cwd=ROOT, stdout=subprocess.DEVNULL
-    )
-    while not (root / JOURNAL).exists() and process.poll() is None:
-        time.sleep(0.0005)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert (root / JOURNAL).exists()
+    script = f"""
+import os, signal
+from pathlib import Path
+import handleIEMOCAP
+rename, moved = Path.rename, []
+def at_the_50th(file, target):
+    moved.append(rename(file, target))
+    if len(moved) == 50:
+        os.kill(os.getpid(), signal.SIGKILL)
+Path.rename = at_the_50th
+handleIEMOCAP.rename(Path({str(root)!r}))
+"""
+    assert subprocess.run([sys.executable, "-c", script], cwd=ROOT).returncode == -signal.SIGKILL
+    assert (root / JOURNAL).exists() and len(list(root.rglob("Ses0??-*.wav"))) == 50
     assert [u.name for u in handle.read(root)[0]] == sorted(names)
     handle.restore(root)
     assert contents(root) == before

@@ -121,6 +121,22 @@ def test_a_text_is_never_lost(where: str, tmp_path: Path, monkeypatch: pytest.Mo
     assert content(folder) == before
 
 
+def test_a_text_that_may_not_be_removed_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    folder, _ = runs_in(tmp_path)
+    before, real = content(folder), Path.unlink
+
+    def refuse(file: Path, missing_ok: bool = False) -> None:
+        if file.name in records.TEXTS:
+            raise PermissionError(1, "Operation not permitted", str(file))
+        real(file, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    assert not pack.pack_mine(folder) and content(folder) == before
+    assert f"{folder} is left as it is: cannot use {folder}" in capsys.readouterr().err
+
+
 def test_what_is_not_sound_is_left_and_named(tmp_path: Path, command: Command) -> None:
     damaged, fine = runs_in(tmp_path)
     unfinished = made(tmp_path, [LABELS], seed=5, done=False)

@@ -47,9 +47,8 @@ SHORTER = [  # a command that begins so: what is added, and what follows a numbe
 def checkout(tmp_path_factory, small_release):
     """A copy of what git would hand out, with a recording, a folder of recordings and a CSV corpus beside it."""
     copy = tmp_path_factory.mktemp("readme") / "GLAM"
-    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split(
-        "\n"
-    )
+    words = ["git", "-c", f"safe.directory={ROOT}", "ls-files"]  # whoever owns it
+    tracked = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\n")
     for name in filter(None, tracked):
         (copy / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(ROOT / name, copy / name)

@@ -1,7 +1,9 @@
 """Tables from run folders made by hand, whose answers can be worked out on paper."""
 
 import csv
+import errno
 import json
+import os
 import re
 import subprocess
 import sys
@@ -17,6 +19,7 @@ import pytest
 from made_runs import DIGEST, guesses, make_run
 
 import audit
+import cli
 import data
 import metrics
 import pack
@@ -1505,24 +1508,26 @@ def test_a_run_with_one_test_utterance_is_not_halved(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["epochs.jsonl", "split.json", "predictions.npz"])
-def test_a_record_that_may_not_be_read_is_not_called_damaged(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.EMFILE])
+def test_a_record_that_the_system_refuses_to_read_is_not_called_damaged(
+    name: str, number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = make_run(tmp_path, RIGHT, LABELS)
-
-    def refuse(file: object, *_: object, **__: object) -> None:
-        raise PermissionError(13, "Permission denied", str(file))
-
-    monkeypatch.setattr(np, "load", refuse)
-    monkeypatch.setattr(records, "read_text", refuse)
     run = records.Run(folder, read_json(folder / "config.json"))
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))  # a read names no file
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    monkeypatch.setattr(Path, "read_text", refuse)
     for read in {
         "epochs.jsonl": [lambda: run.epochs],
         "split.json": [lambda: records.read_record(folder / "split.json")],
         "predictions.npz": [lambda: run.predictions("test")],
     }[name]:
-        with pytest.raises(PermissionError, match=name):
+        with pytest.raises(OSError, match=os.strerror(number)) as told:
             read()
+        assert cli.refusal(told.value) == f"cannot use {folder / name}: {os.strerror(number)}"
 
 
 WRONG = {  # parts of predictions.npz that can be read and are no run's

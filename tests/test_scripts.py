@@ -40,7 +40,8 @@ def test_a_script_trains_from_the_root_from_scripts_and_moved_to_the_root(here, 
     command("bash", "scripts/MHCNN", *quick)
     command("bash", "MHCNN", *quick, cwd=ROOT / "scripts")
     copy = tmp_path / "checkout"
-    shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".git", ".venv", "runs", "cache", "results", ".*_cache"))
+    data = ("runs", "cache", "results", "IEMOCAP_full_release", "emodb", "ravdess", "crema-d")  # path.py's defaults
+    shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".*", "__pycache__", *data))
     shutil.move(copy / "scripts" / "MHCNN", copy / "MHCNN")
     (copy / ".venv").symlink_to(sys.prefix)
     command("./MHCNN", *quick, cwd=copy)
@@ -119,6 +120,8 @@ def test_alpha_may_be_written_with_an_exponent(here, command):
         (("scripts/comparison", -1, 1, "--dataset", "a, b.csv"), "error: --dataset a, b.csv: tables take names with"),
         (("scripts/demo", "--runs", "x"), "error: --runs: the report needs it too"),
         (("run", "x"), "error: x: no flag; the arguments are [gpu] [n] [alpha] [flags]"),
+        (("run", -1, 0), "error: 0: n, the number of seeds, must be at least 1"),
+        (("scripts/comparison", -1, 0), "error: 0: n, the number of seeds, must be at least 1"),
         (("scripts/MACNN_all", -1, 1, 0.3, 4), "error: 4: no flag; the arguments are [gpu] [n] [alpha] [flags]"),
         (("scripts/comparison", -1, 1, 0.3), "error: 0.3: no flag; the arguments are [gpu] [n] [flags]"),
     ],
@@ -227,7 +230,7 @@ def set_up(folder, name, *words, fails="nothing"):
         shutil.copy(ROOT / "scripts" / file, folder / "scripts")
     for file in ("requirements.txt", "requirements-dev.txt"):
         (folder / file).touch()
-    real = f'*"-m pip --version"*) ;; *"print(sys.prefix)"*) echo {folder};; "-c "*) exec {sys.executable} "$@";;'
+    real = f'*"-m pip --version"*) ;; *"print(sys.prefix)"*) echo "{folder}";; "-c "*) exec "{sys.executable}" "$@";;'
     for command, cases in (("python", real), ("ruff", ""), ("mypy", "")):
         told = f'echo "{command} $@" >> "{folder}/asked"; case "{command} $*" in "{fails}"*) exit 1;; esac'
         (folder / "bin" / command).write_text(f'#!/bin/sh\ncase "$*" in {cases} *) {told};; esac\n')

@@ -133,7 +133,9 @@ def test_the_summary_draws_nothing_and_changes_nothing(capsys):
     train.print_summary(model, run)
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
-    assert "686,820" in capsys.readouterr().out
+    assert "Total params: 686,820\n" in capsys.readouterr().out
+    train.print_summary(model, run)
+    assert "Total params" not in capsys.readouterr().out, "runs of one process have the same layers"
 
 
 def test_class_weights_are_asked_for_and_given_to_the_trainer(here, monkeypatch):
