@@ -470,6 +470,16 @@ def test_settings_of_a_corpus_and_its_features_reach_them(here):
     assert data.load(recipes.config_for("GLAM", dataset="all", feature="fbank")).shape != (26, 57)
 
 
+def test_what_a_killed_process_left_of_the_demo_corpus_is_removed(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(path, "CACHE", tmp_path)
+    stale = tmp_path / f".synthetic-{synthetic.VERSION}.1.tmp" / "Session1"
+    stale.mkdir(parents=True)
+    make = synthetic.make
+    monkeypatch.setattr(synthetic, "make", lambda root: make(root, 20))
+    data.corpus("demo")
+    assert not stale.exists()
+
+
 @pytest.mark.parametrize("dataset", ["impro", "script", "all", "demo"])
 def test_happy_is_what_is_asked_for_in_each_half(dataset, here, small_release, tmp_path, monkeypatch):
     monkeypatch.setattr(path, "CACHE", tmp_path)

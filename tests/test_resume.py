@@ -160,6 +160,18 @@ def test_a_gpus_generator_goes_on_too(tmp_path: Path, monkeypatch) -> None:
     assert given == [list(range(16))]
 
 
+def test_a_run_is_finished_though_its_lock_cannot_be_removed(here: Path, monkeypatch) -> None:
+    real = Path.unlink
+
+    def refuse(file: Path, missing_ok: bool = False) -> None:
+        if file.name == "lock":
+            raise OSError(30, "Read-only file system", str(file))
+        real(file, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    assert records.finished(trained(config_of("CNN_GAP", epochs=1), here))
+
+
 def test_a_run_folder_in_which_nothing_was_written_is_removed(tmp_path: Path) -> None:
     for name, writes in (("empty", False), ("begun", True)):
         folder = tmp_path / name
