@@ -475,7 +475,7 @@ def test_what_a_killed_process_left_of_the_demo_corpus_is_removed(tmp_path: Path
     stale = tmp_path / f".synthetic-{synthetic.VERSION}.1.tmp" / "Session1"
     stale.mkdir(parents=True)
     make = synthetic.make
-    monkeypatch.setattr(synthetic, "make", lambda root: make(root, 20))
+    monkeypatch.setattr(synthetic, "make", lambda root: make(root, 60))
     data.corpus("demo")
     assert not stale.exists()
 
