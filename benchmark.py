@@ -105,8 +105,8 @@ def seconds(function: Callable[[], Any]) -> tuple[float, Any]:
 def compare(
     plain: Callable[[], Any], fast: Callable[[], Any], repeats: int, work: int = 1
 ) -> tuple[float, str, Any, Any, float]:
-    """Ratio of medians, spread, both results, and the median seconds of the fast one, which does `work` times as much.
-    Both are warmed up first."""
+    """Measure two functions in turns, warmed up; `fast` does `work` times as much. Returns the ratio of their medians,
+    the spread of ratios, the result of each, and the median seconds of `fast`."""
     plain(), fast()
     pairs = [(seconds(plain), seconds(fast)) for _ in range(repeats)]
     ratios = sorted(work * p[0] / f[0] for p, f in pairs)

@@ -73,7 +73,7 @@ class Checkpoint(PyTorchModelHubMixin):
         return f"{self.config['model']} trained on {self.config['corpus']} ({self.config['dataset']}{synthetic})"
 
     def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:
-        """README.md, after what config.json says."""
+        """README.md, made from config.json."""
         return ModelCard(model_card(self.config))
 
     @classmethod
@@ -147,7 +147,7 @@ def load(folder: str | Path, online: bool = False) -> Checkpoint:
 
 
 def read_config(file: Path) -> dict[str, Any]:
-    """A checkpoint's config.json. Raises UserError naming the file for one that is none."""
+    """A checkpoint's config.json, checked. Raises UserError naming the file where it is not one."""
     if file.stat().st_size > LARGEST_CONFIG:
         raise UserError(f"{file} is not a checkpoint's: it is larger than 16 MiB")
     config = read_json(file, "copy the checkpoint's whole folder again, or train again with --save_model")

@@ -114,7 +114,7 @@ def need(what: str, file: str, *packages: str) -> None:
 
 
 def refusal(error: OSError) -> str | None:
-    """Which file the system refused to use and why, in a sentence; None for what is no matter of files."""
+    """A sentence that names the file an error is about and why it cannot be used; None if it is not about a file."""
     reasons = {
         errno.ENOSPC: "the disk is full",
         errno.EDQUOT: "the disk quota is used up",
@@ -129,8 +129,8 @@ def run_main(
     main: Callable[[], int | None],
     interrupted: str = "interrupted: what is finished is kept; the same command goes on from there",
 ) -> None:
-    """Run a command and exit: 0, what it returns, 2 with a sentence for a user's error, 130 after Ctrl-C, which says
-    `interrupted`."""
+    """Run a command and exit with what it returns, or 0; 2 after an error that is told in a sentence; 130 after Ctrl-C,
+    with the sentence `interrupted`; 141 where nobody reads its output any more."""
     for name in ("stdout", "stderr"):
         if (stream := getattr(sys, name)) is None:  # it was closed: what is printed goes nowhere
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115

@@ -50,7 +50,7 @@ class Share:
 def _train_there(
     config: Config, save_model: str | None, d: data.Data, warp: Any, state: bytes | None
 ) -> tuple[Outcome, dict[str, bytes]]:
-    """Train a run in a folder of the worker's own; its outcome and its files."""
+    """Train a run in a temporary folder of the worker's. Returns its outcome and, if it is done, its files by name."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = records.folder_of(config, d.corpus.dataset, d.digest, Path(temporary))
         if state is not None:
@@ -124,6 +124,8 @@ def _room(share: Share) -> int:
 
 @dataclass
 class _Job:
+    """A run that is to be sent to a worker, or is under way there."""
+
     config: Config
     lost: int = 0  # machines
     reference: Any = None  # of its result, while it is under way
@@ -147,7 +149,7 @@ class _Sender:
         return data.load(config if torch.cuda.is_available() else replace(config, device="cpu"), self.skip_bad)
 
     def send(self, config: Config, d: data.Data, state: Path) -> Any:
-        """Start a run; the reference of its result."""
+        """Send a run to a worker. Returns the reference of its result."""
         import ray
 
         if id(d) not in self.sent:
@@ -227,7 +229,8 @@ def _run(configs: Sequence[Config], share: Share, options: Options) -> Iterator[
 
 
 def _start(job: _Job, runs: Path, sender: _Sender) -> Path | None:
-    """Lock a run's folder and send it, which its reference then tells, unless it is done or somebody else's."""
+    """Lock a run's folder and send the run, so that it has a reference. One that is done or that another process holds
+    is not sent; returns the folder, or None for the latter."""
     job.reference = None
     d = sender.load(job.config)
     folder = records.folder_of(job.config, d.corpus.dataset, d.digest, runs)
@@ -242,7 +245,7 @@ def _start(job: _Job, runs: Path, sender: _Sender) -> Path | None:
 
 
 def _finish(job: _Job, reference: Any, runs: Path) -> Outcome:
-    """Write what a worker sent."""
+    """Write what a worker sent, if its run is done. Returns the outcome."""
     outcome, files = _result(job, reference)
     if outcome.status != "done":
         return outcome

@@ -28,7 +28,7 @@ from recipes import Config
 
 IEMOCAP_CLASSES = {"neu": "neutral", "sad": "sad", "ang": "angry"}  # and one or two codes for happy
 OF_DATA = ("dataset", "test_dataset", "happy", "classes", "feature", "n_mfcc", "segment_length", "train_overlap",
-           "test_overlap", "padding", "device")  # settings: runs that share them share their data  # fmt: skip
+           "test_overlap", "padding", "device")  # of a Config: runs that agree in these share their data  # fmt: skip
 HEARD = 12  # hexadecimal digits of a recording's digest that a checkpoint keeps
 IEMOCAP_LICENCE = "IEMOCAP release licence (USC SAIL): research use on request; recordings may not be passed on"
 
@@ -47,7 +47,7 @@ class Corpus:
     classes: tuple[str, ...]
     utterances: tuple[Utterance, ...]
     labels: NDArray[np.int64]  # (U,) indices into classes
-    first_synthetic: bool = False  # of two corpora, the one that is trained on
+    first_synthetic: bool = False  # of two corpora: whether the one that is trained on is synthetic
 
 
 @dataclass(frozen=True)
@@ -244,7 +244,7 @@ def corpus_digest(corpus: Corpus) -> str:
 
 
 def corpus_of(config: Config) -> Corpus:
-    """`corpus`, of a configuration."""
+    """The corpus, or the two, that a configuration names."""
     return corpus(config.dataset, config.happy, config.classes, config.test_dataset)
 
 
@@ -340,6 +340,7 @@ def halve(n: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
 
 
 def _rest(n: int, *taken: NDArray) -> NDArray[np.int64]:
+    """The indices below `n` that are not taken, ascending."""
     return np.setdiff1d(np.arange(n), np.concatenate(taken))
 
 
@@ -357,10 +358,11 @@ def _eight_one_one(utterances: Sequence[Utterance], seed: int, fold: int) -> Par
 
 
 class NoSplit(UserError):
-    """A split that a corpus cannot have, after what it says of its speakers, sessions and dialogs."""
+    """A split that a corpus cannot have: it says too little of speakers, sessions, dialogs or its own parts."""
 
 
 def _values(utterances: Sequence[Utterance], what: str) -> list[str]:
+    """The speakers, sessions or dialogs there are, sorted. Raises NoSplit for fewer than three, or an unknown one."""
     values = sorted({getattr(u, what) for u in utterances})
     if "" in values:
         count = sum(getattr(u, what) == "" for u in utterances)
@@ -377,10 +379,12 @@ def _values(utterances: Sequence[Utterance], what: str) -> list[str]:
 
 
 def _where(utterances: Sequence[Utterance], what: str, value: str) -> NDArray[np.int64]:
+    """Indices of the utterances of one speaker, session or dialog."""
     return np.array([i for i, u in enumerate(utterances) if getattr(u, what) == value], dtype=np.int64)
 
 
 def _sessions(utterances: Sequence[Utterance]) -> list[str]:
+    """The sessions, sorted. Raises NoSplit also for a speaker in two of them; warns where speakers are not known."""
     session_of: dict[str, str] = {}
     for u in utterances:
         if u.speaker and session_of.setdefault(u.speaker, u.session) != u.session:
@@ -429,6 +433,7 @@ def scenario(utterance: Utterance) -> str:
 
 
 def _scenarios(utterances: Sequence[Utterance]) -> NDArray[np.str_]:
+    """The scenario of each utterance. Raises NoSplit for fewer than three, or an unknown dialog."""
     _values(utterances, "dialog")
     scenarios = np.array([scenario(u) for u in utterances])
     if len(there := np.unique(scenarios)) < 3:
@@ -447,7 +452,8 @@ def _dialog(utterances: Sequence[Utterance], seed: int, fold: int) -> Parts:
 
 
 def _given_parts(utterances: Sequence[Utterance]) -> list[NDArray[np.int64]]:
-    """The utterances of training, validation and test, by the corpus's own word. Raises NoSplit where it says none."""
+    """The utterances of training, validation and test, as the corpus's column `split` says. Raises NoSplit where an
+    utterance names no part, or a part has no utterance."""
     also = {"training": "train", "dev": "val", "development": "val", "valid": "val", "validation": "val"}
     said = np.array([also.get(u.split.lower(), u.split.lower()) for u in utterances])
     if odd := [u for u, part in zip(utterances, said, strict=True) if part not in ("train", "val", "test")]:
@@ -467,7 +473,7 @@ def _given_parts(utterances: Sequence[Utterance]) -> list[NDArray[np.int64]]:
 
 @split("given", check=_given_parts)
 def _given(utterances: Sequence[Utterance], seed: int, fold: int) -> Parts:
-    """The parts that a CSV's column `split` names, as a corpus was published; the seed is of the training alone."""
+    """The parts that a CSV's column `split` names, as a corpus was published; they are the same for every seed."""
     return Parts(*_given_parts(utterances))
 
 
@@ -542,7 +548,7 @@ class Data:
     dropped: tuple[str, ...]  # names of utterances shorter than a segment
     bad: tuple[tuple[str, str], ...]  # (name, reason) of broken recordings left out
     contents: tuple[str, ...] = ()  # digests of the usable utterances' recordings
-    warp: tuple[NDArray[np.float32], NDArray[np.int64]] | None = None  # what `warped` gave elsewhere
+    warp: tuple[NDArray[np.float32], NDArray[np.int64]] | None = None  # on a worker: what `warped` returned
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -628,7 +634,8 @@ def _warn_of_copies(config: Config, usable: Corpus, contents: Sequence[str]) -> 
 
 
 def _check_usable(config: Config, corpus: Corpus, count: int) -> None:
-    """Warn where a release is not IEMOCAP's whole, or has not as many usable utterances: seeds then split otherwise."""
+    """Warn where the release is not complete or has another number of usable utterances: a seed then gives another
+    split than on the complete one."""
     usable = handleIEMOCAP.USABLE
     if config.dataset not in usable or config.test_dataset or corpus.synthetic:
         return
@@ -646,7 +653,7 @@ def _check_usable(config: Config, corpus: Corpus, count: int) -> None:
 
 
 def check_classes(d: Data, parts: Parts, config: Config) -> None:
-    """Warn of classes that are not in the training part, and of a validation or test part that lacks some."""
+    """Warn of classes that a part lacks, and of a recording that gives over a quarter of the training segments."""
     where = f"--split {config.split}" + ("" if config.fold is None else f", fold {config.fold}")
     for part, rows, then in (
         ("training", parts.train, "cannot be learned"),

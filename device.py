@@ -1,4 +1,4 @@
-"""Which device computes."""
+"""The device that computes: which one, its memory, its random numbers."""
 
 import ctypes
 import os
@@ -11,7 +11,7 @@ import torch
 
 from cli import UserError, warn_once
 
-RandomState = tuple[torch.Tensor, torch.Generator | None]  # the CPU's; the GPU's where that computes
+RandomState = tuple[torch.Tensor, torch.Generator | None]  # of the CPU; of the GPU, if a run computes there
 
 
 def choose_device(gpu: int | None = None, device: str | None = None) -> str:
@@ -87,7 +87,7 @@ def give_back_memory() -> None:
 
 
 def settled(device: str) -> Iterator[None]:
-    """Gives way until the GPU is done with what was queued on the current stream; a CPU is never waited for."""
+    """Yield until the GPU is done with what was queued on the current stream; on a CPU not once."""
     if device == "cuda":
         event = torch.cuda.Event()
         event.record()
@@ -136,7 +136,7 @@ def describe(device: str) -> str:
 
 
 def ran_out(error: BaseException) -> bool:
-    """Whether memory did not suffice, a GPU's or a CPU's: cuBLAS and cuDNN say so in words of their own."""
+    """Whether an error means too little memory, a GPU's or the machine's: cuBLAS and cuDNN tell it by words alone."""
     said = str(error).lower()
     marks = ("error: out of memory", "alloc_failed", "allocation_failed", "cublas_status_not_initialized",
              "unable to find an engine to execute this computation", "allocate memory")  # fmt: skip
@@ -148,7 +148,7 @@ def ran_out(error: BaseException) -> bool:
 def out_of_memory(
     error: BaseException, remedy: str = "finished runs are kept. Use a smaller --batch_size or --gpu -1"
 ) -> UserError:
-    """What to say when memory does not suffice; for a GPU the remedy is that of training unless told."""
+    """The error to show for one that `ran_out`. `remedy` is for a GPU; unless given, it is that of training."""
     where = "the GPU"
     if "allocate memory" in str(error):
         where, remedy = "this machine", "finished runs are kept. Use fewer --jobs; in training, a smaller --batch_size"
@@ -157,7 +157,7 @@ def out_of_memory(
 
 @contextmanager
 def memory_told(*remedy: str) -> Iterator[None]:
-    """Raise `out_of_memory` where memory does not suffice meanwhile."""
+    """In place of an error inside the block that `ran_out`, raise `out_of_memory` with this remedy, if one is given."""
     try:
         yield
     except RuntimeError as error:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from data import Corpus
     from inference import Prediction, Recogniser
 
-Scored = list[tuple["Utterance", str, "Prediction"]]  # with the class that is right
+Scored = list[tuple["Utterance", str, "Prediction"]]  # utterance, its class, what was predicted
 
 
 def command_line() -> argparse.ArgumentParser:

@@ -271,7 +271,8 @@ def tsne(runs: Sequence[Run]) -> Drawn:
         where = embed(hidden)
         for c, name in enumerate(run.config["classes"]):
             own = where[labels == c]
-            marker = MARKERS[(c + c // len(COLOURS)) % len(MARKERS)]  # of an eighth class another than the first's
+            # the ninth class has the first one's colour, and another marker
+            marker = MARKERS[(c + c // len(COLOURS)) % len(MARKERS)]
             style: dict[str, Any] = {"color": COLOURS[c % len(COLOURS)], "marker": marker}
             axis.scatter(own[:, 0], own[:, 1], s=16, alpha=0.8, linewidths=0.3, edgecolors="white", label=name, **style)
         axis.set_title(f"{chr(97 + i)}) {run.model}", loc="left")
@@ -415,7 +416,7 @@ def one_view(chosen: Sequence[Run]) -> list[Run]:
 
 
 def as_published(chosen: Sequence[Run], settings: dict[str, Any]) -> list[Run]:
-    """Of each model the runs that change nothing but these settings; if there are none, those that change least."""
+    """Of each model the runs as published but for `settings`; if there are none, those with the fewest changes."""
     found = []
     for model in dict.fromkeys(run.model for run in chosen):
         own = [run for run in chosen if run.model == model]
@@ -428,7 +429,7 @@ def as_published(chosen: Sequence[Run], settings: dict[str, Any]) -> list[Run]:
 
 
 def _tell_left_out(runs: Iterable[Run]) -> None:
-    """Say of which settings the runs of one model are that a figure leaves out."""
+    """Warn that a figure leaves out these runs of one model, and which settings they have."""
     others = {recipes.plain(run.changed) or "the recipe's": run.model for run in runs}
     if others:
         left = f"{next(iter(others.values()))}: runs with other settings are left out ({'; '.join(sorted(others))})"

@@ -93,8 +93,8 @@ def may_be_sound(error: OSError) -> bool:
 
 
 def read_json(path: Path, remedy: str = "delete it and run again", read: Callable[[Path], str] = read_text) -> Any:
-    """Read a JSON file, whose text `read` gives. Raises UserError naming the file when it is missing or not JSON, and
-    PermissionError where it may be neither."""
+    """Read a JSON file, whose text `read` gives. Raises UserError naming the file and the `remedy` when it is missing
+    or not JSON; PermissionError, which says nothing of its contents, stays as it is."""
     try:
         return json.loads(read(path))
     except (OSError, ValueError, RecursionError) as error:

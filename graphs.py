@@ -166,6 +166,6 @@ class GraphTrainer(Trainer):
 def make_trainer(
     model: nn.Module, optimizer: torch.optim.Optimizer, part: Part, config: Config, class_weights: Tensor | None = None
 ) -> Trainer:
-    """From graphs where the training segments are on a GPU, plain elsewhere."""
+    """A GraphTrainer where the training segments are on a GPU, else a plain Trainer."""
     kind = GraphTrainer if part.x.is_cuda else Trainer
     return kind(model, optimizer, part, config, class_weights)

@@ -171,7 +171,7 @@ class Recogniser:
             raise AudioError(f"{name or 'a recording'} {error}") from None
 
     def each(self, recordings: Sequence[tuple[str | Path, str]], jobs: int | None = None) -> Iterator[Prediction | str]:
-        """Predict for recordings, each given with what to call it: the predictions in order, or what is wrong with one
+        """Predict for recordings, given as (file, name). Yields in their order the prediction, or a sentence for one
         that cannot be used. `jobs` are computed at a time (None: one a core, up to 8)."""
         stopped, threads = threading.Event(), torch.get_num_threads()
         cores = cli.cores()

@@ -23,8 +23,8 @@ import device
 from cli import UserError, warn_once
 from recipes import Config, learning_rate
 
-EVALUATION_BATCH = 256  # segments, or fewer of large ones:
-EVALUATION_VALUES = 2**22  # of them at once; the maps of 256 of APCNN's spectrograms would take 7 GB
+EVALUATION_BATCH = 256  # segments scored at once, at most
+EVALUATION_VALUES = 2**22  # and features in them, at most: the maps of 256 of APCNN's spectrograms would take 7 GB
 
 _T = TypeVar("_T")
 
@@ -104,7 +104,7 @@ def loss_weights(part: Part, classes: int) -> Tensor:
 
 
 def arithmetic(config: Config) -> None:
-    """Threads, memory, and how exactly sums are repeated: settings of the whole process."""
+    """Set what the whole process shares as a run wants it: threads, memory, and whether results repeat bit for bit."""
     torch.set_num_threads(config.threads)
     if config.device == "cpu":
         device.keep_freed_memory()
@@ -266,5 +266,5 @@ def evaluation(model: nn.Module, part: Part, config: Config) -> Generator[None, 
 
 
 def evaluate(model: nn.Module, part: Part, config: Config) -> NDArray[np.float32]:
-    """`evaluation` to its end."""
+    """The logits that `evaluation` returns, without giving way."""
     return drain(evaluation(model, part, config))

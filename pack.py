@@ -71,7 +71,7 @@ def pack(folder: Path) -> bool:
 
 
 def pack_mine(folder: Path) -> bool:
-    """`pack`, but for a run that another user owns, which is left, and named."""
+    """`pack`, or a warning for a run that another user owns. Returns whether it was packed."""
     try:
         return pack(folder)
     except PermissionError as error:

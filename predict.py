@@ -107,7 +107,7 @@ def _in_folder(folder: Path) -> Iterator[Input]:
 
 
 def _standard_input(folder: Path) -> Input:
-    """What standard input holds, in a file: decoders seek."""
+    """Standard input, copied to a file in `folder`, as decoders seek."""
     if sys.stdin is None or sys.stdin.isatty():
         raise UserError("- reads a recording from standard input: redirect or pipe one into it")
     file = folder / "stdin"
@@ -221,7 +221,7 @@ def say_calibration(temperature: float | None, applied: bool, note: str) -> str:
 def main() -> int:
     """`python predict.py`"""
     args = command_line().parse_args()
-    piped = "-" in args.inputs  # decoders seek, which a pipe cannot
+    piped = "-" in args.inputs
     with tempfile.TemporaryDirectory(prefix="predict-") if piped else nullcontext("") as scratch:
         inputs = find_inputs(args.inputs, Path(scratch))
         pictures = plot_files(args.plot, inputs, args.inputs) if args.plot else None

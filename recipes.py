@@ -18,15 +18,16 @@ SCHEDULES = ("exp", "step", "warmstep", "cosine", "none")
 OPTIMIZERS = ("adam", "adamw", "sgd")
 AUGMENTS = ("none", "vtlp", "upsampling")
 HAPPY = ("exc", "hap", "hap+exc")
-RULES = {  # that pick the reported epoch, and how a caption says it
+RULES = {  # rules that pick the reported epoch, and what a caption says of each
     "paper": "the epoch with the best (WA+UA)/2 on the test set itself, as published: optimistic",
     "validation": "the epoch with the best (WA+UA)/2 on the validation part, ties decided by the lowest "
     "cross-entropy there",
     "last": "the last epoch",
 }
-NAMED = ("model", "recipe", "dataset", "test_dataset", "split", "fold", "seed")  # of a Config: a table's own columns
+# fields of a Config that tables show in columns of their own, so that `changed` leaves them out
+NAMED = ("model", "recipe", "dataset", "test_dataset", "split", "fold", "seed")
 IEMOCAP_DATASETS = ("impro", "script", "all")
-# of a Config, as a checkpoint may have them: there are 128 mel bands
+# the most that fields of a Config may be, also a checkpoint's; there are 128 mel bands
 LARGEST = {"n_mfcc": 128, "segment_length": 120, "head": 256, "attn_hidden": 4096}
 MACHINE = ("threads", "device", "deterministic")  # of a Config: runs that differ in these share a row of a table
 
@@ -180,9 +181,9 @@ def check(config: Config) -> None:
 
 
 def setting(text: str, flag: str = "--set") -> tuple[str, Any]:
-    """A setting as it is written in `epochs=10` or `classes=sad,happy`: its name and its value as a run records it.
+    """Parse `epochs=10` or `classes=sad,happy`: the setting's name, and its value as a run records it.
 
-    Raises UserError, naming the `flag` it was given with, for a setting there is none of and a value it cannot have.
+    Raises UserError, naming the `flag` it was given with, for an unknown setting or a value of another type.
     """
     key, equals, value = text.partition("=")
     if not equals:
@@ -267,7 +268,7 @@ def class_list(text: str) -> tuple[str, ...]:
 
 
 def check_happy(*datasets: str | None) -> None:
-    """Raise UserError where none of the datasets has labels that --happy chooses among."""
+    """Raise UserError where no dataset has the labels of IEMOCAP, which --happy chooses among."""
     if not {*IEMOCAP_DATASETS, "demo"} & {*datasets}:
         raise UserError(
             f"--happy is for {', '.join(IEMOCAP_DATASETS)}, demo; other corpora define the class happy themselves"
@@ -276,7 +277,7 @@ def check_happy(*datasets: str | None) -> None:
 
 @dataclass(frozen=True)
 class Options:
-    """What a run is told besides its settings: flags that shape no result."""
+    """The flags of a run that shape no result; all others are fields of its Config."""
 
     runs: Path = field(default_factory=lambda: path.RUNS)  # the folder that run folders go into
     save_model: str | None = None  # the rule whose epoch's weights are kept; None: none are

@@ -216,13 +216,13 @@ class Halved(Run):
 
 
 def trained_as(split: str) -> str:
-    """The split whose runs one is made of: 8:1:1 is read from those of 8:2."""
+    """The split to train for results on `split`: 8:2 for 8:1:1, which is read from its runs."""
     return "8:2" if split == "8:1:1" else split
 
 
 def with_derived(runs: Sequence[Run]) -> list[Run]:
-    """The runs, and as 8:1:1 those of 8:2 with something to halve beside which there is no run of 8:1:1 of the same
-    corpus, model, settings and seed."""
+    """The runs, and those of 8:2 once more, read as 8:1:1. Not read so are a run with a single test utterance and one
+    beside which there is a run of 8:1:1 of the same corpus, model, settings and seed."""
 
     def key(run: Run) -> tuple[str, str, str, str, int]:
         return run.dataset, run.corpus_digest, run.model, plain(run.changed), run.seed
@@ -289,7 +289,7 @@ def kept_rule(folder: Path) -> str | None:
 
 
 def tell_replaced(folder: Path, save_model: str | None) -> None:
-    """Warn that a finished run is trained again as it lacks the weights of a rule, and what they replace."""
+    """Warn of a run that is about to be trained though it was finished, for weights it lacks, and of those it loses."""
     if finished(folder):
         instead = f", which replace those of the rule {rule}" if (rule := kept_rule(folder)) else ""
         warn(f"{folder} is trained again for the weights of --save_model {save_model}{instead}")
@@ -310,15 +310,15 @@ def locked(folder: Path, wait: bool = False) -> Iterator[bool]:
 
 
 def open_again(folder: Path) -> None:
-    """Before the records of a run are replaced: one that is repeated no longer counts as done, nor its weights as kept,
-    and its packed texts go, which nothing overwrites."""
+    """Make way for the new records of a run that may have old ones: it no longer counts as done, nor its weights as
+    kept, and packed texts, which nothing would overwrite, are removed."""
     for name in ("done", "checkpoint/config.json", *(f"{text}.gz" for text in TEXTS)):
         (folder / name).unlink(missing_ok=True)
 
 
 def finish(folder: Path) -> None:
-    """Write `done`, last of all. The state becomes it, so that there is no moment with both: a state beside `done` is
-    that of a repetition which goes on. A kill leaves nothing here that has to be looked for later."""
+    """Write `done`, last of all, by renaming the state, if there is one. At no moment are both there, as a state beside
+    `done` means that a repetition is to go on; and a kill leaves nothing to clean up."""
     state, done = folder / STATE, folder / "done"
     if not state.exists():  # of a single epoch
         write_text(done, "")
@@ -360,7 +360,7 @@ def leaving_out_broken(make: Callable[[list[Run]], _T], runs: Iterable[Run]) -> 
 
 
 def splits_of(runs: Iterable[Run]) -> str:
-    """The digest of the runs' split, shortened; of several, the digest of theirs, and how many they are."""
+    """The digest of the runs' split, shortened; if they have several, a digest of these digests, and how many."""
     digests = sorted({run.split_digest for run in runs})
     if not digests:
         return "–"
@@ -411,7 +411,7 @@ class Round:
 
 
 def machine(run: Run) -> dict[str, Any]:
-    """The settings of the machine that a run was made on: its device, and what is not as usual."""
+    """Of a run's settings, those of the machine: its device, and the others where they are not the default."""
     own, usual = run.config["settings"], Config()
     return {k: own[k] for k in MACHINE if k in own and (k == "device" or own[k] != getattr(usual, k))}
 
@@ -498,7 +498,7 @@ class Group:
 
 
 def group_by_setting(runs: Iterable[Run], rule: str) -> list[Group]:
-    """Groups of runs of the same data, split, model and settings, in that order."""
+    """Runs grouped by data, split, model and settings, and the groups sorted by these."""
     found: dict[tuple[Any, ...], list[Run]] = {}
     for run in runs:
         key = (run.dataset, run.split, run.model, plain(run.changed), run.synthetic, run.corpus_digest)

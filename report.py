@@ -114,7 +114,7 @@ def select(found: Iterable[Run], args: Namespace) -> list[Run]:
 
 
 def of_files(found: Sequence[Run], datasets: Iterable[str]) -> list[Run]:
-    """The runs, without those of another CSV file than the one of these datasets that has the same name."""
+    """The runs, without those of CSV files that have the name of one of these datasets and other contents."""
     asked = [(dataset_folder(name), name) for name in datasets if is_csv(name) and Path(name).is_file()]
 
     def foreign(run: Run) -> bool:
@@ -326,7 +326,7 @@ def sweep_command(
     name: str, datasets: Sequence[str] | None, settings: dict[str, Any], splits: Sequence[str] | None, seeds: int,
     root: Path | None, like: Run | None, found: Iterable[Run], models: Sequence[str] | None,
 ) -> str:  # fmt: skip
-    """The command that trains what a table lacks, on a machine as that of the run `like`, which is in it."""
+    """The command that trains what a table lacks, with the machine settings of its run `like`."""
     words = ["python", "sweep.py", "--table", name, "--seeds", str(seeds)]
     files = {run.dataset: run.config["settings"].get("dataset") for run in found}  # a CSV's runs go by its stem
     words += ["--datasets", ",".join(files.get(each) or each for each in datasets)] if datasets else []
@@ -350,7 +350,7 @@ def say_repeats(count: int) -> str:
 
 
 def other_settings(rows: Sequence[Row], found: Iterable[Run]) -> list[str]:
-    """That there are runs, of no row here, which missing rows could be made of, were other settings asked for."""
+    """A note on finished runs of missing rows' models that have other settings than the table; empty without any."""
     cells = [row.cell for row in rows if row.group is None]
     lacking = {(dataset_folder(c.dataset), c.model, s) for c in cells for s in (c.split, records.trained_as(c.split))}
     others = [run for run in found if not any(tables.runs_of(row.cell, [run]) for row in rows)]
@@ -374,7 +374,7 @@ def _why_no_interval(group: Group) -> str:
 
 
 def _say_seeds(row: Row, group: Group) -> str:
-    """Which of a row's seeds are none of the published tables'; nothing where all are, or none could be compared."""
+    """Which of a row's seeds are not among the published 100; "" if all are, or nothing published can be compared."""
     own = group.unpublished_seeds
     named = f"{', '.join(map(str, own[:3]))}{', ..' * (len(own) > 3)}"
     if 0 < len(own) < len(group.rounds):
@@ -384,7 +384,7 @@ def _say_seeds(row: Row, group: Group) -> str:
 
 
 def _say_row(row: Row, group: Group) -> Iterator[str]:
-    """What must be said of a row with runs: which seeds and folds count, what its interval and its UA leave out."""
+    """Notes on a row with runs: which seeds and folds do not count, what its interval and its UA leave out."""
     if group.incomplete:
         yield f"not counted, {group.left_open}"
     if said := _say_seeds(row, group):
@@ -525,7 +525,7 @@ def _document(name: str, spec: Table, rows: list[Row], notes: list[str], caption
 
 
 def _often_wrong(group: Group) -> list[tuple[str, str, str, str, int, int, str]]:
-    """(name, path, speaker, label, times tested, times wrong, predictions) of what was ever wrong, worst first."""
+    """(name, path, speaker, label, times tested, times wrong, predictions) of utterances ever wrong, worst first."""
     predictions: dict[tuple[str, str, str, int], Counter[int]] = {}
     for run in (run for each in (*group.rounds, *group.incomplete) for run in each.runs):
         test = run.predictions("test")
@@ -653,7 +653,7 @@ def check(args: Namespace) -> None:
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """`python report.py WORDS`; the command line's, unless told."""
+    """`python report.py WORDS`, by default those of the command line. Returns the exit status."""
     words = sys.argv[1:] if words is None else words
     args = command_line().parse_args(words)
     if twice := [key for key, n in Counter(key for key, _ in args.set or ()).items() if n > 1]:

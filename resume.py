@@ -79,8 +79,9 @@ def save_state(
 def load_state(
     file: Path, model: nn.Module, optimizer: torch.optim.Optimizer, generator: np.random.RandomState, history: History
 ) -> None:
-    """Undo `save_state`; nothing is changed where there is no file. Raises BrokenState, the model then being half
-    restored, and what says nothing of the file: OSError, where memory does not suffice, and what a GPU raises."""
+    """Put back what `save_state` wrote; without a file nothing is changed. Raises BrokenState for a file that cannot be
+    used, when the model may be half restored. What says nothing of the file is raised as it is: OSError, too little
+    memory, a GPU's errors."""
     if not file.exists():
         return
     with named(file):

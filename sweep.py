@@ -155,7 +155,7 @@ def combinations(asked: dict[str, Any], given: dict[str, Any]) -> list[dict[str,
 
 
 def shaping(given: dict[str, Any]) -> dict[str, Any]:
-    """Those of train.py's flags that change a table's rows."""
+    """Of train.py's flags, those that change a table's rows."""
     names = {field.name for field in fields(recipes.Config)} - {*recipes.NAMED, *recipes.MACHINE}
     return {k: v for k, v in given.items() if k in names}
 
@@ -195,6 +195,7 @@ class Job:
 
 
 def _is_stale(folder: Path, config: recipes.Config) -> bool:
+    """Whether a run of this configuration was finished on the corpus as it was before a change."""
     for other in sorted(folder.parent.parent.glob(f"*/{folder.name}/config.json")):
         try:
             run = read_json(other)
@@ -236,18 +237,18 @@ def epochs(folder: Path) -> list[dict[str, Any]]:
 
 
 def _seconds(root: Path, pattern: str) -> float | None:
-    """Mean seconds an epoch of the first twenty finished runs, whose `done` is at `pattern`; None where none is."""
+    """Mean seconds an epoch of the first twenty runs whose `done` matches `pattern`; None without any."""
     seconds = [r["seconds"] for done in sorted(root.glob(pattern))[:20] for r in epochs(done.parent)]
     return sum(seconds) / len(seconds) if seconds else None
 
 
 def time_left(todo: list[Job], at_once: int | None) -> str:
-    """How long these runs will take, after finished ones; with None for `at_once`, how many a cluster trains at once is
-    not known here."""
+    """How long these runs will take, judged by finished ones. `at_once`: how many are trained at once, None where that
+    is not known, as on a cluster."""
     pace_of = cache(_seconds)
-    seconds = []  # of the runs that are like a finished one
+    seconds = []  # of each run that has a finished one to judge by
     for job in todo:
-        pace = pace_of(job.folder.parent, "*/done")  # of other seeds, else of all of that model and dataset
+        pace = pace_of(job.folder.parent, "*/done")  # of other seeds; failing these, of that model on that dataset
         if pace is None:
             pace = pace_of(job.folder.parents[3], f"*/{job.config.model}/*/*/done")
         if pace is not None:
@@ -285,8 +286,8 @@ def _is_free(folder: Path) -> bool:
 
 
 def run_all(todo: list[Job], execute: Execute, tries: int, bar: bool) -> list[str]:
-    """Train every run; returns the failures as sentences. When all others have ended, those that another process held
-    follow, once it lets go of them, and those that broke, which are tried at most `tries` times."""
+    """Train every run; returns the failures as sentences. Those that broke are tried again after the others, at most
+    `tries` times in all, and those that another process held once it lets go of them."""
     left, failures = {job.config: job for job in todo}, []
     held: set[recipes.Config] = set()
     told: set[str] = set()
@@ -412,7 +413,7 @@ def main() -> int:
     """`python sweep.py`"""
     parser = command_line()
     given = vars(parser.parse_args())
-    asked = {k: given.pop(k) for k in vars(parser.parse_args([]))}  # a run's own flags are there only if given
+    asked = {k: given.pop(k) for k in vars(parser.parse_args([]))}  # they have defaults; a run's flags have none
     check(asked)
     if asked["ray"] and given.get("tensorboard"):
         raise UserError("--tensorboard writes on this machine as runs go on; leave it out on a Ray cluster")

@@ -211,7 +211,7 @@ class Row:
     cell: Cell
     group: Group | None
     interval: stats.Interval | None = None
-    elsewhere: bool = False  # the dataset's runs are of another corpus than the published ones
+    elsewhere: bool = False  # runs of the dataset are not of the corpus that the published figures are of
 
     @property
     def paper(self) -> dict[str, tuple[float, float]]:
@@ -230,7 +230,7 @@ class Row:
 
 
 def find(cells: Iterable[Cell], found: Sequence[Run]) -> list[Row]:
-    """Every cell with its group and its interval. Raises BrokenRecord."""
+    """A row for each cell: its runs as a group, and their interval. Raises BrokenRecord."""
     rows = []
     foreign = {run.dataset for run in found if run.synthetic or run.config["corpus"] != "IEMOCAP"}
     for cell in cells:
@@ -276,7 +276,7 @@ def change(before: Group, after: Group) -> tuple[NDArray[np.float64], stats.Inte
 
 
 def changes(name: str, rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """One record a score of how a row's scores differ from those of the first row of its dataset and model, `other`."""
+    """The CSV's records of how each row differs from the first row of its dataset and model, `other`: one a score."""
     found = []
     for row in rows:
         cell = row.cell
@@ -323,7 +323,7 @@ class Pair:
     differences: NDArray[np.float64]  # (n, 4), first minus second, of each shared unit
     shared: int  # runs of the same seed and fold
     same_split: int  # of those, how many were tested on the same utterances after training on the same
-    in_common: int  # of the others, how many were compared on the utterances of one that the other's contain
+    in_common: int  # of the others, how many were compared on the test utterances of one, as the other has them all
 
 
 def paired(a: Group, b: Group) -> Pair:
@@ -331,8 +331,8 @@ def paired(a: Group, b: Group) -> Pair:
 
     A unit is a seed; with folds it is a fold (other speakers), its scores averaged over the shared seeds. Where the
     test utterances of one contain the other's, as in folds, of which longer segments drop some, both are scored on
-    those in common. Nothing is shared where longer segments drop all utterances of a speaker: the other folds have
-    other numbers then.
+    those in common. Nothing is shared where longer segments drop all utterances of a speaker, as the folds after it are
+    then numbered otherwise.
     """
     ours, theirs = ({(run.seed, run.fold): run for run in group.runs} for group in (a, b))
     if a.first.config["folds"] != b.first.config["folds"]:

@@ -66,7 +66,7 @@ from resume import BrokenState, History, load_state, save_state
 # ------------------------------------------------------------------------------------------------ one run
 
 
-# what a run's numbers come of: not the packages of an environment that is a folder here
+# git's patterns of the files that a run's numbers depend on; a virtual environment in this folder matches none
 CODE = (":(glob)*.py", "models/*.py", "corpora/*.py", ":(exclude)path.py")
 PACKAGES = ("numpy", "g-mlp-pytorch", "soundfile", "soxr")  # beside torch
 
@@ -132,7 +132,7 @@ def save_predictions(file: Path, d: data.Data, parts: dict[str, loops.Part], his
 
 
 def heard(d: data.Data, parts: data.Parts, rule: str) -> str:
-    """Which recordings, by content, a model was trained on or had its epoch or temperature chosen by."""
+    """Digests, with spaces between, of the recordings a model was trained on or its epoch or temperature chosen by."""
     used = [parts.train, *([] if parts.val is None else [parts.val]), *([parts.test] if rule == "paper" else [])]
     return " ".join(sorted({d.contents[i][: data.HEARD] for i in np.concatenate(used)}))
 
@@ -208,7 +208,7 @@ def train(config: Config, *, wait: bool = True, d: data.Data | None = None, **op
 def check_resumed(folder: Path, run: dict[str, Any], history: History, save_model: str | None) -> None:
     """Raise BrokenState where a run cannot go on from `history`. Code that it began with and that is not ours is noted
     in `run`."""
-    with suppress(UserError, LookupError, TypeError):  # it is written anew
+    with suppress(UserError, LookupError, TypeError):  # a split.json that cannot be read is written anew
         if history.records and records.read_record(folder / "split.json")["digest"] != run["split_digest"]:
             raise BrokenState(f"{folder} was begun on another split of the utterances")
     code = {"commit": run["commit"], "versions": run["versions"]}

@@ -15,7 +15,7 @@ import torch
 import device
 
 _T = TypeVar("_T")
-# by GPU, of runs that have ended: cuBLAS keeps a workspace for each stream for good
+# by GPU, the streams of runs that have ended, to be used again: cuBLAS keeps a workspace for each for good
 _idle: defaultdict[int, list[torch.cuda.Stream]] = defaultdict(list)
 
 
@@ -67,7 +67,7 @@ class Turn(Generic[_T]):
 
 
 def alone(steps: Generator[None, None, _T], where: str) -> _T | None:
-    """Run it to its end."""
+    """Run the only run of this process to its end; returns what it returned."""
     turn = Turn(steps, where)
     while turn.going:
         turn.advance()

@@ -24,11 +24,13 @@ class Outcome(NamedTuple):
     """What became of a run."""
 
     config: Config
-    status: str  # done; held: another process is at it; failed: it will fail again; broke: it may not; lost: its node
+    # done; held: another process is at it; failed: it would fail again; broke: another try may succeed; lost: as broke,
+    # but because the machine it was on was lost, which does not count as a try
+    status: str
     text: str = ""  # what went wrong
 
 
-Execute = Callable[[Sequence[Config]], Iterator[Outcome]]  # trains runs
+Execute = Callable[[Sequence[Config]], Iterator[Outcome]]  # trains runs; each outcome comes as its run ends
 
 
 def accident(config: Config, error: Exception) -> Outcome:
@@ -70,8 +72,9 @@ def train_here(config: Config, options: Options, corpus: tuple[str, str]) -> Out
 
 
 def in_turns(configs: Sequence[Config], at_once: int, options: Options) -> Iterator[Outcome]:
-    """Train up to `at_once` runs in this process, in turns: fewer while a GPU's memory does not hold them, one more
-    again where one ends and another model is next. The run that found no room goes on later from its last epoch."""
+    """Train up to `at_once` runs in this process, in turns. Where a GPU's memory does not hold them there are fewer,
+    and one more again when a run ends and another model is next; the run that found no room goes on later from its
+    last epoch."""
     import torch
 
     import device
@@ -152,7 +155,7 @@ class Worker:
         theirs.close()
 
     def give(self, config: Config) -> None:
-        """Start a run. That a worker is dead shows when its outcome is asked for."""
+        """Start a run. If the process is dead, `outcome` will say so."""
         import data
 
         self.config = config

@@ -18,7 +18,7 @@ LONGEST_LABEL = 100  # characters of a class's name
 
 
 def plain_label(text: str) -> str:
-    """The name of a class or a speaker as it is read: without spaces that do not break or show, as web pages have."""
+    """The name of a class or a speaker with its spaces made plain: web pages have some that do not break or show."""
     seen = "".join(c for c in unicodedata.normalize("NFKC", text) if unicodedata.category(c) != "Cf")
     return " ".join(seen.split())
 
@@ -38,7 +38,7 @@ class Utterance:
 
 
 def need_utf8(folder: Path) -> None:
-    """Raise UserError for a path that is not UTF-8: what is kept of a corpus is."""
+    """Raise UserError for a path that is not UTF-8: the index of a corpus is a UTF-8 file with such paths in it."""
     if printable(str(folder)) != str(folder):
         raise UserError(f"{printable(str(folder))} is not UTF-8, and an index is: rename that folder, or link to it")
 

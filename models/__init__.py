@@ -25,8 +25,8 @@ _names: dict[str, str] = {}  # canonical name, of every name and alias
 
 
 def register(name: str, *, aliases: Sequence[str] = (), paper: str = "–") -> Callable[[_Class], _Class]:
-    """Class decorator: make a network known by `name` and by `aliases`; `paper` is what the paper's tables call it. One
-    that they do not have has a text that begins with "–".
+    """Class decorator: make a network known by `name` and by `aliases`; `paper` is what the paper's tables call it, or
+    a text that begins with "–" if it is in none.
 
     Raises ValueError if a name is taken.
     """

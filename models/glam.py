@@ -34,7 +34,7 @@ class Trunk(Classifier):
     block: ClassVar[type[nn.Module]] = MultiScale
 
     def __init__(self, shape: tuple[int, int], num_classes: int = 4, _width: int = CHANNELS):
-        """`_width`, a subclass's to give: inputs of the last layer for each position of the trunk's map."""
+        """`_width`, for subclasses: how many inputs the last layer has for each position of the trunk's map."""
         super().__init__()
         features, frames = shape
         rows, columns = pooled_size(2 * features, frames)
