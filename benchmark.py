@@ -38,10 +38,10 @@ def command_line() -> ArgumentParser:
     parser = cli.parser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a fraction of the data")
     parser.add_argument(
-        "--only", type=recipes.names, metavar="A,B,..", help="these rows only; one that there is not lists them"
+        "--only", type=recipes.names, metavar="A,B,..", help="measure these rows only; an unknown name lists all"
     )
     parser.add_argument(
-        "--repeats", type=cli.count, default=3, metavar="N", help="turns of plain and fast (default: 3)"
+        "--repeats", type=cli.count, default=3, metavar="N", help="how often each is measured (default: 3)"
     )
     parser.add_argument("--threads", type=cli.count, default=2, metavar="N", help="CPU threads (default: 2)")
     parser.add_argument("--at_once", type=cli.count, default=8, metavar="N", help="seeds at once on a GPU (default: 8)")

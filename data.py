@@ -185,7 +185,7 @@ def _two_corpora(dataset: str, test_dataset: str, happy: str, classes: Sequence[
         if lost := [c for c in side.classes if c not in shared]:
             count = int(np.isin(side.labels, [side.classes.index(c) for c in lost]).sum())
             warn_once(
-                f"{name}: its {count} utterances of {', '.join(lost)} are left out: the other has no class so spelt"
+                f"{name}: its {count} utterances of {', '.join(lost)} are left out: the other has no class so called"
             )
     if unknown := [c for c in classes if c not in shared]:
         raise UserError(f"--classes {','.join(unknown)}: {dataset} and {test_dataset} share {', '.join(shared)}")
@@ -648,7 +648,7 @@ def _check_usable(config: Config, corpus: Corpus, count: int) -> None:
     if published and count != usable[config.dataset]:
         warn_once(
             f"{config.dataset} has {count} utterances of at least 1.8 s, the full release "
-            f"{usable[config.dataset]}: seeds split otherwise than there"
+            f"{usable[config.dataset]}: a seed gives another split than there"
         )
 
 

@@ -43,7 +43,7 @@ def command_line() -> argparse.ArgumentParser:
     add("corpus", metavar="NAME|FILE.csv", help="impro, script, all, demo, another corpus by name, or a CSV file")
     cli.add_checkpoint(parser)
     add("--happy", choices=recipes.HAPPY, help="IEMOCAP's labels of the class happy (default: as in training)")
-    add("--padding", action="store_true", help="keep recordings shorter than a segment: repeated until one is full")
+    add("--padding", action="store_true", help="keep recordings shorter than a segment, repeated until they fill one")
     add("--csv", type=Path, metavar="FILE", help="write each utterance's class and probabilities")
     cli.add_machine(parser)
     return parser
@@ -73,9 +73,9 @@ def known(corpus: "Corpus", checkpoint: "Checkpoint", name: str) -> Known:
     found = [pair for pair in rows if pair[1] in checkpoint.classes]
     if len({label for _, label in found}) < 2:
         raise UserError(
-            f"{name} has {len(rows)} recordings, of the classes {', '.join(corpus.classes)}, that this "
-            f"checkpoint was not trained on or chosen by; it has {', '.join(checkpoint.classes)}, and two "
-            "classes that both have are needed"
+            f"{name} and this checkpoint must share two classes: the checkpoint has {', '.join(checkpoint.classes)}, "
+            f"the corpus {len(rows)} recordings of {', '.join(corpus.classes)} that the checkpoint was not trained on "
+            "or chosen by"
         )
     other = Counter(label for _, label in rows if label not in checkpoint.classes)
     unread = {u.path for u, content in zip(corpus.utterances, contents, strict=True) if not content}

@@ -513,7 +513,7 @@ def main() -> None:
     arguments.add_argument("--root", type=Path, metavar="DIR", help="the release (default: what path.py says)")
     action = arguments.add_mutually_exclusive_group()
     action.add_argument("--rename", action="store_true", help="rename the recordings as the published code does")
-    action.add_argument("--restore", action="store_true", help="undo that")
+    action.add_argument("--restore", action="store_true", help="give back the names from before --rename")
     arguments.add_argument("--dry_run", action="store_true", help="with --rename or --restore: change nothing")
     arguments.add_argument("--verbose", action="store_true", help="list all problems, all renamed recordings")
     args = arguments.parse_args()

@@ -217,7 +217,7 @@ class Recogniser:
             heard.append(_loudest(part) >= SILENT)
         seconds, notes = cut.samples / SAMPLE_RATE, []
         if cut.samples < c.size:
-            such = ", as in training" if c.padding else "; such were left out of training"
+            such = ", as in training" if c.padding else "; training left such recordings out"
             notes.append(f"shorter than {c.length:g} s: repeated{such}")
         segments, sound = np.concatenate(logits), np.concatenate(heard)
         if not sound.any():

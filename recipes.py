@@ -323,9 +323,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "--seed",
         type=int,
         metavar="N",
-        help="of the split, the weights, the batches and mixup (default: 987654; sweep.py: those of seeds.txt)",
+        help="decides the split, the weights, the batches and mixup (default: 987654; sweep.py: those of seeds.txt)",
     )
-    add("--fold", type=int, metavar="K", help="of a split that has folds, from 0 (default: all in turn)")
+    add("--fold", type=int, metavar="K", help="which fold, from 0, where the split has some (default: all in turn)")
     add("--padding", **yes_no, help="repeat an utterance shorter than a segment instead of dropping it (default: no)")
     add("--segment_length", type=float, metavar="S", help="seconds (GLAM: 1.8)")
     add(
@@ -374,7 +374,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add("--lr_decay", type=float, metavar="D", help="divide the rate of step s by 1 + D*s (AACNN: 1e-6)")
     add("--weight_decay", type=float, metavar="W", help="(GLAM: 1e-6)")
     add("--eps", type=float, metavar="E", help="Adam's epsilon (GLAM: 1e-8)")
-    add("--alpha", type=float, metavar="A", help="mixup's beta distribution; 0: no mixup (GLAM: 0.5)")
+    add("--alpha", type=float, metavar="A", help="of mixup's Beta(A, A); 0: no mixup (GLAM: 0.5)")
 
     machine = group("machine")
     add_device(machine)

@@ -582,11 +582,11 @@ def command_line() -> ArgumentParser:
     """The parser of this command."""
     parser = cli.parser(description=__doc__)
     what = parser.add_argument_group("what to print", "The table of all finished runs, or one of these.")
-    what.add_argument("--table", choices=[*TABLES], help="one of the paper's, or of what it leaves out")
+    what.add_argument("--table", choices=[*TABLES], help="a table of the paper, or one that it leaves out")
     one = what.add_mutually_exclusive_group()
-    one.add_argument("--figure", choices=[*figures.FIGURES], help="as PDF and PNG")
+    one.add_argument("--figure", choices=[*figures.FIGURES], help="draw one, as PDF and PNG")
     one.add_argument("--errors", nargs="?", type=cli.count, const=20, metavar="N",
-                     help="the utterances most often wrong over seeds: how many (default: 20)")  # fmt: skip
+                     help="list the N utterances most often wrong over seeds (default: 20)")  # fmt: skip
     one.add_argument("--audit", action="store_true", help="check every run folder, or those behind --table")
     add = parser.add_argument_group("of which runs").add_argument
     runs = cli.in_help(path.RUNS)

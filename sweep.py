@@ -70,11 +70,11 @@ def command_line() -> argparse.ArgumentParser:
         help="run with each value of a setting; of several settings, with each combination",
     )
     group.add_argument(
-        "--table", choices=[*tables.TABLES], help="instead of models: what this table of report.py lacks"
+        "--table", choices=[*tables.TABLES], help="train what this table of report.py lacks, instead of naming models"
     )
     group.add_argument("--print", nargs="?", const=(), type=recipes.comma_list, metavar="FILE,..",
-                       help="with --table: at the end print the table of such runs, or write it to these files, whose "
-                       "endings say how: .md, .csv, .html, .tex")  # fmt: skip
+                       help="with --table: at the end print the table, or write it to these files, in the format that "
+                       "each ending says: .md, .csv, .html, .tex")  # fmt: skip
     group.add_argument(
         "--dry_run",
         action="store_true",
@@ -90,7 +90,7 @@ def command_line() -> argparse.ArgumentParser:
     group.add_argument("--at_once", type=cli.count, default=1, metavar="N",
                        help="runs at once on one GPU, in one process: their kernels overlap (default: 1)")  # fmt: skip
     group.add_argument("--tries", type=cli.count, default=3, metavar="N",
-                       help="how often a run is tried that breaks or whose process dies (default: 3)")  # fmt: skip
+                       help="how often to try a run that breaks or whose process dies (default: 3)")  # fmt: skip
     group.add_argument("--ray", metavar="ADDRESS", help="a Ray cluster's address; `local` starts one on this machine")
     group.add_argument(
         "--cpus_per_job", type=float, metavar="N", help="CPUs of the cluster a run takes (default: --threads)"
@@ -119,8 +119,8 @@ def variants(vary: list[str]) -> list[dict[str, Any]]:
         if any(name in one[0] for one in lists):
             raise UserError(f"--vary {text.partition('=')[0]} is given twice: write all its values after one")
         if name not in VARIED:
-            own = "--models, --datasets, --splits and --seeds take several, folds are all trained"
-            raise UserError(f"--vary {text}: {own}; settings are test, {', '.join(VARIED[1:])}")
+            others = "--models, --datasets, --splits and --seeds take several themselves, and every fold is trained"
+            raise UserError(f"--vary {text}: choose one of test, {', '.join(VARIED[1:])}; {others}")
         lists.append([dict([recipes.setting(f"{name}={v}", "--vary")]) for v in recipes.comma_list(values)])
     return [{k: v for one in choice for k, v in one.items()} for choice in itertools.product(*lists)]
 

@@ -40,7 +40,9 @@ class Utterance:
 def need_utf8(folder: Path) -> None:
     """Raise UserError for a path that is not UTF-8: the index of a corpus is a UTF-8 file with such paths in it."""
     if printable(str(folder)) != str(folder):
-        raise UserError(f"{printable(str(folder))} is not UTF-8, and an index is: rename that folder, or link to it")
+        raise UserError(
+            f"{printable(str(folder))} is not UTF-8, as a path in an index must be: rename that folder, or link to it"
+        )
 
 
 def recordings(root: Path, pattern: str, name: str, example: str, variable: str) -> list[tuple[Path, re.Match[str]]]:

@@ -19,13 +19,13 @@ def _check_columns(file: Path, columns: Sequence[str]) -> None:
     if any(column not in columns for column in COLUMNS[:2]):
         begins = f"begins with the columns {','.join(columns)[:200]!r}" if columns else "has no first line"
         raise UserError(
-            f"{file} {begins}; it needs {','.join(COLUMNS[:2])}[,{','.join(COLUMNS[2:])}], so spelt and with commas"
+            f"{file} {begins}; it needs {','.join(COLUMNS[:2])}[,{','.join(COLUMNS[2:])}], spelt like this, with commas"
         )
     if twice := [column for column, count in Counter(columns).items() if count > 1 and column in COLUMNS]:
         raise UserError(f"{file} has the column {twice[0]} twice; leave one out")
     if odd := [column for column in columns if column not in ("", *COLUMNS)]:
         warn_once(
-            f"{file}: nothing reads the columns {', '.join(odd)[:200]}; those that are read are so spelt: "
+            f"{file}: the columns {', '.join(odd)[:200]} are not used; those that are used are spelt "
             f"{', '.join(COLUMNS)}"
         )
 

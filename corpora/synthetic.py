@@ -430,8 +430,10 @@ def main() -> None:
     arguments.add_argument("out", type=Path, metavar="FOLDER", help="the release to make")
     size = arguments.add_mutually_exclusive_group()
     size.add_argument("--utterances", type=int, default=300, metavar="N", help="how many (default: 300)")
-    size.add_argument("--hours", type=float, metavar="H", help="how much in all, instead")
-    arguments.add_argument("--seed", type=int, default=0, metavar="S", help="another one, another release (default: 0)")
+    size.add_argument("--hours", type=float, metavar="H", help="how many hours of speech, instead of --utterances")
+    arguments.add_argument(
+        "--seed", type=int, default=0, metavar="S", help="another one makes another release (default: 0)"
+    )
     args = arguments.parse_args()
     seconds = None if args.hours is None else args.hours * 3600
     made = make(args.out, args.utterances, args.seed, seconds)

@@ -271,7 +271,7 @@ def test_columns_that_nothing_reads_are_told(tmp_path, capsys):
     file = make_csv(tmp_path, "path,emotion,Speaker,kind\na.wav,x,Ann,q\nb.wav,y,Bob,q\n")
     assert {u.speaker for u in data.corpus(file).utterances} == {""}
     told = capsys.readouterr().err
-    assert "nothing reads the columns Speaker, kind; those that are read are so spelt: path, emotion, name, spe" in told
+    assert "the columns Speaker, kind are not used; those that are used are spelt path, emotion, name, spe" in told
     assert len(data.corpus(make_csv(tmp_path, "path,emotion,,\na.wav,x,,\nb.wav,y,,\n")).utterances) == 2
     assert not capsys.readouterr().err
     with pytest.raises(UserError, match="has the column emotion twice"):
@@ -334,7 +334,7 @@ def test_a_csvs_name_makes_a_plain_run_folder(tmp_path):
         ("", "has no first line; it needs path,emotion"),
         ("path,label\na.wav,x\n", "begins with the columns 'path,label'; it needs path,emotion"),
         ("path;emotion\na.wav;x\n", "begins with the columns 'path;emotion'; it needs .* with commas"),
-        ("Path,Emotion\na.wav,x\n", "begins with the columns 'Path,Emotion'; it needs .* so spelt"),
+        ("Path,Emotion\na.wav,x\n", "begins with the columns 'Path,Emotion'; it needs .* spelt like this"),
         ("path,emotion\n", "has a header and no rows"),
         ("path,emotion\na.wav,x\nb.wav\n", "line 3: every row needs"),
         ("path,emotion\na.wav,x,y\n", "line 2: every row needs"),

@@ -128,7 +128,7 @@ def test_what_trained_or_chose_the_model_is_never_scored(
     done = command("evaluate.py", copies, "--checkpoint", here, "--gpu", -1, "--padding", "--csv", tmp_path / "p.csv",
                    status=0 if rule != "paper" else 2)  # fmt: skip
     if rule == "paper":  # of the whole corpus those too short to train on are left, of one class
-        assert "has 3 recordings" in done.stderr and "not trained on or chosen by" in done.stderr
+        assert "the corpus 3 recordings of" in done.stderr and "not trained on or chosen by" in done.stderr
         return
     scored = {row["name"].removeprefix("copy-") for row in csv.DictReader((tmp_path / "p.csv").open())}
     assert scored == {f"{i}.wav" for i in range(40)} - heard
@@ -261,10 +261,10 @@ def test_what_says_nothing_is_refused(here: Path, corpus: Path, command: Command
     trained = set(json.loads(next(here.rglob("split.json")).read_text())["train"])
     heard = part_of(corpus, trained, tmp_path / "heard.csv")
     error = command("evaluate.py", heard, "--checkpoint", here, "--gpu", -1, status=2).stderr
-    assert "has 0 recordings, of the classes angry, sad, that this checkpoint was not trained on" in error
+    assert "the corpus 0 recordings of angry, sad that the checkpoint was not trained on" in error
     old = make_checkpoint(tmp_path / "c", "CNN_GAP", heard=None)
     error = command("evaluate.py", corpus, "--checkpoint", old, "--gpu", -1, status=2).stderr
     assert "does not say what it was trained on: train again" in error
     corpus.write_text(corpus.read_text().replace("angry", "cross"))
     error = command("evaluate.py", corpus, "--checkpoint", here, "--gpu", -1, status=2).stderr
-    assert "of the classes cross, sad" in error and "it has angry, sad, and two classes that both have" in error
+    assert "recordings of cross, sad that" in error and "the checkpoint has angry, sad, " in error

@@ -335,7 +335,7 @@ def test_a_folder_as_table_json_and_csv(small: Path, recordings: Path, command: 
     table = command("predict.py", recordings, "--checkpoint", small)
     lines = table.stdout.splitlines()
     assert all(line.startswith(f"{name} ") for line, name in zip(lines, ["recording", *names], strict=True))
-    assert lines[3].endswith("repeated; such were left out of training") and "SYNTHETIC" in table.stderr
+    assert lines[3].endswith("repeated; training left such recordings out") and "SYNTHETIC" in table.stderr
     temperature = recognise.temperature
     assert f"probabilities are calibrated (temperature {temperature:g}, fitted on the 40 validation" in table.stderr
 

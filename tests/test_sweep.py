@@ -138,11 +138,11 @@ def test_rows_that_a_corpus_cannot_have_are_left_out(here: Path, tmp_path: Path,
     ("words", "text"),
     [
         (["--vary", "alpha"], "write SETTING=VALUE"),
-        (["--vary", "runs=a,b"], "; settings are test, feature, n_mfcc,"),
+        (["--vary", "runs=a,b"], "--vary runs=a,b: choose one of test, feature, n_mfcc,"),
         (["--vary", "device=gpu"], "--device gpu: choose cpu or cuda"),
         (["--vary", "padding=1"], "--vary padding=1: padding is true or false"),
         (["--vary", "seed=1,2"], "and --seeds take several"),
-        (["--vary", "classes=sad,angry"], "settings are test, feature"),
+        (["--vary", "classes=sad,angry"], "choose one of test, feature"),
         (["--seeds", "1", "--next", "1"], "contradict"),
         (["--seed", "5", "--seeds", "2"], "--seed 5 and --seeds 2 contradict"),
         (["--seeds", "101"], "101 seeds are asked for, and seeds.txt has 100"),
@@ -179,7 +179,7 @@ def test_bad_flags(words: list[str], text: str, here: Path) -> None:
 def test_what_vary_names_it_takes() -> None:
     with pytest.raises(UserError) as error:
         sweep.variants(["foo=1"])
-    names = str(error.value).partition("settings are ")[2].split(", ")
+    names = str(error.value).partition("choose one of ")[2].partition(";")[0].split(", ")
     flags = sweep.command_line().format_help()
     assert "alpha" in names and "seed" not in names
     values = {"test": "demo", "classes": "sad"}
