@@ -38,7 +38,7 @@ def command_line() -> ArgumentParser:
     parser = cli.parser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a fraction of the data")
     parser.add_argument(
-        "--only", type=recipes.names, metavar="A,B,..", help="measure these rows only; an unknown name lists all"
+        "--only", type=recipes.name_list, metavar="A,B,..", help="measure these rows only; an unknown name lists all"
     )
     parser.add_argument(
         "--repeats", type=cli.count, default=3, metavar="N", help="how often each is measured (default: 3)"

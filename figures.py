@@ -85,7 +85,7 @@ def _common(groups: Sequence[Group]) -> dict[str, Any]:
 def label(group: Group, groups: Sequence[Group]) -> str:
     """What a group is called among `groups`: its model, and the changed settings that not all of them share."""
     own = {k: v for k, v in group.changed.items() if k not in _common(groups)}
-    return group.model + (f" ({recipes.plain(own)})" if own else "")
+    return group.model + (f" ({recipes.settings_text(own)})" if own else "")
 
 
 def say_runs(groups: Sequence[Group], rule: bool = True) -> str:
@@ -100,7 +100,7 @@ def say_runs(groups: Sequence[Group], rule: bool = True) -> str:
     epoch = f"rule {first.rule}: {RULES[first.rule]}" if rule else "every epoch, so no rule"
     said = f"Corpus {corpus}; split {first.split}; {epoch}; "
     said += f"n = {n}{folds}, {' or '.join(tested)} test utterances a seed."
-    said += f" Throughout: {recipes.plain(_common(groups))}." if _common(groups) else ""
+    said += f" Throughout: {recipes.settings_text(_common(groups))}." if _common(groups) else ""
     return said + (" SYNTHETIC data: these say nothing about speech." if first.synthetic else "")
 
 
@@ -315,13 +315,14 @@ def train_command(model: str, like: Run, settings: dict[str, Any]) -> str:
     words = ["python", "train.py", "--model", model, "--dataset", own["dataset"], "--split", own["split"]]
     words += ["--test", own["test_dataset"]] if own["test_dataset"] else []
     words += ["--seed", str(like.seed), *([] if like.fold is None else ["--fold", str(like.fold)])]
-    return shlex.join([*words, *recipes.flags(settings), *_where(like), "--save_model"])
+    return shlex.join([*words, *recipes.train_flags(settings), *_where(like), "--save_model"])
 
 
 def _where(like: Run) -> list[str]:
     """The flags of train.py that make a run on the same kind of machine, and put it where this one is."""
     root = like.folder.parents[4]
-    return [*recipes.flags(records.machine(like)), *(["--runs", str(root)] if root != path.RUNS.absolute() else [])]
+    elsewhere = ["--runs", str(root)] if root != path.RUNS.absolute() else []
+    return [*recipes.train_flags(records.machine(like)), *elsewhere]
 
 
 def runs_to_show(chosen: Sequence[Run], models: Sequence[str] | None, settings: dict[str, Any]) -> list[Run]:
@@ -430,7 +431,7 @@ def as_published(chosen: Sequence[Run], settings: dict[str, Any]) -> list[Run]:
 
 def _tell_left_out(runs: Iterable[Run]) -> None:
     """Warn that a figure leaves out these runs of one model, and which settings they have."""
-    others = {recipes.plain(run.changed) or "the recipe's": run.model for run in runs}
+    others = {recipes.settings_text(run.changed) or "the recipe's": run.model for run in runs}
     if others:
         left = f"{next(iter(others.values()))}: runs with other settings are left out ({'; '.join(sorted(others))})"
         warn_once(f"{left}; --set SETTING=VALUE picks some")
@@ -463,7 +464,7 @@ def alpha_groups(runs: Sequence[Run], rule: str, settings: dict[str, Any]) -> li
     if len(groups) < 2:
         words = ["python", "sweep.py", "--models", first.model, "--datasets", first.config["settings"]["dataset"]]
         words += ["--splits", records.trained_as(first.split), "--vary", f"alpha={','.join(map(str, tables.ALPHAS))}"]
-        words += [*recipes.flags(settings), *_where(first)]
+        words += [*recipes.train_flags(settings), *_where(first)]
         raise UserError(
             f"--figure alpha: {first.dataset} has no two values of {first.model}'s α with these settings (--set names "
             f"others); `{shlex.join(words)}` trains them"

@@ -180,7 +180,7 @@ def check(config: Config) -> None:
         need(getattr(config, flag) in choices, flag, f"choose one of {', '.join(choices)}")
 
 
-def setting(text: str, flag: str = "--set") -> tuple[str, Any]:
+def parse_setting(text: str, flag: str = "--set") -> tuple[str, Any]:
     """Parse `epochs=10` or `classes=sad,happy`: the setting's name, and its value as a run records it.
 
     Raises UserError, naming the `flag` it was given with, for an unknown setting or a value of another type.
@@ -201,7 +201,7 @@ def setting(text: str, flag: str = "--set") -> tuple[str, Any]:
         raise UserError(f"{flag} {text}: {key} is {said}") from None
 
 
-def plain(changed: dict[str, Any]) -> str:
+def settings_text(changed: dict[str, Any]) -> str:
     """Changed settings as text: `alpha=0.3, epochs=10`. 1 and 1.0 read the same, unequal numbers never."""
 
     return ", ".join(
@@ -215,7 +215,7 @@ def _text(value: Any) -> str:
     return ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
 
 
-def flags(changed: dict[str, Any]) -> list[str]:
+def train_flags(changed: dict[str, Any]) -> list[str]:
     """Changed settings as the flags of train.py that give them."""
     found = []
     for key, value in changed.items():
@@ -226,7 +226,7 @@ def flags(changed: dict[str, Any]) -> list[str]:
     return found
 
 
-def sets(changed: dict[str, Any]) -> list[str]:
+def report_flags(changed: dict[str, Any]) -> list[str]:
     """Changed settings as the flags of report.py that ask for their runs."""
     return [word for key, value in changed.items() for word in ("--set", f"{key}={_text(value)}")]
 
@@ -255,7 +255,7 @@ def comma_list(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
-def names(text: str) -> tuple[str, ...]:
+def name_list(text: str) -> tuple[str, ...]:
     """A flag's names, separated by commas. Raises ArgumentTypeError, which argparse tells with the flag, for none."""
     if not (found := comma_list(text)):
         raise argparse.ArgumentTypeError(f"{text!r} names nothing; leave the flag out for the default")
@@ -311,7 +311,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         help="train on --dataset, test on all of this corpus, with the classes both have (split cross)",
     )
     add("--happy", choices=HAPPY, help="IEMOCAP's labels that make up the class happy (default: exc, as published)")
-    add("--classes", type=lambda text: class_list(",".join(names(text))), metavar="A,B,..",
+    add("--classes", type=lambda text: class_list(",".join(name_list(text))), metavar="A,B,..",
         help="train on these classes only (default: all of the corpus)")  # fmt: skip
     add(
         "--split",

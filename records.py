@@ -24,7 +24,7 @@ import metrics
 import seeds
 from cli import UserError, warn
 from files import digest_of, lock, may_be_sound, named, read_json, read_text, write_text
-from recipes import MACHINE, RULES, Config, plain
+from recipes import MACHINE, RULES, Config, settings_text
 
 FIELDS: dict[str, type | tuple[type, ...]] = {  # of config.json, as far as reports need them
     "dataset": str, "corpus": str, "licence": str, "synthetic": bool, "corpus_digest": str, "classes": list,
@@ -225,7 +225,7 @@ def with_derived(runs: Sequence[Run]) -> list[Run]:
     beside which there is a run of 8:1:1 of the same corpus, model, settings and seed."""
 
     def key(run: Run) -> tuple[str, str, str, str, int]:
-        return run.dataset, run.corpus_digest, run.model, plain(run.changed), run.seed
+        return run.dataset, run.corpus_digest, run.model, settings_text(run.changed), run.seed
 
     own = {key(run) for run in runs if run.split == "8:1:1"}
     return [*runs, *(Halved(run) for run in runs if run.split == "8:2" and run.n_test > 1 and key(run) not in own)]
@@ -501,7 +501,7 @@ def group_by_setting(runs: Iterable[Run], rule: str) -> list[Group]:
     """Runs grouped by data, split, model and settings, and the groups sorted by these."""
     found: dict[tuple[Any, ...], list[Run]] = {}
     for run in runs:
-        key = (run.dataset, run.split, run.model, plain(run.changed), run.synthetic, run.corpus_digest)
+        key = (run.dataset, run.split, run.model, settings_text(run.changed), run.synthetic, run.corpus_digest)
         found.setdefault(key, []).append(run)
     return [Group(found[key], rule) for key in sorted(found)]
 
@@ -515,7 +515,8 @@ def choose_corpus(runs: Sequence[Run], prefixes: tuple[str, ...] = ("",)) -> lis
         own = [run for run in runs if run.dataset == dataset and run.corpus_digest.startswith(prefixes)]
         counts = Counter((run.synthetic, run.corpus_digest) for run in own)
         labels = {
-            r.corpus_digest: plain({k: v for k, v in r.changed.items() if k in ("happy", "classes")}) for r in own
+            r.corpus_digest: settings_text({k: v for k, v in r.changed.items() if k in ("happy", "classes")})
+            for r in own
         }
         ranked = sorted(counts, key=lambda key: (key[0], labels[key[1]] != "", -counts[key], key[1]))
         if len(ranked) > 1:

@@ -39,7 +39,7 @@ from cli import UserError, warn
 from corpora import dataset_folder, is_csv
 from files import write_text
 from metrics import SCORE_NAMES, SCORES
-from recipes import RULES, plain
+from recipes import RULES, settings_text
 from records import Group, Run, runs
 from tables import TABLES, Row, Table, measure, published_scores
 
@@ -146,7 +146,7 @@ def _overview(usable: list[Run], rule: str) -> tuple["DataFrame", "DataFrame", i
     numbers: list[dict[str, Any]] = []
     for group in groups:
         name = group.dataset + (f" {group.corpus_digest[:8]}" if corpora[group.dataset] > 1 else "")
-        changed = plain(group.changed)
+        changed = settings_text(group.changed)
         name += " (SYNTHETIC)" if group.synthetic else ""
         texts += _overview_lines(
             group, {"Dataset": name, "Split": group.split, "Model": group.model, "Changed": changed}
@@ -333,7 +333,7 @@ def sweep_command(
     words += ["--splits", ",".join(splits)] if splits else []
     words += ["--models", ",".join(models)] if models else []
     words += ["--runs", str(root)] if root else []
-    return shlex.join([*words, *recipes.flags({**(records.machine(like) if like else {}), **settings})])
+    return shlex.join([*words, *recipes.train_flags({**(records.machine(like) if like else {}), **settings})])
 
 
 def say_unfinished(begun: int) -> str:
@@ -354,7 +354,7 @@ def other_settings(rows: Sequence[Row], found: Iterable[Run]) -> list[str]:
     cells = [row.cell for row in rows if row.group is None]
     lacking = {(dataset_folder(c.dataset), c.model, s) for c in cells for s in (c.split, records.trained_as(c.split))}
     others = [run for run in found if not any(tables.runs_of(row.cell, [run]) for row in rows)]
-    counts = Counter(plain(run.changed) for run in others if (run.dataset, run.model, run.split) in lacking)
+    counts = Counter(settings_text(run.changed) for run in others if (run.dataset, run.model, run.split) in lacking)
     if not counts:
         return []
     said = "; ".join(f"{settings or 'as published'} ({n})" for settings, n in counts.most_common(5))
@@ -462,7 +462,7 @@ def caption_of(rows: Sequence[Row], settings: dict[str, Any], command: str) -> l
     text += [f"{dataset}: corpus {name}, digest {digest}; {terms}." for dataset, name, digest, terms in sorted(corpora)]
     splits = {row.cell.split for row in rows}
     about = f"Split {splits.pop()}. " if len(splits) == 1 else ""
-    about += f"In every row: {plain(settings)}. " if settings else ""
+    about += f"In every row: {settings_text(settings)}. " if settings else ""
     return [*text, f"{about}Made with `{command}`."]
 
 
@@ -554,7 +554,7 @@ def errors_document(found: list[Run], rule: str, most: int, command: str) -> ren
     columns = ["name", "path", "speaker", "label", "tested", "wrong", "predictions"]
     sections, numbers = [], []
     for group, rows in every:
-        changed = plain(group.changed)
+        changed = settings_text(group.changed)
         about = (group.dataset, group.corpus_digest, group.split, group.model, changed, group.synthetic)
         numbers += [(*about, len(rows), *row) for row in rows[:most]]
         where = group.dataset + (f" {group.corpus_digest[:8]}" if corpora[group.dataset] > 1 else "")
@@ -597,13 +597,13 @@ def command_line() -> ArgumentParser:
         help="which epoch is reported (default: paper, or validation "
         "where every run has a validation part; a table has its own)",
     )
-    names: dict[str, Any] = {"type": recipes.names, "metavar": "A,B,.."}
+    names: dict[str, Any] = {"type": recipes.name_list, "metavar": "A,B,.."}
     add("--dataset", "--datasets", help="only these datasets; with --table, instead of the table's own", **names)
     add("--split", "--splits", help="only these splits; 8:1:1 is also read from runs of 8:2; with --table these "
         "replace its own, and the epoch is chosen on validation data if the split has some", **names)  # fmt: skip
     add("--model", "--models", help="only these models", **names)
     changed = "only runs with this setting instead of the recipe's, as epochs=10; may be repeated"
-    add("--set", type=recipes.setting, action="append", metavar="SETTING=VALUE", help=changed)
+    add("--set", type=recipes.parse_setting, action="append", metavar="SETTING=VALUE", help=changed)
     add("--corpus", type=lambda text: tuple(recipes.comma_list(text)) or ("",), default=("",), metavar="DIGEST",
         help="only runs on the corpus whose digest starts with this; several with commas")  # fmt: skip
     add = parser.add_argument_group("output").add_argument

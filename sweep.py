@@ -55,9 +55,9 @@ def command_line() -> argparse.ArgumentParser:
     """The parser of this command."""
     parser = cli.parser(description=__doc__)
     group = parser.add_argument_group("what to run")
-    group.add_argument("--models", type=recipes.names, metavar="A,B,..", help="(default: GLAM)")
-    group.add_argument("--datasets", type=recipes.names, metavar="A,B,..", help="(default: impro)")
-    group.add_argument("--splits", type=recipes.names, metavar="A,B,..", help="(default: 8:2, or the table's)")
+    group.add_argument("--models", type=recipes.name_list, metavar="A,B,..", help="(default: GLAM)")
+    group.add_argument("--datasets", type=recipes.name_list, metavar="A,B,..", help="(default: impro)")
+    group.add_argument("--splits", type=recipes.name_list, metavar="A,B,..", help="(default: 8:2, or the table's)")
     group.add_argument("--seeds", type=cli.count, metavar="N", help="the first N seeds of seeds.txt (default: 1)")
     group.add_argument(
         "--next", type=cli.count, metavar="N", help="instead: the next N seeds of seeds.txt that are not done"
@@ -121,7 +121,7 @@ def variants(vary: list[str]) -> list[dict[str, Any]]:
         if name not in VARIED:
             others = "--models, --datasets, --splits and --seeds take several themselves, and every fold is trained"
             raise UserError(f"--vary {text}: choose one of test, {', '.join(VARIED[1:])}; {others}")
-        lists.append([dict([recipes.setting(f"{name}={v}", "--vary")]) for v in recipes.comma_list(values)])
+        lists.append([dict([recipes.parse_setting(f"{name}={v}", "--vary")]) for v in recipes.comma_list(values)])
     return [{k: v for one in choice for k, v in one.items()} for choice in itertools.product(*lists)]
 
 
@@ -224,7 +224,7 @@ def job_of(config: recipes.Config, runs: Path, save_model: str | None) -> Job:
 def describe(config: recipes.Config) -> str:
     """A run in one line."""
     fold = "" if config.fold is None else f" fold {config.fold}"
-    changed = recipes.plain(config.changed())
+    changed = recipes.settings_text(config.changed())
     return f"{config.model} {config.dataset} {config.split} seed {config.seed}{fold}{changed and ' '}{changed}"
 
 
@@ -343,7 +343,8 @@ def print_table(asked: dict[str, Any], given: dict[str, Any], every: list[Job]) 
 
     like = every[0].config
     machine = {"device" if flag == "gpu" else flag for flag in given} & {*recipes.MACHINE}
-    words = ["--table", asked["table"], *recipes.sets({**shaping(given), **{k: getattr(like, k) for k in machine}})]
+    settings = {**shaping(given), **{k: getattr(like, k) for k in machine}}
+    words = ["--table", asked["table"], *recipes.report_flags(settings)]
     for flag in ("datasets", "splits", "models"):
         words += [f"--{flag}", ",".join(asked[flag])] if asked[flag] else []
     words += ["--runs", str(given["runs"])] if "runs" in given else []

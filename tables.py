@@ -21,7 +21,7 @@ import stats
 from cli import UserError
 from corpora import dataset_folder
 from metrics import SCORES
-from recipes import plain
+from recipes import settings_text
 from records import Group, Run, trained_as, with_derived
 
 
@@ -92,7 +92,7 @@ def resolve(model: str, settings: dict[str, Any]) -> dict[str, Any]:
     try:
         return recipes.config_for(model, **settings).changed()
     except TypeError as error:
-        raise UserError(f"--set {plain(settings)}: {error}") from None
+        raise UserError(f"--set {settings_text(settings)}: {error}") from None
 
 
 COMPARED = {"APCNN": "APCNN", "MHCNN": "MACNN", "AACNN": "AACNN", "GLAM": "GLAM"}  # the paper's name: the network's
@@ -180,7 +180,8 @@ def published() -> dict[tuple[str, str, str, str], dict[str, tuple[float, float]
         for row in csv.DictReader(f):
             model = {**COMPARED, **ABLATED}[row["model"]]
             split = "8:1:1" if row["table"] == "split-8:1:1" else "8:2"
-            key = (split, datasets[row["dataset"]], model, plain(resolve(model, {"alpha": float(row["alpha"])})))
+            changed = settings_text(resolve(model, {"alpha": float(row["alpha"])}))
+            key = (split, datasets[row["dataset"]], model, changed)
             found[key] = {score: (float(row[f"{score}_mean"]), float(row[f"{score}_std"])) for score in SCORES}
     return found
 
@@ -191,7 +192,7 @@ def published_scores(of: Group | Cell) -> dict[str, tuple[float, float]]:
         return {}
     if isinstance(of, Group) and (of.synthetic or of.corpus != "IEMOCAP"):
         return {}
-    return published().get((of.split, of.dataset, of.model, plain(of.changed)), {})
+    return published().get((of.split, of.dataset, of.model, settings_text(of.changed)), {})
 
 
 # -------------------------------------------------------------------------------------------- what runs give
@@ -263,7 +264,7 @@ def measure(group: Group, how: str, interval: stats.Interval | None = None) -> l
 
 def _about(name: str, kind: str, cell: Cell) -> dict[str, Any]:
     about = {"table": name, "kind": kind, "dataset": cell.dataset, "label": cell.label, "model": cell.model}
-    return about | {"split": cell.split, "rule": cell.rule, "changed": plain(cell.changed)}
+    return about | {"split": cell.split, "rule": cell.rule, "changed": settings_text(cell.changed)}
 
 
 def change(before: Group, after: Group) -> tuple[NDArray[np.float64], stats.Interval | None]:

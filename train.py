@@ -365,7 +365,7 @@ def print_result(folder: Path) -> None:
 def report_command(folder: Path, given: dict[str, Any]) -> str:
     """The command that puts the folds of a run like the one in `folder` together; `given` are the flags of the run."""
     run = records.read_run(folder)
-    words = ["--dataset", run.dataset, "--split", run.split, "--model", run.model, *recipes.sets(run.changed)]
+    words = ["--dataset", run.dataset, "--split", run.split, "--model", run.model, *recipes.report_flags(run.changed)]
     words += ["--rule", "validation"] if run.has_validation else []
     words += ["--runs", str(given["runs"])] if "runs" in given else []
     return shlex.join(["python", "report.py", *words])

@@ -323,13 +323,13 @@ def test_published_settings_before_changed_ones(runs: list[records.Run], tmp_pat
     make_run(tmp_path / "runs", [SOME], LABELS, settings={"epochs": 1}, model="CNN_GAP")
     make_run(tmp_path / "runs", [SOME], LABELS, settings={"epochs": 1, "batch_size": 8}, model="CNN_GAP")
     shown = figures.as_published(report.runs(tmp_path / "runs"), {})
-    assert {(run.model, recipes.plain(run.changed)) for run in shown} == {
+    assert {(run.model, recipes.settings_text(run.changed)) for run in shown} == {
         ("CNN_GAP", "epochs=1"),
         ("GLAM", ""),
         ("MACNN", ""),
     }
     asked = figures.as_published(report.runs(tmp_path / "runs"), {"alpha": 2})
-    assert {recipes.plain(run.changed) for run in asked if run.model == "GLAM"} == {"alpha=2"}
+    assert {recipes.settings_text(run.changed) for run in asked if run.model == "GLAM"} == {"alpha=2"}
 
 
 def test_settings_that_a_figure_leaves_out_are_told(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

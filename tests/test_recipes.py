@@ -174,9 +174,9 @@ def test_changed_settings_are_given_back_by_their_flags():
     parser = recipes.argparse.ArgumentParser(allow_abbrev=False)
     recipes.add_flags(parser)
     changed = {"alpha": 0.3, "classes": ["very sad", "angry"], "padding": True, "class_weights": False}
-    given = vars(parser.parse_args(recipes.flags(changed)))
+    given = vars(parser.parse_args(recipes.train_flags(changed)))
     assert given == {**changed, "classes": ("very sad", "angry")}
-    assert recipes.flags({"classes": [], "alpha": 0.0}) == ["--alpha", "0.0"]  # no class named: all of them
+    assert recipes.train_flags({"classes": [], "alpha": 0.0}) == ["--alpha", "0.0"]  # no class named: all of them
 
 
 def test_hash_names_what_shapes_a_result_and_nothing_else():
@@ -243,9 +243,9 @@ def test_amp_needs_a_device_with_bfloat16(here, small_release, monkeypatch):
 
 
 def test_settings_as_text_tell_unequal_numbers_apart():
-    assert recipes.plain({"alpha": 0.3, "epochs": 10, "lr_decay": 1.0}) == "alpha=0.3, epochs=10, lr_decay=1"
-    assert recipes.plain({"alpha": 0.3}) != recipes.plain({"alpha": 0.3000001})
-    assert recipes.plain({"lr_min": 1e-6}) == "lr_min=1e-06"
+    assert recipes.settings_text({"alpha": 0.3, "epochs": 10, "lr_decay": 1.0}) == "alpha=0.3, epochs=10, lr_decay=1"
+    assert recipes.settings_text({"alpha": 0.3}) != recipes.settings_text({"alpha": 0.3000001})
+    assert recipes.settings_text({"lr_min": 1e-6}) == "lr_min=1e-06"
 
 
 @pytest.mark.parametrize(

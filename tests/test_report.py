@@ -1358,7 +1358,7 @@ def test_of_two_corpora_of_one_name_the_published_labels_come_first(
         make_run(tmp_path, HALF, LABELS, seed=seed, corpus_digest="aa" * 16, settings=labels)
     kept = records.choose_corpus(report.runs(tmp_path))
     assert [run.corpus_digest for run in kept] == [DIGEST]
-    said = f"left out: aaaaaaaa (2; {recipes.plain(labels)}); --corpus DIGEST picks one"
+    said = f"left out: aaaaaaaa (2; {recipes.settings_text(labels)}); --corpus DIGEST picks one"
     assert said in capsys.readouterr().err
 
 

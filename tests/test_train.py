@@ -25,7 +25,7 @@ from cli import UserError
 from tests.conftest import ROOT
 
 SETTINGS = {"epochs": 2, "lr_schedule": "exp", "head": 2, "attn_hidden": 32}
-SMALL = ("--gpu", -1, "--model", "MACNN", "--seed", 1, *recipes.flags(SETTINGS))
+SMALL = ("--gpu", -1, "--model", "MACNN", "--seed", 1, *recipes.train_flags(SETTINGS))
 
 
 def test_losses_and_scores_are_the_published_codes(golden, emodb_iemocap, shared_cache, tmp_path, monkeypatch):
