@@ -309,11 +309,11 @@ def difference_of(
     segments as --quick has: over hundreds of steps the order of summation alone drives two runs apart. Raises UserError
     where it is too much."""
     few = made_up((test.x.shape[1], test.x.shape[2]), min(n_train, QUICK["train"]), 0, config.device)
-    loops.arithmetic(config)
+    loops.set_arithmetic(config)
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False  # its rounding is as much as 1e-3
     plain = plain_training(config, few, test)()
     difference = max(abs(loss - plain) / plain for loss in ours(few))
-    loops.arithmetic(config)
+    loops.set_arithmetic(config)
     if difference > (1e-2 if config.amp else 1e-3):
         raise UserError(f"{name}: the first epoch's loss differs by {difference:.1e}")
     return difference
@@ -370,7 +370,7 @@ def apcnn(options: Namespace, **changes: Any) -> Config:
 
 def evaluation_row(name: str, needed: float, config: Config, options: Namespace) -> Row:
     """Utterance logits of a test set; the plain loop stays in float32."""
-    loops.arithmetic(config)
+    loops.set_arithmetic(config)
     shape, (_, n) = shape_of(config), sizes(config, options)
     test = made_up(shape, n, 1, config.device)
     slow_model, _ = fresh(config, shape, fast=False)
@@ -506,7 +506,7 @@ def memory(options: Namespace) -> Row:
 def linear(options: Namespace) -> Row:
     """An epoch's time at 1x, 2x and 4x the segments."""
     config = recipes.config_for("MACNN", threads=options.threads, device="cpu")
-    loops.arithmetic(config)
+    loops.set_arithmetic(config)
     shape, base = shape_of(config), 320 if options.quick else 3200
     per_segment = []
     for times in (1, 2, 4):

@@ -239,7 +239,7 @@ def _start(job: _Job, runs: Path, sender: _Sender) -> Path | None:
     if not job.held.enter_context(records.locked(folder)):
         return None
     if not records.finished(folder, sender.save_model):  # meanwhile
-        records.tell_replaced(folder, sender.save_model)
+        records.warn_of_replacement(folder, sender.save_model)
         job.reference = sender.send(job.config, d, folder / STATE)
     return folder
 

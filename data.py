@@ -27,7 +27,7 @@ from files import digest_of, lock
 from recipes import Config
 
 IEMOCAP_CLASSES = {"neu": "neutral", "sad": "sad", "ang": "angry"}  # and one or two codes for happy
-OF_DATA = ("dataset", "test_dataset", "happy", "classes", "feature", "n_mfcc", "segment_length", "train_overlap",
+DATA_SETTINGS = ("dataset", "test_dataset", "happy", "classes", "feature", "n_mfcc", "segment_length", "train_overlap",
            "test_overlap", "padding", "device")  # of a Config: runs that agree in these share their data  # fmt: skip
 HEARD = 12  # hexadecimal digits of a recording's digest that a checkpoint keeps
 IEMOCAP_LICENCE = "IEMOCAP release licence (USC SAIL): research use on request; recordings may not be passed on"
@@ -556,8 +556,8 @@ class Data:
         return self.train.x.shape[1], self.train.x.shape[2]
 
 
-def changed(what: str) -> UserError:
-    """The error for a corpus or recording that is not what it was when `identity` was asked for."""
+def changed_meanwhile(what: str) -> UserError:
+    """The error for a corpus or recording that has changed since `identity` was asked for."""
     again = "give the command again (in Python, call data.forget() first)"
     return UserError(f"{what} has changed since this command began, or could not be read at one of two looks: {again}")
 
@@ -568,7 +568,7 @@ def load(config: Config, skip_bad: bool = False) -> Data:
     Raises UserError for an unknown dataset or feature, broken recordings, a class without a usable utterance, and a
     corpus that has changed since `identity` was asked for.
     """
-    return _load(Config(**{name: getattr(config, name) for name in OF_DATA}), skip_bad)
+    return _load(Config(**{name: getattr(config, name) for name in DATA_SETTINGS}), skip_bad)
 
 
 @lru_cache(maxsize=16)  # maps of files, so they take little memory
@@ -578,7 +578,7 @@ def _load(config: Config, skip_bad: bool) -> Data:
     whole = corpus_of(config)
     _, digest = identity(config)
     if corpus_digest(whole) != digest:  # a sweep looks at all its corpora as it begins, and may load one hours later
-        raise changed(whole.dataset)
+        raise changed_meanwhile(whole.dataset)
 
     def store(overlap: float) -> features.Store:
         return features.load(whole.utterances, config.feature, config.segment_length, overlap, config.n_mfcc,
@@ -652,7 +652,7 @@ def _check_usable(config: Config, corpus: Corpus, count: int) -> None:
         )
 
 
-def check_classes(d: Data, parts: Parts, config: Config) -> None:
+def check_parts(d: Data, parts: Parts, config: Config) -> None:
     """Warn of classes that a part lacks, and of a recording that gives over a quarter of the training segments."""
     where = f"--split {config.split}" + ("" if config.fold is None else f", fold {config.fold}")
     for part, rows, then in (
@@ -685,7 +685,7 @@ def warped(d: Data, train: NDArray, config: Config) -> tuple[NDArray[np.float32]
     utterances = [d.corpus.utterances[i] for i in train]
     for u, i, digest in zip(utterances, train, content_digests([u.path for u in utterances]), strict=True):
         if digest != d.contents[i]:
-            raise changed(u.path)
+            raise changed_meanwhile(u.path)
     factors = features.vtlp_factors(config.seed, [u.name for u in utterances])
     threads = cores() if config.device == "cuda" else 1  # while it computes, a GPU has nothing to do
     waves = features.ahead(

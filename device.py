@@ -11,7 +11,7 @@ import torch
 
 from cli import UserError, warn_once
 
-RandomState = tuple[torch.Tensor, torch.Generator | None]  # of the CPU; of the GPU, if a run computes there
+TorchRandomState = tuple[torch.Tensor, torch.Generator | None]  # of the CPU; of the GPU, if a run computes there
 
 
 def choose_device(gpu: int | None = None, device: str | None = None) -> str:
@@ -54,7 +54,7 @@ def check_gpu() -> None:
     try:
         torch.ones(1, device="cuda").add_(1).item()
     except RuntimeError as error:
-        if ran_out(error):
+        if is_out_of_memory(error):
             raise
         why = str(error).splitlines()[0]
         raise UserError(
@@ -86,7 +86,7 @@ def give_back_memory() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def settled(device: str) -> Iterator[None]:
+def wait_for_gpu(device: str) -> Iterator[None]:
     """Yield until the GPU is done with what was queued on the current stream; on a CPU not once."""
     if device == "cuda":
         event = torch.cuda.Event()
@@ -95,7 +95,7 @@ def settled(device: str) -> Iterator[None]:
             yield
 
 
-def random_state(device: str) -> RandomState:
+def random_state(device: str) -> TorchRandomState:
     """A copy of the state of torch's generators: the CPU's, and the current GPU's where that computes."""
     if device != "cuda":
         return torch.get_rng_state(), None
@@ -103,7 +103,7 @@ def random_state(device: str) -> RandomState:
     return torch.get_rng_state(), torch.cuda.default_generators[torch.cuda.current_device()].clone_state()
 
 
-def swap_random_state(state: RandomState) -> RandomState:
+def swap_random_state(state: TorchRandomState) -> TorchRandomState:
     """Let torch's generators go on from `state`; returns the one they had. The GPU's is not copied but exchanged, as
     graphs captured under it draw from it."""
     before, gpu = torch.get_rng_state(), None
@@ -135,7 +135,7 @@ def describe(device: str) -> str:
     return platform.processor() or platform.machine()
 
 
-def ran_out(error: BaseException) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error means too little memory, a GPU's or the machine's: cuBLAS and cuDNN tell it by words alone."""
     said = str(error).lower()
     marks = ("error: out of memory", "alloc_failed", "allocation_failed", "cublas_status_not_initialized",
@@ -148,7 +148,7 @@ def ran_out(error: BaseException) -> bool:
 def out_of_memory(
     error: BaseException, remedy: str = "finished runs are kept. Use a smaller --batch_size or --gpu -1"
 ) -> UserError:
-    """The error to show for one that `ran_out`. `remedy` is for a GPU; unless given, it is that of training."""
+    """What to raise for an error that `is_out_of_memory`. `remedy` is for a GPU; the default is that of training."""
     where = "the GPU"
     if "allocate memory" in str(error):
         where, remedy = "this machine", "finished runs are kept. Use fewer --jobs; in training, a smaller --batch_size"
@@ -156,11 +156,11 @@ def out_of_memory(
 
 
 @contextmanager
-def memory_told(*remedy: str) -> Iterator[None]:
-    """In place of an error inside the block that `ran_out`, raise `out_of_memory` with this remedy, if one is given."""
+def explaining_out_of_memory(*remedy: str) -> Iterator[None]:
+    """Raise `out_of_memory`, with this remedy if one is given, for an error in the block that `is_out_of_memory`."""
     try:
         yield
     except RuntimeError as error:
-        if not ran_out(error):
+        if not is_out_of_memory(error):
             raise
         raise out_of_memory(error, *remedy) from None

@@ -144,7 +144,7 @@ def main() -> int:
     import checkpoints
     import data
     from audio import SAMPLE_RATE
-    from device import choose_device, memory_told
+    from device import choose_device, explaining_out_of_memory
     from inference import Recogniser
 
     if args.happy:
@@ -158,7 +158,7 @@ def main() -> int:
     corpus = data.corpus(args.corpus, args.happy or checkpoint.config["settings"]["happy"])
     fair = known(corpus, checkpoint, args.corpus)
     utterances = fair.utterances
-    with memory_told("--gpu -1 computes on the CPU"):
+    with explaining_out_of_memory("--gpu -1 computes on the CPU"):
         recognise = Recogniser(checkpoint, device)
         predicted = predict_all(recognise, utterances, args.jobs)
     if odd := [u.path for u, _, _ in predicted if u.path in fair.unread]:

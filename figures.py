@@ -315,10 +315,10 @@ def train_command(model: str, like: Run, settings: dict[str, Any]) -> str:
     words = ["python", "train.py", "--model", model, "--dataset", own["dataset"], "--split", own["split"]]
     words += ["--test", own["test_dataset"]] if own["test_dataset"] else []
     words += ["--seed", str(like.seed), *([] if like.fold is None else ["--fold", str(like.fold)])]
-    return shlex.join([*words, *recipes.train_flags(settings), *_where(like), "--save_model"])
+    return shlex.join([*words, *recipes.train_flags(settings), *_place_flags(like), "--save_model"])
 
 
-def _where(like: Run) -> list[str]:
+def _place_flags(like: Run) -> list[str]:
     """The flags of train.py that make a run on the same kind of machine, and put it where this one is."""
     root = like.folder.parents[4]
     elsewhere = ["--runs", str(root)] if root != path.RUNS.absolute() else []
@@ -424,12 +424,12 @@ def as_published(chosen: Sequence[Run], settings: dict[str, Any]) -> list[Run]:
         plain = [run for run in own if run.changed == tables.resolve(model, settings)]
         least = min(len(run.changed) for run in own)
         kept = plain or [run for run in own if len(run.changed) == least]
-        _tell_left_out(run for run in own if run not in kept)
+        _warn_of_left_out(run for run in own if run not in kept)
         found += kept
     return found
 
 
-def _tell_left_out(runs: Iterable[Run]) -> None:
+def _warn_of_left_out(runs: Iterable[Run]) -> None:
     """Warn that a figure leaves out these runs of one model, and which settings they have."""
     others = {recipes.settings_text(run.changed) or "the recipe's": run.model for run in runs}
     if others:
@@ -458,13 +458,13 @@ def alpha_groups(runs: Sequence[Run], rule: str, settings: dict[str, Any]) -> li
     asked, settings = bool(settings), settings or least
     wanted = [tables.resolve(first.model, {**settings, "alpha": alpha}) for alpha in sorted(values)]
     if not asked:
-        _tell_left_out(run for run in same if run.changed not in wanted)
+        _warn_of_left_out(run for run in same if run.changed not in wanted)
     own = [[run for run in same if run.changed == changed] for changed in wanted]
     groups = [group for found in own if found for group in records.group_by_setting(found, rule) if group.rounds]
     if len(groups) < 2:
         words = ["python", "sweep.py", "--models", first.model, "--datasets", first.config["settings"]["dataset"]]
         words += ["--splits", records.trained_as(first.split), "--vary", f"alpha={','.join(map(str, tables.ALPHAS))}"]
-        words += [*recipes.train_flags(settings), *_where(first)]
+        words += [*recipes.train_flags(settings), *_place_flags(first)]
         raise UserError(
             f"--figure alpha: {first.dataset} has no two values of {first.model}'s α with these settings (--set names "
             f"others); `{shlex.join(words)}` trains them"

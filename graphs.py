@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from cli import warn
-from device import ran_out
-from loops import Part, Trainer, draws, searching, set_rate
+from device import is_out_of_memory
+from loops import Part, Trainer, draws, kernel_search, set_rate
 from recipes import Config
 
 WARM_UP = 3  # plain steps before: kernels are chosen in them, and the optimiser's state comes into being
@@ -119,7 +119,7 @@ class GraphTrainer(Trainer):
                 return
             why = f"its loss differs by {apart / loss.abs():.0e}, its update by {turned / moved.norm():.0e}"
         except RuntimeError as error:
-            if ran_out(error):
+            if is_out_of_memory(error):
                 raise
             why = str(error).splitlines()[0]
         self.replay, self.refused = None, True
@@ -147,7 +147,7 @@ class GraphTrainer(Trainer):
                 set_rate(self.optimizer, self.rate(epoch, number))
                 here = self.batches[number, : len(batch)]  # on the device: a copy from the host would wait for it
                 others = None if partner is None else self.partners[number, : len(batch)]
-                with searching(False):
+                with kernel_search(False):
                     self.losses[number] = self.step(here, lam, 1 - lam, others)
                 self.at.add_(1)
             elif self.replay:

@@ -501,7 +501,7 @@ def restore(root: Path | None = None, dry_run: bool = False) -> dict[str, str]:
     return moves
 
 
-def _tell(moves: dict[str, str], done: str, verbose: bool) -> None:
+def _print_moves(moves: dict[str, str], done: str, verbose: bool) -> None:
     shown = list(moves.items())[: None if verbose else 20]
     print("\n".join([f"{len(moves)} recordings {done}", *(printable(f"  {old} -> {new}") for old, new in shown)]))
     if len(shown) < len(moves):
@@ -521,9 +521,9 @@ def main() -> None:
         raise UserError("--dry_run goes with --rename or --restore; without them nothing in the release is changed")
     release = find_release(args.root)
     if args.rename:
-        _tell(rename(release, args.dry_run), "would be renamed" if args.dry_run else "renamed", args.verbose)
+        _print_moves(rename(release, args.dry_run), "would be renamed" if args.dry_run else "renamed", args.verbose)
     elif args.restore:
-        _tell(restore(release, args.dry_run), "would be restored" if args.dry_run else "restored", args.verbose)
+        _print_moves(restore(release, args.dry_run), "would be restored" if args.dry_run else "restored", args.verbose)
         left = sum(bool(wave.code) for several in read_waves(release, Problems()).values() for wave in several)
         if left and not args.dry_run:
             print(f"{left} others were renamed before --rename: --restore once more gives them their official names")

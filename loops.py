@@ -103,7 +103,7 @@ def loss_weights(part: Part, classes: int) -> Tensor:
 # --------------------------------------------------------------------------------------------- arithmetic
 
 
-def arithmetic(config: Config) -> None:
+def set_arithmetic(config: Config) -> None:
     """Set what the whole process shares as a run wants it: threads, memory, and whether results repeat bit for bit."""
     torch.set_num_threads(config.threads)
     if config.device == "cpu":
@@ -118,11 +118,11 @@ def arithmetic(config: Config) -> None:
 
 
 @contextmanager
-def searching(worth: bool) -> Iterator[None]:
-    """Where cuDNN searches for the fastest kernels, let it do so only if it is worth it: not for the last batch, whose
-    size is another for most seeds."""
+def kernel_search(allowed: bool) -> Iterator[None]:
+    """Where cuDNN searches for the fastest kernels, let it do so only if `allowed`: for the last batch, whose size is
+    another for most seeds, a search is not worth it."""
     before = torch.backends.cudnn.benchmark
-    torch.backends.cudnn.benchmark = before and worth
+    torch.backends.cudnn.benchmark = before and allowed
     try:
         yield
     finally:
@@ -220,7 +220,7 @@ class Trainer:
         losses = []
         for number, (batch, lam, partner) in enumerate(draws(len(self.part.rows), self.config, generator)):
             set_rate(self.optimizer, self.rate(epoch, number))
-            with searching(len(batch) == self.config.batch_size):
+            with kernel_search(len(batch) == self.config.batch_size):
                 losses.append(self.step(batch, lam, 1 - lam, partner))
             bar.update()
             yield
@@ -234,7 +234,7 @@ class Trainer:
         with tqdm(total=self.steps, desc=title, leave=False, disable=quiet or None, unit="batch") as bar:
             losses = yield from self.pass_over(epoch, generator, bar)
         total = losses.double().sum()
-        yield from device.settled(self.config.device)
+        yield from device.wait_for_gpu(self.config.device)
         # as published: also the smaller last batch counts whole
         return float(total) * self.config.batch_size / len(self.part.rows)
 
@@ -253,12 +253,12 @@ def evaluation(model: nn.Module, part: Part, config: Config) -> Generator[None, 
     logits = []
     size = evaluation_batch(part.x)
     for rows in part.rows.split(size):
-        with torch.inference_mode(), autocast(config), searching(len(rows) == min(size, len(part.rows))):
+        with torch.inference_mode(), autocast(config), kernel_search(len(rows) == min(size, len(part.rows))):
             logits.append(model(part.x[rows].to(config.device).unsqueeze(1)).float())
         yield
     with torch.inference_mode():
         whole = torch.cat(logits).double()  # (N, C)
-    yield from device.settled(config.device)
+    yield from device.wait_for_gpu(config.device)
     segments = whole.cpu().numpy()
     first = np.searchsorted(part.owner, np.arange(len(part.utterances)))
     counts = np.diff(np.append(first, len(segments)))

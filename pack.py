@@ -70,7 +70,7 @@ def pack(folder: Path) -> bool:
     return arrays or bool(texts)
 
 
-def pack_mine(folder: Path) -> bool:
+def pack_if_allowed(folder: Path) -> bool:
     """`pack`, or a warning for a run that another user owns. Returns whether it was packed."""
     try:
         return pack(folder)
@@ -95,7 +95,7 @@ def main() -> None:
     if not folders:
         raise cli.UserError(f"{root} holds no run folder; name the folder that train.py or sweep.py wrote to")
     before = size(folders)
-    packed = sum(pack_mine(folder) for folder in tqdm(folders, unit="run", disable=None))
+    packed = sum(pack_if_allowed(folder) for folder in tqdm(folders, unit="run", disable=None))
     print(f"{packed} of {len(folders)} runs packed; {before / 1e6:.1f} MB before, {size(folders) / 1e6:.1f} MB now")
 
 

@@ -225,9 +225,9 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="predict-") if piped else nullcontext("") as scratch:
         inputs = find_inputs(args.inputs, Path(scratch))
         pictures = plot_files(args.plot, inputs, args.inputs) if args.plot else None
-        from device import memory_told
+        from device import explaining_out_of_memory
 
-        with memory_told("--gpu -1 computes on the CPU"):
+        with explaining_out_of_memory("--gpu -1 computes on the CPU"):
             return run(args, inputs, pictures)
 
 

@@ -288,7 +288,7 @@ def kept_rule(folder: Path) -> str | None:
         return None
 
 
-def tell_replaced(folder: Path, save_model: str | None) -> None:
+def warn_of_replacement(folder: Path, save_model: str | None) -> None:
     """Warn of a run that is about to be trained though it was finished, for weights it lacks, and of those it loses."""
     if finished(folder):
         instead = f", which replace those of the rule {rule}" if (rule := kept_rule(folder)) else ""
@@ -444,9 +444,9 @@ class Group:
         """The runs of complete rounds."""
         return [run for r in self.rounds for run in r.runs]
 
-    def scores(self, how: str = "pooled") -> NDArray[np.float64]:
+    def scores(self, folding: str = "pooled") -> NDArray[np.float64]:
         """`(n, 4)`: one row a seed, its folds `pooled` or `averaged`."""
-        return np.array([getattr(r, how) for r in self.rounds]).reshape(-1, len(metrics.SCORES))
+        return np.array([getattr(r, folding) for r in self.rounds]).reshape(-1, len(metrics.SCORES))
 
     @cached_property
     def fold_scores(self) -> NDArray[np.float64]:
@@ -475,12 +475,14 @@ class Group:
         return [r.seed for r in self.rounds if r.seed not in published]
 
     @property
-    def hows(self) -> tuple[str, ...]:
-        """The ways to put folds together that differ."""
+    def foldings(self) -> tuple[str, ...]:
+        """The ways to put folds together that differ; none where no seed has all its folds."""
+        if not self.rounds:
+            return ()
         return ("pooled", "averaged") if self.has_folds else ("pooled",)
 
     @property
-    def left_open(self) -> str:
+    def missing_folds(self) -> str:
         """Which folds are missing: `incomplete: seed 5 has 3 of 5 folds`."""
         missing = [f"seed {r.seed} has {len(r.runs)} of {r.folds} folds" for r in self.incomplete]
         return f"incomplete: {'; '.join(missing)}" if missing else ""

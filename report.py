@@ -50,12 +50,12 @@ SPLITS = "Splits: a digest of which utterances are in which part, equal for equa
 SYNTHETIC = "SYNTHETIC data: sound made by a formula; these numbers say nothing about speech."
 
 
-def over_folds(measured: dict[str, Any]) -> str:
+def folds_sd(measured: dict[str, Any]) -> str:
     """` (folds ± 4.21)` behind a mean over folds: the standard deviation that papers on IEMOCAP give."""
     return f" (folds ± {measured['folds_sd']:.2f})" if measured.get("folds_sd") is not None else ""
 
 
-def spread(mean: float, sd: float | None, low: float | None = None, high: float | None = None) -> str:
+def with_sd(mean: float, sd: float | None, low: float | None = None, high: float | None = None) -> str:
     """`81.18 ± 1.47 [79.90, 82.31]`"""
     text = f"{mean:.2f}" if sd is None else f"{mean:.2f} ± {sd:.2f}"
     return text if low is None else f"{text} [{low:.2f}, {high:.2f}]"
@@ -113,7 +113,7 @@ def select(found: Iterable[Run], args: Namespace) -> list[Run]:
     return chosen
 
 
-def of_files(found: Sequence[Run], datasets: Iterable[str]) -> list[Run]:
+def without_namesakes(found: Sequence[Run], datasets: Iterable[str]) -> list[Run]:
     """The runs, without those of CSV files that have the name of one of these datasets and other contents."""
     asked = [(dataset_folder(name), name) for name in datasets if is_csv(name) and Path(name).is_file()]
 
@@ -156,8 +156,9 @@ def _overview(usable: list[Run], rule: str) -> tuple["DataFrame", "DataFrame", i
             "split": group.split, "model": group.model, "changed": changed, "rule": rule, "synthetic": group.synthetic,
             "utterances": group.utterances, "splits": group.splits,
         }  # fmt: skip
-        for how in group.hows if group.rounds else ():
-            numbers += [{**about, "folds": how if group.has_folds else "", **row} for row in measure(group, how)]
+        for folding in group.foldings:
+            folds = folding if group.has_folds else ""
+            numbers += [{**about, "folds": folds, **row} for row in measure(group, folding)]
     if not texts:
         raise UserError("every one of these runs is broken; delete their folders and run again")
     columns = list(dict.fromkeys(column for text in texts for column in text))
@@ -169,11 +170,11 @@ def _overview(usable: list[Run], rule: str) -> tuple["DataFrame", "DataFrame", i
 def _overview_lines(group: Group, head: dict[str, str]) -> list[dict[str, str]]:
     """A line for each way to put folds together, and for each seed that lacks some."""
     found = []
-    for how in group.hows if group.rounds else ():
-        folds = how if group.has_folds else ""
+    for folding in group.foldings:
+        folds = folding if group.has_folds else ""
         about = {"Folds": folds, "n": str(len(group.rounds)), "Utterances": group.utterances, "Splits": group.splits}
-        scores = {SCORE_NAMES[m["score"]]: spread(m["mean"], m["sd"]) + over_folds(m) for m in measure(group, how)}
-        paper = {f"published {SCORE_NAMES[score]}": spread(*value) for score, value in published_scores(group).items()}
+        scores = {SCORE_NAMES[m["score"]]: with_sd(m["mean"], m["sd"]) + folds_sd(m) for m in measure(group, folding)}
+        paper = {f"published {SCORE_NAMES[score]}": with_sd(*value) for score, value in published_scores(group).items()}
         found.append({**head, **about, **scores, **paper})
     for part in group.incomplete:
         text = f"pooled, incomplete: {len(part.runs)} of {part.folds} (seed {part.seed})"
@@ -216,7 +217,7 @@ def lines(row: Row, changes: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
     head = {"Dataset": cell.dataset, "Model": cell.name, "Split": cell.split, "Rule": cell.rule}
     found = _ours(row, group) if group else [{"Source": row.status}]
     if paper:
-        found.append({"Source": "published", **{SCORE_NAMES[score]: spread(*value) for score, value in paper.items()}})
+        found.append({"Source": "published", **{SCORE_NAMES[score]: with_sd(*value) for score, value in paper.items()}})
     if group and paper:
         differences = group.scores().mean(0) - [paper[score][0] for score in SCORES]
         texts = dict(zip(SCORE_NAMES.values(), map(signed, differences), strict=True))
@@ -236,11 +237,11 @@ def _ours(row: Row, group: Group) -> list[dict[str, str]]:
     about = {"n": str(len(group.rounds)), "Utterances": group.utterances}
     about |= {"Speakers": str(group.n_speakers or "–"), "Splits": group.splits}
     found = []
-    for how in group.hows:
-        folds = {"pooled": ", folds pooled", "averaged": ", mean over folds"}[how] if group.has_folds else ""
+    for folding in group.foldings:
+        folds = {"pooled": ", folds pooled", "averaged": ", mean over folds"}[folding] if group.has_folds else ""
         scores = {
-            SCORE_NAMES[m["score"]]: spread(m["mean"], m["sd"], m.get("low"), m.get("high")) + over_folds(m)
-            for m in measure(group, how, row.interval)
+            SCORE_NAMES[m["score"]]: with_sd(m["mean"], m["sd"], m.get("low"), m.get("high")) + folds_sd(m)
+            for m in measure(group, folding, row.interval)
         }
         found.append({"Source": f"ours{folds}{' SYNTHETIC' if group.synthetic else ''}", **scores, **about})
         about = {}
@@ -386,7 +387,7 @@ def _say_seeds(row: Row, group: Group) -> str:
 def _say_row(row: Row, group: Group) -> Iterator[str]:
     """Notes on a row with runs: which seeds and folds do not count, what its interval and its UA leave out."""
     if group.incomplete:
-        yield f"not counted, {group.left_open}"
+        yield f"not counted, {group.missing_folds}"
     if said := _say_seeds(row, group):
         yield said
     if row.interval is None:
@@ -663,7 +664,7 @@ def main(words: Sequence[str] | None = None) -> int:
     root, command = (args.runs or path.RUNS).absolute(), shlex.join(["python", "report.py", *words])
     if args.audit:
         return audit.check_folders(root, args.table, args.dataset, args.split)
-    found, begun = of_files(runs(root), args.dataset or ()), records.unfinished(root)
+    found, begun = without_namesakes(runs(root), args.dataset or ()), records.unfinished(root)
     if args.table:
         if begun:
             warn(say_unfinished(begun))

@@ -14,7 +14,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 import metrics
-from device import ran_out
+from device import is_out_of_memory
 from files import atomic, digest_of, named
 
 
@@ -113,6 +113,6 @@ def load_state(
         history.logits, history.best = {k: list(v.numpy()) for k, v in part("logits.").items()}, part("best.")
         history.records, history.best_epoch, history.code = values["records"], values["best_epoch"], values["code"]
     except (SafetensorError, AttributeError, LookupError, ValueError, TypeError, RuntimeError) as error:
-        if ran_out(error) or isinstance(error, torch.AcceleratorError):
+        if is_out_of_memory(error) or isinstance(error, torch.AcceleratorError):
             raise
         raise BrokenState(f"{file} cannot be used ({type(error).__name__}: {error})") from None

@@ -47,12 +47,12 @@ def interval(confusions: NDArray, resamples: int = RESAMPLES, seed: int = SEED) 
     classes. Where fewer than half of the draws have a seed left, there is no interval.
     """
     seeds, speakers = confusions.shape[:2]
-    if _drawn(seeds, speakers) < FEWEST:
+    if _limiting_count(seeds, speakers) < FEWEST:
         return None
     generator = np.random.default_rng(seed)
     speaker_draws, seed_draws = (_draws(n, resamples, generator) for n in (speakers, seeds))
     over = "seeds (one speaker)" if speakers == 1 else "speakers (one seed)" if seeds == 1 else "speakers and seeds"
-    return _percentiles(_drawn_means(confusions, speaker_draws, seed_draws), _drawn(seeds, speakers), over)
+    return _percentiles(_drawn_means(confusions, speaker_draws, seed_draws), _limiting_count(seeds, speakers), over)
 
 
 def interval_of_change(before: NDArray, after: NDArray, same_seeds: bool) -> Interval | None:
@@ -62,17 +62,17 @@ def interval_of_change(before: NDArray, after: NDArray, same_seeds: bool) -> Int
     seeds: what is hard in both cancels.
     """
     seeds, speakers = min(before.shape[0], after.shape[0]), before.shape[1]
-    if _drawn(seeds, speakers) < FEWEST:
+    if _limiting_count(seeds, speakers) < FEWEST:
         return None
     generator = np.random.default_rng(SEED)
     speaker_draws, seed_draws = (_draws(n, RESAMPLES, generator) for n in (speakers, before.shape[0]))
     other_draws = seed_draws if same_seeds else _draws(after.shape[0], RESAMPLES, generator)
     first = _drawn_means(before, speaker_draws, seed_draws)
     change = _drawn_means(after, speaker_draws, other_draws) - first
-    return _percentiles(change, _drawn(seeds, speakers), "shared speakers")
+    return _percentiles(change, _limiting_count(seeds, speakers), "shared speakers")
 
 
-def _drawn(seeds: int, speakers: int) -> int:
+def _limiting_count(seeds: int, speakers: int) -> int:
     """The n that limits an interval: of speakers, or of seeds where there is one speaker. Many seeds do not make up for
     few speakers."""
     return speakers if speakers > 1 else seeds

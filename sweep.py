@@ -165,17 +165,17 @@ def _as_given(changed: dict[str, Any]) -> dict[str, Any]:
 
 
 def expand(
-    given: dict[str, Any], flags: list[dict[str, Any]], seeds: list[int], table: bool = False, look: bool = False
+    given: dict[str, Any], flags: list[dict[str, Any]], seeds: list[int], table: bool = False, dry_run: bool = False
 ) -> Iterator[recipes.Config]:
     """A configuration for every combination, seed and fold, seeds outermost: whole rounds are done first. Of a table
-    rows on a split that their corpus cannot have are left out, with a warning. `look` is that of train.folds_to_run."""
+    rows on a split that their corpus cannot have are left out, with a warning. `dry_run` is for train.folds_to_run."""
     import train
 
     base = [recipes.parse_config({**given, **one}) for one in flags]
     for seed in seeds:
         for config in base:
             try:
-                yield from train.folds_to_run(replace(config, seed=seed), given.get("skip_bad", False), look)
+                yield from train.folds_to_run(replace(config, seed=seed), given.get("skip_bad", False), dry_run)
             except data.NoSplit as error:
                 if not table:
                     raise

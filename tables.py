@@ -227,7 +227,7 @@ class Row:
     @property
     def status(self) -> str:
         """`missing`, which folds are missing, or nothing."""
-        return "missing" if self.group is None else "" if self.counted else self.group.left_open
+        return "missing" if self.group is None else "" if self.counted else self.group.missing_folds
 
 
 def find(cells: Iterable[Cell], found: Sequence[Run]) -> list[Row]:
@@ -244,16 +244,16 @@ def find(cells: Iterable[Cell], found: Sequence[Run]) -> list[Row]:
     return rows
 
 
-def measure(group: Group, how: str, interval: stats.Interval | None = None) -> list[dict[str, Any]]:
-    """One record a score: ours, its interval, the paper's, the difference. `how`: folds `pooled` or `averaged`."""
-    values, paper = group.scores(how), published_scores(group)
+def measure(group: Group, folding: str, interval: stats.Interval | None = None) -> list[dict[str, Any]]:
+    """One record a score: ours, its interval, the paper's, the difference. `folding`: folds `pooled` or `averaged`."""
+    values, paper = group.scores(folding), published_scores(group)
     found = []
     for i, score in enumerate(SCORES):
         mean, sd = stats.mean_sd(values[:, i])
         row: dict[str, Any] = {"score": score, "mean": mean, "sd": sd, "n": len(values)}
-        if how == "averaged":
+        if folding == "averaged":
             row["folds_sd"] = stats.mean_sd(group.fold_scores[:, i])[1]
-        if interval and how == "pooled":
+        if interval and folding == "pooled":
             row |= {"low": interval.low[i], "high": interval.high[i], "resampled": interval.over}
         if score in paper:
             published_mean, published_sd = paper[score]
@@ -308,9 +308,9 @@ def numbers(name: str, rows: Iterable[Row]) -> list[dict[str, Any]]:
             continue
         about |= {"synthetic": group.synthetic, "corpus": group.corpus, "corpus_digest": group.corpus_digest}
         about |= {"utterances": group.utterances, "speakers": group.n_speakers, "splits": group.splits}
-        for how in group.hows:
-            folds = how if group.has_folds else ""
-            found += [{**about, "folds": folds, **record} for record in measure(group, how, row.interval)]
+        for folding in group.foldings:
+            folds = folding if group.has_folds else ""
+            found += [{**about, "folds": folds, **record} for record in measure(group, folding, row.interval)]
     return found
 
 

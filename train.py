@@ -131,7 +131,7 @@ def save_predictions(file: Path, d: data.Data, parts: dict[str, loops.Part], his
         np.savez_compressed(f, **arrays)  # type: ignore[arg-type]
 
 
-def heard(d: data.Data, parts: data.Parts, rule: str) -> str:
+def heard_digests(d: data.Data, parts: data.Parts, rule: str) -> str:
     """Digests, with spaces between, of the recordings a model was trained on or its epoch or temperature chosen by."""
     used = [parts.train, *([] if parts.val is None else [parts.val]), *([parts.test] if rule == "paper" else [])]
     return " ".join(sorted({d.contents[i][: data.HEARD] for i in np.concatenate(used)}))
@@ -179,12 +179,12 @@ def steps(
         device.check_bfloat16(config.device)
     d = d or data.load(config, options.skip_bad)
     parts = data.split_by_name(config.split)(d.corpus.utterances, config.seed, config.fold)
-    data.check_classes(d, parts, config)
+    data.check_parts(d, parts, config)
     with records.locked(folder, wait) as mine:
         if not mine:
             return None
         if not records.finished(folder, save_model):
-            records.tell_replaced(folder, save_model)
+            records.warn_of_replacement(folder, save_model)
             sweep_temporaries(folder)
             try:
                 yield from _epochs(config, d, parts, folder, options)
@@ -227,7 +227,7 @@ def _epochs(
 ) -> Generator[None, None, None]:
     """Train from the last recorded epoch on, in a folder that this process has locked."""
     save_model, quiet = options.save_model, options.quiet
-    loops.arithmetic(config)
+    loops.set_arithmetic(config)
     torch.manual_seed(config.seed)
     _, generator = data.published_draw(len(d.corpus.utterances), config.seed)
     model = models.of_run(config.model, d.shape, len(d.corpus.classes), config.head, config.attn_hidden)
@@ -298,7 +298,7 @@ def _epochs(
     if save_model:
         if config.test_dataset:  # scores are synthetic if either corpus is; weights, if what they were trained on is
             run = {**run, "synthetic": d.corpus.first_synthetic}
-        save_checkpoint(folder / "checkpoint", model, run, save_model, history, heard(d, parts, save_model))
+        save_checkpoint(folder / "checkpoint", model, run, save_model, history, heard_digests(d, parts, save_model))
     if writer:
         writer.close()
     records.finish(folder)
@@ -374,18 +374,19 @@ def report_command(folder: Path, given: dict[str, Any]) -> str:
 # ------------------------------------------------------------------------------------------ command line
 
 
-def folds_to_run(config: Config, skip_bad: bool, look: bool = False) -> Iterator[Config]:
-    """The configuration, or one for each fold where its split has folds and none was chosen. Only to `look`, nothing is
-    extracted: a speaker whose utterances are all too short counts too. Raises NoSplit, and UserError for a fold that
-    the split has not."""
+def folds_to_run(config: Config, skip_bad: bool, dry_run: bool = False) -> Iterator[Config]:
+    """The configuration, or one for each fold where its split has folds and none was chosen. A `dry_run` extracts no
+    features, so that a speaker whose utterances are all too short counts too. Raises NoSplit, and UserError for a fold
+    that the split does not have."""
     split = data.split_by_name(config.split)
 
     def utterances() -> Sequence[Utterance]:
-        return (data.corpus_of(config) if look else data.load(config, skip_bad).corpus).utterances
+        return (data.corpus_of(config) if dry_run else data.load(config, skip_bad).corpus).utterances
 
     if split.check:
         split.check(utterances())
-    if config.fold is not None:  # dividing refuses one that there is not; without features, which a look does not need
+    if config.fold is not None:
+        # dividing refuses a fold that there is not; it needs no features, which a dry run would not have
         split(data.corpus_of(config).utterances if split.folds else (), config.seed, config.fold)
     if split.folds is None or config.fold is not None:
         yield config
@@ -403,7 +404,7 @@ def main() -> None:
         return
     config = recipes.parse_config(given)
     quiet, folder = given.get("quiet", False), None
-    with device.memory_told():
+    with device.explaining_out_of_memory():
         for one in folds_to_run(config, given.get("skip_bad", False)):
             folder = train(one, **given)
             if folder and not quiet:

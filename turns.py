@@ -27,9 +27,9 @@ class Turn(Generic[_T]):
         self.going = True
         self.result: _T | None = None
         self.stream: torch.cuda.Stream | None = None
-        self.random: device.RandomState | None = None
+        self.random: device.TorchRandomState | None = None
 
-    def _begin(self) -> device.RandomState:
+    def _begin(self) -> device.TorchRandomState:
         if self.where == "cuda":
             device.check_gpu()
         random = device.random_state(self.where)

@@ -39,7 +39,7 @@ def accident(config: Config, error: Exception) -> Outcome:
 
     if isinstance(error, UserError):
         return Outcome(config, "failed", str(error))
-    if device.ran_out(error):
+    if device.is_out_of_memory(error):
         return Outcome(config, "failed", str(device.out_of_memory(error)))
     if isinstance(error, OSError) and (reason := refusal(error)):
         return Outcome(config, "failed", reason)
@@ -62,7 +62,7 @@ def train_here(config: Config, options: Options, corpus: tuple[str, str]) -> Out
 
     def train_one() -> Path | None:
         if data.identity(config) != corpus:
-            raise data.changed(corpus[0])
+            raise data.changed_meanwhile(corpus[0])
         return train.train(config, wait=False, **vars(options))
 
     return attempt(config, train_one)
@@ -98,7 +98,7 @@ def in_turns(configs: Sequence[Config], at_once: int, options: Options) -> Itera
                     if turn.result and queue and queue[0].model != config.model:  # it may be smaller
                         at_once = min(most, at_once + 1)
                 except Exception as error:
-                    if device.ran_out(error) and len(running) > 1:
+                    if device.is_out_of_memory(error) and len(running) > 1:
                         at_once = len(running) - 1
                         warn(f"{len(running)} runs at once do not fit into the GPU's memory: {at_once} go on")
                         queue.appendleft(config)

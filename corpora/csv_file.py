@@ -64,7 +64,7 @@ def _refuse_doubles(file: Path, utterances: Sequence[Utterance], lines: Sequence
             first[key] = utterance.name, line
 
 
-def _tell_alike(file: Path, utterances: Sequence[Utterance]) -> None:
+def _warn_of_similar_labels(file: Path, utterances: Sequence[Utterance]) -> None:
     """Warn of labels that differ in capitals alone."""
     for column, what in (
         ("emotion", "classes"),
@@ -109,5 +109,5 @@ def utterances(file: Path) -> list[Utterance]:
         for u, recording in zip(found, files, strict=True)
     ]
     _refuse_doubles(file, named, lines)
-    _tell_alike(file, named)
+    _warn_of_similar_labels(file, named)
     return sorted(named, key=lambda u: u.name)

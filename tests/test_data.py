@@ -346,7 +346,7 @@ def test_a_recording_that_is_there_twice_is_told(five, tmp_path, capsys):
 
 def test_classes_that_a_part_lacks_are_told_with_the_fold(five, capsys):
     parts = data.Parts(np.array([0, 2]), None, np.array([1, 3]))
-    data.check_classes(data.load(five), parts, replace(five, split="speaker", fold=1))
+    data.check_parts(data.load(five), parts, replace(five, split="speaker", fold=1))
     told = capsys.readouterr().err
     assert "--split speaker, fold 1: without a training utterance: b" in told
     assert "--split speaker, fold 1: without a test utterance: a" in told
@@ -544,11 +544,11 @@ def test_one_long_recording_among_short_ones_is_told(tmp_path, monkeypatch, caps
     data.forget()
     config = recipes.config_for("CNN_GAP", dataset=str(tmp_path / "long.csv"), segment_length=1.0, train_overlap=0.5)
     d, every = data.load(config), np.arange(13)
-    data.check_classes(d, data.Parts(every, np.array([13]), every), config)
+    data.check_parts(d, data.Parts(every, np.array([13]), every), config)
     told = capsys.readouterr().err
     assert "3.wav alone gives 23 of 35 training segments, each of which counts alike: cut long recordings" in told
     assert "without a validation utterance: a (the rule validation picks the epoch by other classes)" in told
-    data.check_classes(d, data.Parts(every[:12], None, every), config)  # of so few one may well have a quarter
+    data.check_parts(d, data.Parts(every[:12], None, every), config)  # of so few one may well have a quarter
     assert capsys.readouterr().err == ""
 
 

@@ -123,12 +123,12 @@ def test_a_gpu_that_cannot_compute_is_told(monkeypatch):
     ],
 )
 def test_what_a_full_gpu_says(error, is_memory):
-    assert device.ran_out(error) == is_memory
+    assert device.is_out_of_memory(error) == is_memory
 
 
 def test_too_little_memory_on_a_cpu_is_told_as_such():
     error = RuntimeError("[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory")
-    assert device.ran_out(error)
+    assert device.is_out_of_memory(error)
     told = str(device.out_of_memory(error))
     assert told.startswith("this machine ran out of memory; finished runs are kept. Use fewer --jobs")
     assert "GPU" not in told

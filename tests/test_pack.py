@@ -103,7 +103,7 @@ def test_a_run_of_another_user_is_left_and_named(tmp_path: Path, monkeypatch: py
         return locked(folder)
 
     monkeypatch.setattr(records, "locked", refused)
-    assert not pack.pack_mine(theirs) and pack.pack_mine(ours)
+    assert not pack.pack_if_allowed(theirs) and pack.pack_if_allowed(ours)
     assert f"{theirs} is left as it is: " in capsys.readouterr().err
 
 
@@ -133,7 +133,7 @@ def test_a_text_that_may_not_be_removed_is_left_alone(
         real(file, missing_ok)
 
     monkeypatch.setattr(Path, "unlink", refuse)
-    assert not pack.pack_mine(folder) and content(folder) == before
+    assert not pack.pack_if_allowed(folder) and content(folder) == before
     assert f"{folder} is left as it is: cannot use {folder}" in capsys.readouterr().err
 
 

@@ -152,7 +152,7 @@ def test_threads_and_bfloat16_are_those_asked_for():
     before = torch.get_num_threads()
     try:
         for threads in (2, 1):
-            loops.arithmetic(recipes.config_for("GLAM", threads=threads))
+            loops.set_arithmetic(recipes.config_for("GLAM", threads=threads))
             assert torch.get_num_threads() == threads
     finally:
         torch.set_num_threads(before)
@@ -168,7 +168,7 @@ def test_threads_and_bfloat16_are_those_asked_for():
 
 def test_deterministic_is_asked_of_torch():
     for deterministic in (True, False):
-        loops.arithmetic(recipes.config_for("GLAM", deterministic=deterministic))
+        loops.set_arithmetic(recipes.config_for("GLAM", deterministic=deterministic))
         assert torch.are_deterministic_algorithms_enabled() == deterministic
         fast = (torch.backends.cudnn.benchmark, torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32)
         assert fast == (not deterministic,) * 3
@@ -190,7 +190,7 @@ def test_kernels_are_searched_for_at_full_batches_alone(here, deterministic, mon
     assert len(part.rows) % 4
     model = models.of_run(config.model, d.shape, 4, config.head, config.attn_hidden)
     model.register_forward_pre_hook(lambda *_: searched.append(torch.backends.cudnn.benchmark))
-    loops.arithmetic(config)
+    loops.set_arithmetic(config)
     trainer = loops.Trainer(model, loops.make_optimizer(config, model), part, config)
     loops.drain(trainer.epoch(0, np.random.RandomState(1)))
     full = [not deterministic] * (trainer.steps - 1)

@@ -196,7 +196,7 @@ def two_epochs(kind: type[loops.Trainer], config: recipes.Config) -> tuple[list[
     """The losses of two epochs of 3 batches, the last one ragged, and the weights after them."""
 
     def work() -> Iterator[None]:
-        loops.arithmetic(config)
+        loops.set_arithmetic(config)
         torch.manual_seed(3)
         part = made_up(config.device)
         model = models.create_model(config.model).to(config.device).to(memory_format=torch.channels_last)
