@@ -149,12 +149,12 @@ def recognise(folder: Path, file: str, max_minutes: float, max_mb: float) -> "Pr
         raise UserError(f"{name} cannot be used: {fault}") from None
 
 
-def answer(one: "Prediction") -> str:
+def answer(prediction: "Prediction") -> str:
     """The result in Markdown."""
-    note = f" {html.escape(one.note).capitalize()}." if one.note else ""
-    segments = f"{len(one.starts)} segment" + "s" * (len(one.starts) != 1)
-    head = f"## {html.escape(one.label)}"
-    return f"{head}\n{one.probabilities.max():.0%} likely, by {segments} in {one.seconds:.1f} s.{note}"
+    note = f" {html.escape(prediction.note).capitalize()}." if prediction.note else ""
+    segments = f"{len(prediction.starts)} segment" + "s" * (len(prediction.starts) != 1)
+    head = f"## {html.escape(prediction.label)}"
+    return f"{head}\n{prediction.probabilities.max():.0%} likely, by {segments} in {prediction.seconds:.1f} s.{note}"
 
 
 # ------------------------------------------------------------------------------------------------------- page
@@ -176,13 +176,13 @@ def make_page(root: Path, max_minutes: float, max_mb: float, pictures: Path) -> 
         if file is None:
             return about, INVITATION, *nothing
         try:
-            one = recognise(root / chosen, file, max_minutes, max_mb)
+            prediction = recognise(root / chosen, file, max_minutes, max_mb)
         except UserError as error:
             return about, f'<p class="refused">{html.escape(str(error))}</p>', *nothing
         with tempfile.NamedTemporaryFile(dir=pictures, suffix=".png", delete=False) as picture:
-            plot(one, Path(picture.name), recogniser(root / chosen).checkpoint.title)
-        shares = dict(zip(one.classes, map(float, one.probabilities), strict=True))
-        return about, answer(one), gr.Label(shares, visible=True), gr.Image(picture.name, visible=True)
+            plot(prediction, Path(picture.name), recogniser(root / chosen).checkpoint.title)
+        shares = dict(zip(prediction.classes, map(float, prediction.probabilities), strict=True))
+        return about, answer(prediction), gr.Label(shares, visible=True), gr.Image(picture.name, visible=True)
 
     with gr.Blocks(title="Emotion in speech", analytics_enabled=False, delete_cache=(KEPT, KEPT)) as page:
         gr.Markdown(

@@ -127,7 +127,7 @@ class _Job:
     """A run that is to be sent to a worker, or is under way there."""
 
     config: Config
-    lost: int = 0  # machines
+    machines_lost: int = 0
     reference: Any = None  # of its result, while it is under way
     held: ExitStack = field(default_factory=ExitStack)  # the lock on its run folder, while it is under way
 
@@ -183,8 +183,8 @@ def _result(job: _Job, reference: Any) -> tuple[Outcome, dict[str, bytes]]:
     try:
         return get(reference)
     except exceptions.NodeDiedError:
-        job.lost += 1
-        status = "lost" if job.lost <= NODES_LOST else "failed"
+        job.machines_lost += 1
+        status = "lost" if job.machines_lost <= NODES_LOST else "failed"
         return Outcome(job.config, status, "the machine it was on was lost"), {}
     except exceptions.RayError as error:
         what = (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -198,10 +198,11 @@ def _run(configs: Sequence[Config], share: Share, options: Options) -> Iterator[
     runs, sender = options.runs, _Sender(share, options.save_model, options.skip_bad)
     queue = deque(_Job(config) for config in configs)
     under_way: dict[Any, _Job] = {}
-    waits = time.monotonic()
+    waiting_since = time.monotonic()
     try:
         while queue or under_way:
-            while queue and len(under_way) <= _room(share):  # one more than fits, so that no worker waits for its next
+            # one more than fits, so that no worker waits for its next
+            while queue and len(under_way) <= _room(share):
                 job = queue.popleft()
                 outcome = attempt(job.config, partial(_start, job, runs, sender))
                 if job.reference is not None:
@@ -211,7 +212,7 @@ def _run(configs: Sequence[Config], share: Share, options: Options) -> Iterator[
                 yield outcome
             ready, _ = ray.wait(list(under_way), timeout=2) if under_way else ([], [])
             for reference in ready:
-                waits = time.monotonic()
+                waiting_since = time.monotonic()
                 job = under_way.pop(reference)
                 outcome = _finish(job, reference, runs)
                 job.held.close()
@@ -220,8 +221,8 @@ def _run(configs: Sequence[Config], share: Share, options: Options) -> Iterator[
                     queue.append(job)
                 else:
                     yield outcome
-            if not _room(share) and time.monotonic() - waits > 60:
-                waits = time.monotonic()
+            if not _room(share) and time.monotonic() - waiting_since > 60:
+                waiting_since = time.monotonic()
                 warn("no machine is left that is large enough for a run; waiting for one to join the cluster")
     finally:
         for job in under_way.values():

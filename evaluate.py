@@ -100,9 +100,9 @@ def write_predictions(file: Path, scored: Scored, classes: list[str]) -> None:
     with atomic(file) as temporary, open(temporary, "w", newline="", encoding="utf-8") as f:
         writer = csv.writer(f, lineterminator="\n")
         writer.writerow(["name", "speaker", "class", "predicted", *(f"p_{name}" for name in classes)])
-        for utterance, label, one in scored:
-            numbers = [f"{p:.9g}" for p in one.probabilities]
-            writer.writerow([utterance.name, utterance.speaker, label, one.label, *numbers])
+        for utterance, label, prediction in scored:
+            numbers = [f"{p:.9g}" for p in prediction.probabilities]
+            writer.writerow([utterance.name, utterance.speaker, label, prediction.label, *numbers])
 
 
 def report(scored: Scored, recognise: "Recogniser") -> str:
@@ -113,7 +113,7 @@ def report(scored: Scored, recognise: "Recogniser") -> str:
     import stats
 
     classes = recognise.checkpoint.classes
-    logits = np.array([one.logits for _, _, one in scored])
+    logits = np.array([prediction.logits for _, _, prediction in scored])
     labels = np.array([classes.index(label) for _, label, _ in scored])
     lines = [metrics.format_scores(metrics.scores(logits, labels), classes)]
     speakers = sorted({utterance.speaker for utterance, _, _ in scored})
@@ -164,7 +164,11 @@ def main() -> int:
     if odd := [u.path for u, _, _ in predicted if u.path in fair.unread]:
         raise UserError(f"{odd[0]} could not be read at first, so whether it was trained on is not known: run again")
     keep = args.padding or checkpoint.padding
-    scored = [one for one in predicted if keep or round(one[2].seconds * SAMPLE_RATE) >= checkpoint.size]
+    scored = [
+        (utterance, label, prediction)
+        for utterance, label, prediction in predicted
+        if keep or round(prediction.seconds * SAMPLE_RATE) >= checkpoint.size
+    ]
     length = f"{checkpoint.length:g} s"
     if not predicted:
         raise UserError(f"{args.corpus}: all {len(utterances)} recordings are broken")

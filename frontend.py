@@ -104,7 +104,7 @@ class Mel(nn.Module):
         return (decibel @ self.dct).transpose(1, 2)
 
 
-class Whole(nn.Module):
+class FramedFeature(nn.Module):
     """What the features of 40 ms frames share: zeros at the end until frames cover the segment."""
 
     def __init__(self, size: int):
@@ -113,7 +113,7 @@ class Whole(nn.Module):
         self.pad = (0, (self.frames - 1) * features.STEP + features.FRAME - size)
 
 
-class Spectrogram(Whole):
+class Spectrogram(FramedFeature):
     """`features.spectrogram`"""
 
     def __init__(self, size: int):
@@ -130,7 +130,7 @@ class Spectrogram(Whole):
         return (decibel - top).transpose(1, 2)
 
 
-class Interspeech2018(Whole):
+class Interspeech2018(FramedFeature):
     """`features.interspeech2018`"""
 
     def __init__(self, size: int):
@@ -146,7 +146,7 @@ class Interspeech2018(Whole):
         return (relative.sign() * (features.MU * relative.abs() + 1).log() / math.log1p(features.MU)).transpose(1, 2)
 
 
-class FilterBank(Whole):
+class FilterBank(FramedFeature):
     """`features.logfbank` or `features.fbank`"""
 
     def __init__(self, size: int, n_filters: int, highest: float, dtype: torch.dtype, log: bool):

@@ -63,7 +63,7 @@ class GraphTrainer(Trainer):
     def __init__(self, *given: Any):
         super().__init__(*given)
         size, where = self.config.batch_size, self.part.x.device
-        self.at = torch.zeros(1, dtype=torch.int64, device=where)  # the step that is due
+        self.due = torch.zeros(1, dtype=torch.int64, device=where)  # the step that is due
         self.batches = torch.zeros(self.steps, size, dtype=torch.int64, device=where)
         self.partners = torch.zeros_like(self.batches)
         self.lams = torch.zeros(2, self.steps, device=where)  # mixup's lambda and 1 - lambda
@@ -73,29 +73,29 @@ class GraphTrainer(Trainer):
         self.plain_steps = 0  # full batches so far
         self.refused = False
 
-    def _due(self) -> None:
-        """Take step number `at`, a number that stays on the device: the host never reads it."""
-        lam, rest = self.lams.index_select(1, self.at).squeeze(1).unbind()
-        batch = self.batches.index_select(0, self.at).squeeze(0)
-        partner = self.partners.index_select(0, self.at).squeeze(0) if self.config.alpha > 0 else None
-        set_rate(self.optimizer, self.rates.index_select(0, self.at).squeeze(0))
+    def _take_due_step(self) -> None:
+        """Take step number `due`, a number that stays on the device: the host never reads it."""
+        lam, rest = self.lams.index_select(1, self.due).squeeze(1).unbind()
+        batch = self.batches.index_select(0, self.due).squeeze(0)
+        partner = self.partners.index_select(0, self.due).squeeze(0) if self.config.alpha > 0 else None
+        set_rate(self.optimizer, self.rates.index_select(0, self.due).squeeze(0))
         loss = self.step(batch, lam, rest, partner)
-        self.losses.index_copy_(0, self.at, loss.unsqueeze(0))
-        self.at.add_(1)
+        self.losses.index_copy_(0, self.due, loss.unsqueeze(0))
+        self.due.add_(1)
 
     def _state(self) -> list[Tensor]:
         """Every tensor a step changes."""
         optimizer = [v for values in self.optimizer.state.values() for v in values.values() if isinstance(v, Tensor)]
-        return [*self.model.state_dict().values(), *optimizer, self.at, self.losses]
+        return [*self.model.state_dict().values(), *optimizer, self.due, self.losses]
 
     def _capture(self) -> None:
         """Capture the step that is due and take it; plainly, and for good, if the graph does not do the same."""
-        before, number = [tensor.detach().clone() for tensor in self._state()], int(self.at)
+        before, number = [tensor.detach().clone() for tensor in self._state()], int(self.due)
         weights = [p.detach().clone() for p in self.model.parameters()]  # alone: running statistics would drown them
-        cuda = self.at.is_cuda
+        cuda = self.due.is_cuda
         random = torch.cuda.get_rng_state() if cuda else torch.get_rng_state()
 
-        def back() -> None:
+        def restore() -> None:
             for tensor, old in zip(self._state(), before, strict=True):
                 tensor.detach().copy_(old)
             torch.cuda.set_rng_state(random) if cuda else torch.set_rng_state(random)
@@ -105,19 +105,19 @@ class GraphTrainer(Trainer):
             moved = [p.detach() - old for p, old in zip(self.model.parameters(), weights, strict=True)]
             return self.losses[number].clone(), torch.cat([each.flatten() for each in moved])
 
-        self._due()
+        self._take_due_step()
         loss, moved = outcome()
-        back()
+        restore()
         try:
-            self.replay = capture(self._due)
+            self.replay = capture(self._take_due_step)
             self.replay()
             again, moved_again = outcome()
-            apart, turned = (again - loss).abs(), (moved_again - moved).norm()
+            loss_error, update_error = (again - loss).abs(), (moved_again - moved).norm()
             # Sums in another order move the loss by 1e-5; a weight whose gradient is noise may still step either way.
             # At a rate of 0 neither moves
-            if apart <= 1e-2 * loss.abs() and turned <= 0.5 * moved.norm():
+            if loss_error <= 1e-2 * loss.abs() and update_error <= 0.5 * moved.norm():
                 return
-            why = f"its loss differs by {apart / loss.abs():.0e}, its update by {turned / moved.norm():.0e}"
+            why = f"its loss differs by {loss_error / loss.abs():.0e}, its update by {update_error / moved.norm():.0e}"
         except RuntimeError as error:
             if is_out_of_memory(error):
                 raise
@@ -126,8 +126,8 @@ class GraphTrainer(Trainer):
         warn(
             f"the training step cannot be replayed as a CUDA graph ({why}); steps are launched kernel by kernel, slower"
         )
-        back()
-        self._due()
+        restore()
+        self._take_due_step()
 
     def pass_over(self, epoch: int, generator: np.random.RandomState, bar: Any) -> Generator[None, None, Tensor]:
         size = self.config.batch_size
@@ -141,7 +141,7 @@ class GraphTrainer(Trainer):
         self.partners.copy_(partners)
         self.lams.copy_(torch.tensor([(lam, 1 - lam) for _, lam, _ in steps]).T)
         self.rates.copy_(torch.tensor([self.rate(epoch, number) for number in range(self.steps)], dtype=torch.float64))
-        self.at.zero_()
+        self.due.zero_()
         for number, (batch, lam, partner) in enumerate(steps):
             if len(batch) < size:  # the last, of another shape
                 set_rate(self.optimizer, self.rate(epoch, number))
@@ -149,11 +149,11 @@ class GraphTrainer(Trainer):
                 others = None if partner is None else self.partners[number, : len(batch)]
                 with kernel_search(False):
                     self.losses[number] = self.step(here, lam, 1 - lam, others)
-                self.at.add_(1)
+                self.due.add_(1)
             elif self.replay:
                 self.replay()
             elif self.refused or self.plain_steps < WARM_UP:
-                self._due()
+                self._take_due_step()
                 self.plain_steps += 1
             else:
                 self._capture()

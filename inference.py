@@ -57,7 +57,7 @@ class Outline:
         return float(max(np.abs(self.bins).max(initial=0), np.abs(self.rest).max(initial=0)))
 
 
-class Cut:
+class Segmenter:
     """Cuts blocks of a wave into the segments that `features.segment` gives for all of it."""
 
     def __init__(self, size: int, hop: int):
@@ -141,7 +141,7 @@ class Recogniser:
         self.network = checkpoint.module.to(self.device).eval()
         self.temperature = (checkpoint.temperature or 1.0) if calibrate else 1.0
         # on a GPU one thread computes at a time, while others decode: its memory holds one batch, not one for each
-        self.turn: AbstractContextManager[Any] = threading.Lock() if device == "cuda" else nullcontext()
+        self.gpu_lock: AbstractContextManager[Any] = threading.Lock() if device == "cuda" else nullcontext()
 
     @torch.inference_mode()
     def logits(self, segments: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -149,7 +149,7 @@ class Recogniser:
         c, parts = self.checkpoint, [np.empty((0, len(self.checkpoint.classes)), np.float32)]
         step = BATCH[torch.device(self.device).type]
         for start in range(0, len(segments), step):
-            with self.turn:
+            with self.gpu_lock:
                 x = features.extract(c.feature, segments[start : start + step], c.n_mfcc, self.device)
                 parts.append(self.network(x.unsqueeze(1)).float().cpu().numpy())
         return np.concatenate(parts)
@@ -177,7 +177,7 @@ class Recogniser:
         cores = cli.cores()
         jobs = max(1, min(len(recordings), jobs or min(8, cores)))
 
-        def one(recording: tuple[str | Path, str]) -> Prediction | str:
+        def predict(recording: tuple[str | Path, str]) -> Prediction | str:
             try:
                 return self(*recording, stopped)
             except AudioError as error:
@@ -186,37 +186,38 @@ class Recogniser:
         torch.set_num_threads(max(1, cores // jobs))
         try:
             with ThreadPoolExecutor(jobs) as executor:
+                results = executor.map(predict, recordings)
+                hidden = True if len(recordings) == 1 else None
                 try:
-                    yield from tqdm(executor.map(one, recordings), total=len(recordings), unit="recording", leave=False,
-                                    disable=True if len(recordings) == 1 else None)  # fmt: skip
+                    yield from tqdm(results, total=len(recordings), unit="recording", leave=False, disable=hidden)
                 finally:
                     stopped.set()  # after Ctrl-C nobody waits for hours of sound
         finally:
             torch.set_num_threads(threads)
 
-    def _segments(self, waves: Iterable[Wave], cut: Cut, outline: Outline, name: str,
+    def _segments(self, waves: Iterable[Wave], segmenter: Segmenter, outline: Outline, name: str,
                   stopped: threading.Event | None) -> Iterator[NDArray[np.float32]]:  # fmt: skip
         """The segments `(S, size)` that each block ends; a shorter recording is repeated until it fills one."""
         for wave in waves:
             if stopped is not None and stopped.is_set():
                 raise AudioError(f"{name}: interrupted")
             outline.add(wave)
-            yield cut.add(wave)
-        if cut.samples == 0:
+            yield segmenter.add(wave)
+        if segmenter.samples == 0:
             raise AudioError(f"{name or 'a recording'} holds no samples")
-        if cut.samples < cut.size:
-            yield features.segment(cut.rest, self.checkpoint.length, self.checkpoint.overlap, padding=True)
+        if segmenter.samples < segmenter.size:
+            yield features.segment(segmenter.rest, self.checkpoint.length, self.checkpoint.overlap, padding=True)
 
     def blocks(self, waves: Iterable[Wave], name: str = "", stopped: threading.Event | None = None) -> Prediction:
         """Predict for a recording given as blocks `(n,)` of float samples at 16 kHz, as of `audio.stream_audio`;
         `samples` takes any. Silent segments are left out of the mean, unless all are."""
         c = self.checkpoint
-        cut, outline, logits, heard = Cut(c.size, c.hop), Outline(), [], []
-        for part in self._segments(waves, cut, outline, name, stopped):
+        segmenter, outline, logits, heard = Segmenter(c.size, c.hop), Outline(), [], []
+        for part in self._segments(waves, segmenter, outline, name, stopped):
             logits.append(self.logits(part))
             heard.append(_loudest(part) >= SILENT)
-        seconds, notes = cut.samples / SAMPLE_RATE, []
-        if cut.samples < c.size:
+        seconds, notes = segmenter.samples / SAMPLE_RATE, []
+        if segmenter.samples < c.size:
             such = ", as in training" if c.padding else "; training left such recordings out"
             notes.append(f"shorter than {c.length:g} s: repeated{such}")
         segments, sound = np.concatenate(logits), np.concatenate(heard)

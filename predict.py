@@ -122,7 +122,7 @@ def find_inputs(words: list[str], scratch: Path) -> list[Input]:
     found: list[Input] = []
     for word in words:
         if word == "-":
-            if any(one.name == "-" for one in found):
+            if any(source.name == "-" for source in found):
                 raise UserError("- is given twice, but there is one standard input")
             found.append(_standard_input(scratch))
         elif Path(word).is_dir():
@@ -142,23 +142,24 @@ class Table:
     """A table for reading, a row at a time."""
 
     def __init__(self, names: list[str], classes: list[str], timeline: bool):
-        self.timeline, self.width = timeline, max(len("recording"), *(len(name) for name in names))
+        self.classes, self.timeline = classes, timeline
+        self.width = max(len("recording"), *(len(name) for name in names))
         self.widths = [max(6, len(c)) for c in classes]
         self.label = max(5, *(len(c) for c in classes))
         titles = "  ".join(f"{c:>{w}}" for c, w in zip(classes, self.widths, strict=True))
         print(f"{'recording':<{self.width}}  {'seconds':>17}  {'class':<{self.label}}  {titles}", flush=True)
 
-    def _row(self, name: str, when: str, classes: list[str], p: Any, note: str = "") -> None:
+    def _row(self, name: str, when: str, p: Any, note: str = "") -> None:
         numbers = "  ".join(f"{x:>{w}.3f}" for x, w in zip(p, self.widths, strict=True))
         name = cli.printable(name)
-        text = f"{name:<{self.width}}  {when:>17}  {classes[int(p.argmax())]:<{self.label}}  {numbers}  {note}"
+        text = f"{name:<{self.width}}  {when:>17}  {self.classes[int(p.argmax())]:<{self.label}}  {numbers}  {note}"
         print(text.rstrip(), flush=True)
 
-    def add(self, one: "Prediction") -> None:
-        self._row(one.file, f"{one.seconds:.2f}", one.classes, one.probabilities, one.note)
+    def add(self, prediction: "Prediction") -> None:
+        self._row(prediction.file, f"{prediction.seconds:.2f}", prediction.probabilities, prediction.note)
         if self.timeline:
-            for start, end, p, heard in one.segments():
-                self._row("", f"{start:.2f} - {end:.2f}", one.classes, p, "" if heard else "silent")
+            for start, end, p, heard in prediction.segments():
+                self._row("", f"{start:.2f} - {end:.2f}", p, "" if heard else "silent")
 
 
 class Csv:
@@ -168,14 +169,16 @@ class Csv:
         self.timeline, self.writer = timeline, csv.writer(sys.stdout, lineterminator="\n")
         self.writer.writerow(["file", "part", "start", "end", "class", *(f"p_{c}" for c in classes), "note"])
 
-    def add(self, one: "Prediction") -> None:
-        rows = [("utterance", 0.0, one.seconds, one.probabilities, one.note)]
+    def add(self, prediction: "Prediction") -> None:
+        rows = [("utterance", 0.0, prediction.seconds, prediction.probabilities, prediction.note)]
         if self.timeline:
-            rows += [("segment", start, end, p, "" if heard else "silent") for start, end, p, heard in one.segments()]
+            rows += [
+                ("segment", start, end, p, "" if heard else "silent") for start, end, p, heard in prediction.segments()
+            ]
         for part, start, end, p, note in rows:
             numbers = [f"{x:.9g}" for x in p]
-            label = one.classes[int(p.argmax())]
-            self.writer.writerow([one.file, part, f"{start:.4f}", f"{end:.4f}", label, *numbers, note])
+            label = prediction.classes[int(p.argmax())]
+            self.writer.writerow([prediction.file, part, f"{start:.4f}", f"{end:.4f}", label, *numbers, note])
         sys.stdout.flush()
 
 
@@ -186,8 +189,8 @@ class Json:
         self.head, self.timeline = head, timeline
         self.utterances: list[dict[str, Any]] = []
 
-    def add(self, one: "Prediction") -> None:
-        self.utterances.append(one.as_dict(self.timeline))
+    def add(self, prediction: "Prediction") -> None:
+        self.utterances.append(prediction.as_dict(self.timeline))
 
     def finish(self, broken: list[dict[str, str]]) -> None:
         print(json.dumps({**self.head, "utterances": self.utterances, "broken": broken}, indent=2))
@@ -201,9 +204,9 @@ def plot_files(target: Path, inputs: list[Input], words: list[str]) -> list[Path
         return [target]
     if not target.is_dir() and (target.exists() or target.suffix):
         raise UserError(f"--plot {target}: name a file that ends in {', '.join(PICTURES)}, or a folder")
-    files = [target / one.relative.with_name(one.relative.name + ".png") for one in inputs]
+    files = [target / source.relative.with_name(source.relative.name + ".png") for source in inputs]
     counts = Counter(files)
-    if twice := next((one for one, file in zip(inputs, files, strict=True) if counts[file] > 1), None):
+    if twice := next((source for source, file in zip(inputs, files, strict=True) if counts[file] > 1), None):
         raise UserError(f"--plot {target}: two recordings are called {twice.relative}; do them one by one")
     return files
 
@@ -231,12 +234,12 @@ def main() -> int:
             return run(args, inputs, pictures)
 
 
-def _draw(one: "Prediction", picture: Path, title: str) -> bool:
+def _draw(prediction: "Prediction", picture: Path, title: str) -> bool:
     """Draw a prediction, and tell where; returns whether the file could be written. What was predicted stands."""
     from timeline import plot  # matplotlib, which takes a second
 
     try:
-        plot(one, picture, title)
+        plot(prediction, picture, title)
     except OSError as error:
         print(f"error: {cli.refusal(error) or error}", file=sys.stderr, flush=True)
         return False
@@ -269,10 +272,10 @@ def run(args: argparse.Namespace, inputs: list[Input], pictures: list[Path] | No
     elif args.csv:
         out = Csv(checkpoint.classes, args.timeline)
     else:
-        out = Table([one.name for one in inputs], checkpoint.classes, args.timeline)
+        out = Table([source.name for source in inputs], checkpoint.classes, args.timeline)
     broken, undrawn = [], False
     try:
-        for i, result in enumerate(recognise.each([(one.path, one.name) for one in inputs], args.jobs)):
+        for i, result in enumerate(recognise.each([(source.path, source.name) for source in inputs], args.jobs)):
             with tqdm.external_write_mode():  # else rows stand on the bar
                 if isinstance(result, str):
                     print(f"error: {cli.printable(result)}", file=sys.stderr, flush=True)

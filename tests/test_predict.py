@@ -232,7 +232,7 @@ def test_damaged_files_are_refused_alike(drawn: st.DataObject, tmp_path: Path) -
 )
 def test_cutting_blocks_is_cutting_the_whole(samples: int, size: int, share: float, blocks: list[int]) -> None:
     wave, hop = np.arange(samples, dtype=np.float32), max(1, int(size * (1 - share)))
-    cut = inference.Cut(size, hop)
+    cut = inference.Segmenter(size, hop)
     parts = [cut.add(part).copy() for part in np.split(wave, np.minimum(np.cumsum(blocks, dtype=int), samples))]
     whole = np.lib.stride_tricks.sliding_window_view(wave, size)[::hop] if samples >= size else np.empty((0, size))
     np.testing.assert_array_equal(np.concatenate(parts), whole)
@@ -260,7 +260,7 @@ def test_hours_take_no_more_memory_than_minutes(tmp_path: Path) -> None:
         for _ in range(120):
             sound.write(block)
     tracemalloc.start()
-    outline, cut, count = inference.Outline(), inference.Cut(28800, 28800), 0
+    outline, cut, count = inference.Outline(), inference.Segmenter(28800, 28800), 0
     for wave in audio.stream_audio(file):
         outline.add(wave)
         count += len(cut.add(wave))

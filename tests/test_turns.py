@@ -452,7 +452,7 @@ def test_a_step_that_is_captured_stays_on_the_gpu(name: str, monkeypatch) -> Non
             trainer = graphs.make_trainer(model, optimizer, part, config, given)
             assert isinstance(trainer, graphs.GraphTrainer)
             with NothingFromTheHost():
-                trainer._due()
+                trainer._take_due_step()
             assert all(tensor.is_cuda for tensor in trainer._state())
             assert trainer.step(torch.arange(4), 0.25, 0.75, torch.arange(4)).is_cuda, "a plain step"
 
