@@ -133,9 +133,12 @@ def _source(dataset: str, happy: str) -> Source:
         return _csv(Path(dataset))
     if dataset in DATASETS:
         return DATASETS[dataset](happy)
-    also = "; a folder of recordings needs one with each recording's emotion" if Path(dataset).is_dir() else ""
-    also = "; its name must end in .csv" if Path(dataset).is_file() else also
-    names = f"{', '.join(DATASETS)}, or a CSV file{also}"
+    hint = ""
+    if Path(dataset).is_dir():
+        hint = "; a folder of recordings needs one with each recording's emotion"
+    elif Path(dataset).is_file():
+        hint = "; its name must end in .csv"
+    names = f"{', '.join(DATASETS)}, or a CSV file{hint}"
     raise UserError(f"dataset {dataset}: choose one of {names} (a module in corpora/ needs its line in path.py)")
 
 
@@ -155,10 +158,10 @@ def corpus(dataset: str, happy: str = "exc", classes: Sequence[str] = (), test_d
     utterances = tuple(u for u in source.utterances if u.emotion in label_of)
     if not utterances:
         raise UserError(f"{dataset} has no utterance of {', '.join(names) or 'any class'}")
-    if len(names) < 2 <= len(available):
-        raise UserError(f"--classes {names[0]}: a classifier needs two or more of {', '.join(available)}")
-    if len(names) < 2:
+    if len(available) < 2:
         raise UserError(f"{dataset} has the class {names[0]} alone; a classifier needs two or more")
+    if len(names) < 2:
+        raise UserError(f"--classes {names[0]}: a classifier needs two or more of {', '.join(available)}")
     labels = np.array([label_of[u.emotion] for u in utterances], dtype=np.int64)
     return Corpus(dataset_folder(dataset), source.name, source.licence, source.synthetic, names, utterances, labels)
 
@@ -181,12 +184,9 @@ def _two_corpora(dataset: str, test_dataset: str, happy: str, classes: Sequence[
             f"{dataset} has {', '.join(here.classes)} and {test_dataset} has {', '.join(there.classes)}: a "
             "classifier needs two classes that both have"
         )
-    for name, side in () if classes else ((dataset, here), (test_dataset, there)):
-        if lost := [c for c in side.classes if c not in shared]:
-            count = int(np.isin(side.labels, [side.classes.index(c) for c in lost]).sum())
-            warn_once(
-                f"{name}: its {count} utterances of {', '.join(lost)} are left out: the other has no class so called"
-            )
+    if not classes:
+        for name, side in ((dataset, here), (test_dataset, there)):
+            _warn_of_lost_classes(name, side, shared)
     if unknown := [c for c in classes if c not in shared]:
         raise UserError(f"--classes {','.join(unknown)}: {dataset} and {test_dataset} share {', '.join(shared)}")
     here, there = (corpus(name, happy, classes or shared) for name in (dataset, test_dataset))
@@ -195,28 +195,36 @@ def _two_corpora(dataset: str, test_dataset: str, happy: str, classes: Sequence[
         for u in here.utterances
     ]
     return Corpus(
-        f"{here.dataset}-to-{there.dataset}",
-        f"{here.name}, tested on {there.name}",
-        here.licence,
-        here.synthetic or there.synthetic,
-        here.classes,
-        (*own, *(Foreign(**asdict(u)) for u in there.utterances)),
-        np.concatenate([here.labels, there.labels]),
-        here.synthetic,
+        dataset=f"{here.dataset}-to-{there.dataset}",
+        name=f"{here.name}, tested on {there.name}",
+        licence=here.licence,
+        synthetic=here.synthetic or there.synthetic,
+        classes=here.classes,
+        utterances=(*own, *(Foreign(**asdict(u)) for u in there.utterances)),
+        labels=np.concatenate([here.labels, there.labels]),
+        first_synthetic=here.synthetic,
     )
+
+
+def _warn_of_lost_classes(name: str, corpus: Corpus, shared: Sequence[str]) -> None:
+    """Warn of the utterances of classes that the other corpus does not have."""
+    lost = [c for c in corpus.classes if c not in shared]
+    if lost:
+        count = int(np.isin(corpus.labels, [corpus.classes.index(c) for c in lost]).sum())
+        warn_once(f"{name}: its {count} utterances of {', '.join(lost)} are left out: the other has no class so called")
 
 
 def _check_apart(dataset: str, here: Corpus, test_dataset: str, there: Corpus) -> None:
     """Refuse corpora that share recordings or the speakers of one corpus; warn where only the speakers' names tell."""
     flags = f"--train {dataset} --test {test_dataset}"
-    files = [u.path for u in (*here.utterances, *there.utterances)]
+    n, files = len(here.utterances), [u.path for u in (*here.utterances, *there.utterances)]
     contents = content_digests(files)  # whatever the files are called
-    trained = dict(zip(contents, (u.path for u in here.utterances), strict=False))
-    tested = dict(zip(contents[len(here.utterances) :], (u.path for u in there.utterances), strict=True))
+    trained = dict(zip(contents[:n], files[:n], strict=True))
+    tested = dict(zip(contents[n:], files[n:], strict=True))
     if both := (trained.keys() & tested.keys()) - {""}:
-        one = min(both, key=lambda digest: tested[digest])
+        first = min(both, key=lambda digest: tested[digest])
         raise UserError(
-            f"{flags}: {len(both)} recordings are in both, as {trained[one]} and {tested[one]}; what is "
+            f"{flags}: {len(both)} recordings are in both, as {trained[first]} and {tested[first]}; what is "
             "trained on cannot be tested on"
         )
     if not (speakers := ({u.speaker for u in here.utterances} & {u.speaker for u in there.utterances}) - {""}):
@@ -271,7 +279,9 @@ class Parts:
     test: NDArray[np.int64]
 
 
+Divide = Callable[[Sequence[Utterance], int, int], Parts]  # by a seed and a fold from 0, which may not matter
 Folds = Callable[[Sequence[Utterance]], int]
+Check = Callable[[Sequence[Utterance]], object]  # raises NoSplit
 
 
 @dataclass(frozen=True)
@@ -279,10 +289,10 @@ class Split:
     """A way to divide utterances: call it with them, a seed and, where `folds` is not None, a fold from 0."""
 
     name: str
-    divide: Callable[[Sequence[Utterance], int, int], Parts]
+    divide: Divide
     has_validation: bool
     folds: Folds | None
-    check: Callable[[Sequence[Utterance]], object] | None = None  # raises NoSplit where `folds` does not
+    check: Check | None = None  # where `folds` does not raise NoSplit
 
     def __call__(self, utterances: Sequence[Utterance], seed: int, fold: int | None = None) -> Parts:
         count = self.folds(utterances) if self.folds else None
@@ -307,14 +317,11 @@ SPLITS: dict[str, Split] = {}
 
 
 def split(
-    name: str,
-    validation: bool = True,
-    folds: Folds | None = None,
-    check: Callable[[Sequence[Utterance]], object] | None = None,
-) -> Callable:
-    """Register a function (utterances, seed, fold) -> Parts as a split. --help lists them, in recipes.py."""
+    name: str, validation: bool = True, folds: Folds | None = None, check: Check | None = None
+) -> Callable[[Divide], Divide]:
+    """Register a function (utterances, seed, fold) -> Parts as a split. --help lists them by hand, in recipes.py."""
 
-    def register(divide: Callable[[Sequence[Utterance], int, int], Parts]) -> Callable:
+    def register(divide: Divide) -> Divide:
         SPLITS[name] = Split(name, divide, validation, folds, check)
         return divide
 
@@ -454,8 +461,8 @@ def _dialog(utterances: Sequence[Utterance], seed: int, fold: int) -> Parts:
 def _given_parts(utterances: Sequence[Utterance]) -> list[NDArray[np.int64]]:
     """The utterances of training, validation and test, as the corpus's column `split` says. Raises NoSplit where an
     utterance names no part, or a part has no utterance."""
-    also = {"training": "train", "dev": "val", "development": "val", "valid": "val", "validation": "val"}
-    said = np.array([also.get(u.split.lower(), u.split.lower()) for u in utterances])
+    synonyms = {"training": "train", "dev": "val", "development": "val", "valid": "val", "validation": "val"}
+    said = np.array([synonyms.get(u.split.lower(), u.split.lower()) for u in utterances])
     if odd := [u for u, part in zip(utterances, said, strict=True) if part not in ("train", "val", "test")]:
         named = f"{len(odd)} name no part of their own, as {odd[0].name} ({odd[0].split!r})"
         raise NoSplit(
@@ -487,18 +494,17 @@ def _cross(utterances: Sequence[Utterance], seed: int, fold: int) -> Parts:
     if len(test) == 0:
         raise UserError("--split cross tests on a second corpus; name it with --test")
     own = _rest(len(utterances), test)
-    of = np.array([utterances[i].speaker for i in own])
-    if unknown := int((of == "").sum()):
-        if unknown < len(of):
-            warn_once(
-                f"--train: {unknown} of {len(of)} utterances have no speaker; validation is a tenth of the "
-                "utterances instead of the speakers"
-            )
-        of = own
-    elif len(np.unique(of)) == 1:
-        of = own
-    groups = np.random.default_rng([813, seed]).permutation(np.unique(of))
-    val = own[np.isin(of, groups[: max(1, round(len(groups) / 10))])]
+    group_of = np.array([utterances[i].speaker for i in own])
+    unknown = int((group_of == "").sum())
+    if 0 < unknown < len(own):
+        warn_once(
+            f"--train: {unknown} of {len(own)} utterances have no speaker; validation is a tenth of the "
+            "utterances instead of the speakers"
+        )
+    if unknown or len(np.unique(group_of)) == 1:
+        group_of = own  # each utterance by itself
+    groups = np.random.default_rng([813, seed]).permutation(np.unique(group_of))
+    val = own[np.isin(group_of, groups[: max(1, round(len(groups) / 10))])]
     return Parts(_rest(len(utterances), val, test), val, test)
 
 
@@ -607,11 +613,13 @@ def _load(config: Config, skip_bad: bool) -> Data:
 def _refuse_empty_classes(config: Config, whole: Corpus, keep: NDArray, bad: Sequence[tuple[str, str]]) -> None:
     """Raise UserError where a class, in one of two corpora, has none of the utterances `keep`, which are usable."""
     foreign = np.array([isinstance(u, Foreign) for u in whole.utterances])
-    for side, label in itertools.product(sorted({False, bool(config.test_dataset)}), range(len(whole.classes))):
+    sides = [(False, config.dataset)]
+    if config.test_dataset:
+        sides.append((True, config.test_dataset))
+    for (side, name), label in itertools.product(sides, range(len(whole.classes))):
         own = (foreign == side) & (whole.labels == label)
         if own[keep].any():
             continue
-        name = config.test_dataset if side else config.dataset
         wanted = f"utterance of the class {whole.classes[label]}"
         if not own.any():
             raise UserError(f"{name} has no {wanted}; --classes picks classes")

@@ -252,10 +252,12 @@ def hidden_means(run: Run) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     index = {utterance.name: i for i, utterance in enumerate(loaded.corpus.utterances)}
     tested = np.array([index[name] for name in run.predictions("test").names.tolist()])
     model, test = checkpoints.load(run.folder).module, loaded.test
-    parts = (torch.from_numpy(np.array(test.x[test.starts[i] :][: test.counts[i], None])) for i in tested)
+    means = []  # (D,) each
     with torch.inference_mode():
-        batches = (x.split(loops.evaluation_batch(x)) for x in parts)  # (B, 1, F, T) each
-        means = [torch.cat([model.hidden(x) for x in some]).flatten(1).mean(0) for some in batches]  # (D,) each
+        for i in tested:
+            x = torch.from_numpy(np.array(test.x[test.starts[i] :][: test.counts[i], None]))  # (S, 1, F, T)
+            hidden = [model.hidden(batch) for batch in x.split(loops.evaluation_batch(x))]
+            means.append(torch.cat(hidden).flatten(1).mean(0))
     return torch.stack(means).numpy(), loaded.corpus.labels[tested]
 
 
@@ -421,9 +423,10 @@ def as_published(chosen: Sequence[Run], settings: dict[str, Any]) -> list[Run]:
     found = []
     for model in dict.fromkeys(run.model for run in chosen):
         own = [run for run in chosen if run.model == model]
-        plain = [run for run in own if run.changed == tables.resolve(model, settings)]
-        least = min(len(run.changed) for run in own)
-        kept = plain or [run for run in own if len(run.changed) == least]
+        kept = [run for run in own if run.changed == tables.resolve(model, settings)]
+        if not kept:
+            least = min(len(run.changed) for run in own)
+            kept = [run for run in own if len(run.changed) == least]
         _warn_of_left_out(run for run in own if run not in kept)
         found += kept
     return found

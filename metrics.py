@@ -59,8 +59,8 @@ def format_scores(record: dict[str, Any], classes: list[str]) -> str:
     width = max(10, *(len(c) + 2 for c in classes))
     lines = [" " * width + f"{'precision':>10}{'recall':>10}{'F1':>10}{'support':>10}"]
     for i, name in enumerate(classes):
-        there = each["support"][i] > 0  # precision and F1 of a class that is not there say as little as its recall
-        values = "".join(f"{100 * each[k][i]:10.2f}" if there else f"{'–':>10}" for k in ("precision", "recall", "f1"))
+        occurs = each["support"][i] > 0  # precision and F1 of a class that does not say as little as its recall
+        values = "".join(f"{100 * each[k][i]:10.2f}" if occurs else f"{'–':>10}" for k in ("precision", "recall", "f1"))
         lines.append(f"{name:<{width}}{values}{each['support'][i]:10d}")
     widths = [max(6, len(c) + 2) for c in classes]
     lines += ["", "confusion (rows: truth, columns: predicted)"]
@@ -68,13 +68,17 @@ def format_scores(record: dict[str, Any], classes: list[str]) -> str:
     for name, row in zip(classes, confusion, strict=True):
         lines.append(f"{name:<{width}}" + "".join(f"{n:{w}d}" for n, w in zip(row, widths, strict=True)))
     lines += ["", "   ".join(f"{name} {record[name]:.2f}" for name in SCORES)]
-    if (there := int((each["support"] > 0).sum())) < len(classes):
-        text = f"UA is the mean recall of the {there} classes that occur, of {len(classes)}"
-        named = int(((each["support"] > 0) | (confusion.sum(0) > 0)).sum())
-        lines.append(
-            text + (f"; macro F1 has {named - there} more, predicted but absent, as 0" if named > there else "")
-        )
-    return "\n".join(lines)
+    return "\n".join([*lines, *_say_absent_classes(confusion)])
+
+
+def _say_absent_classes(confusion: NDArray) -> list[str]:
+    """Which classes the means are over, where some do not occur."""
+    occurs, predicted = confusion.sum(1) > 0, confusion.sum(0) > 0
+    absent = int((predicted & ~occurs).sum())  # but predicted
+    if occurs.all():
+        return []
+    text = f"UA is the mean recall of the {occurs.sum()} classes that occur, of {len(occurs)}"
+    return [text + (f"; macro F1 has {absent} more, predicted but absent, as 0" if absent else "")]
 
 
 def pick_epoch(

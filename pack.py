@@ -57,17 +57,18 @@ def pack(folder: Path) -> bool:
     predictions = folder / "predictions.npz"
     with records.locked(folder) as mine:
         if mine:
-            sweep_temporaries(folder)  # of one that was killed
-        found = audit.problems(folder) if mine else ["another process holds it"]
-        texts = [] if found else [file for name in records.TEXTS if (file := folder / name).exists()]
-        arrays = not found and not is_packed(predictions)
+            sweep_temporaries(folder)  # of a packing that was killed
+        problems = audit.problems(folder) if mine else ["another process holds it"]
+        if problems:
+            cli.warn(f"{folder} is left as it is: {problems[0]}")
+            return False
+        texts = [folder / name for name in records.TEXTS if (folder / name).exists()]
+        has_arrays = not is_packed(predictions)
         for file in texts:
             pack_text(file)
-        if arrays:
+        if has_arrays:
             pack_arrays(predictions)
-    if found:
-        cli.warn(f"{folder} is left as it is: {found[0]}")
-    return arrays or bool(texts)
+    return has_arrays or bool(texts)
 
 
 def pack_if_allowed(folder: Path) -> bool:

@@ -92,10 +92,8 @@ class Run:
         """`read_epochs` of its folder, with all that tables and figures need. Raises BrokenRecord."""
         try:
             epochs = read_epochs(self.folder)
-            for epoch in epochs:  # all of it is there, and numbers
-                for part in ("test", "val") if self.has_validation else ("test",):
-                    _ = [0.0 + epoch[part][score] for score in metrics.SCORES], np.array(epoch[part]["confusion"], int)
-                _ = 0.0 + epoch["train_loss"], int(epoch["epoch"])
+            for epoch in epochs:
+                _check_epoch(epoch, ("test", "val") if self.has_validation else ("test",))
             if epochs and len(epochs) == self.config["settings"].get("epochs"):
                 return epochs
             problem = f"it has {len(epochs)} epochs, not those that config.json says"
@@ -153,6 +151,14 @@ class Run:
     def scores(self, rule: str) -> dict[str, Any]:
         """The test scores in per cent, and `confusion`, of the epoch a rule picks."""
         return self.epochs[self.pick(rule)]["test"]
+
+
+def _check_epoch(epoch: Any, parts: Sequence[str]) -> None:
+    """Raise KeyError, TypeError, .. unless the record of an epoch has the numbers that tables and figures need."""
+    int(epoch["epoch"])
+    for part in parts:
+        np.array(epoch[part]["confusion"], int)
+    sum([epoch["train_loss"], *(epoch[part][score] for part in parts for score in metrics.SCORES)], 0.0)
 
 
 def _text(file: Path) -> str:

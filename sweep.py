@@ -110,19 +110,19 @@ def command_line() -> argparse.ArgumentParser:
 
 def variants(vary: list[str]) -> list[dict[str, Any]]:
     """`["alpha=0,0.5"]` -> `[{"alpha": 0.0}, {"alpha": 0.5}]`, the product over all settings. Raises UserError."""
-    lists: list[list[dict[str, Any]]] = []
+    values_of: dict[str, list[Any]] = {}
     for text in vary:
         name, _, values = text.partition("=")
         if not recipes.comma_list(values):
             raise UserError(f"--vary {text}: write SETTING=VALUE,VALUE,..")
         name = {"test": "test_dataset"}.get(name, name)
-        if any(name in one[0] for one in lists):
+        if name in values_of:
             raise UserError(f"--vary {text.partition('=')[0]} is given twice: write all its values after one")
         if name not in VARIED:
             others = "--models, --datasets, --splits and --seeds take several themselves, and every fold is trained"
             raise UserError(f"--vary {text}: choose one of test, {', '.join(VARIED[1:])}; {others}")
-        lists.append([dict([recipes.parse_setting(f"{name}={v}", "--vary")]) for v in recipes.comma_list(values)])
-    return [{k: v for one in choice for k, v in one.items()} for choice in itertools.product(*lists)]
+        values_of[name] = [recipes.parse_setting(f"{name}={v}", "--vary")[1] for v in recipes.comma_list(values)]
+    return [dict(zip(values_of, choice, strict=True)) for choice in itertools.product(*values_of.values())]
 
 
 def combinations(asked: dict[str, Any], given: dict[str, Any]) -> list[dict[str, Any]]:
@@ -133,25 +133,29 @@ def combinations(asked: dict[str, Any], given: dict[str, Any]) -> list[dict[str,
         if values and name in given:
             raise UserError(f"--{name} and --{name}s contradict each other: leave one out")
     if asked["table"]:
-        import models
-
-        if asked["vary"]:
-            raise UserError("--table says which settings it needs: leave --vary out")
-        if "," in given.get("dataset", ""):
-            raise UserError(f"--dataset {given['dataset']}: tables take names with commas between; rename the file")
-        for name in ("dataset", "split", "model"):
-            if name in given:
-                asked[f"{name}s"] = (given.pop(name),)
-        asked["models"] = asked["models"] and tuple(map(models.canonical, asked["models"]))
-        jobs = tables.jobs(asked["table"], asked["datasets"], shaping(given), asked["splits"], asked["models"])
-        return [{**{k: job[k] for k in axes}, **_as_given(job["changed"])} for job in jobs]
+        return _combinations_of_table(asked, given)
     varied = variants(asked["vary"])
     if both := [{"test_dataset": "test"}.get(name, name) for name in varied[0] if name in given]:
         raise UserError(f"--{both[0]} and --vary {both[0]} contradict each other: leave one out")
-    lists: list[list[dict[str, Any]]] = [
-        [{name: v} for v in values] if values else [{}] for name, values in axes.items()
-    ]
-    return [m | d | s | v for m, d, s, v in itertools.product(*lists, varied)]
+    named = {name: values for name, values in axes.items() if values}
+    choices = [dict(zip(named, choice, strict=True)) for choice in itertools.product(*named.values())]
+    return [choice | variant for choice in choices for variant in varied]
+
+
+def _combinations_of_table(asked: dict[str, Any], given: dict[str, Any]) -> list[dict[str, Any]]:
+    """`combinations` for --table."""
+    import models
+
+    if asked["vary"]:
+        raise UserError("--table says which settings it needs: leave --vary out")
+    if "," in given.get("dataset", ""):
+        raise UserError(f"--dataset {given['dataset']}: tables take names with commas between; rename the file")
+    for name in ("dataset", "split", "model"):
+        if name in given:
+            asked[f"{name}s"] = (given.pop(name),)
+    asked["models"] = asked["models"] and tuple(map(models.canonical, asked["models"]))
+    jobs = tables.jobs(asked["table"], asked["datasets"], shaping(given), asked["splits"], asked["models"])
+    return [{**{k: job[k] for k in ("model", "dataset", "split")}, **_as_given(job["changed"])} for job in jobs]
 
 
 def shaping(given: dict[str, Any]) -> dict[str, Any]:
@@ -223,9 +227,12 @@ def job_of(config: recipes.Config, runs: Path, save_model: str | None) -> Job:
 
 def describe(config: recipes.Config) -> str:
     """A run in one line."""
-    fold = "" if config.fold is None else f" fold {config.fold}"
-    changed = recipes.settings_text(config.changed())
-    return f"{config.model} {config.dataset} {config.split} seed {config.seed}{fold}{changed and ' '}{changed}"
+    words = [config.model, config.dataset, config.split, f"seed {config.seed}"]
+    if config.fold is not None:
+        words.append(f"fold {config.fold}")
+    if changed := config.changed():
+        words.append(recipes.settings_text(changed))
+    return " ".join(words)
 
 
 def epochs(folder: Path) -> list[dict[str, Any]]:

@@ -227,7 +227,9 @@ class Row:
     @property
     def status(self) -> str:
         """`missing`, which folds are missing, or nothing."""
-        return "missing" if self.group is None else "" if self.counted else self.group.missing_folds
+        if self.group is None:
+            return "missing"
+        return "" if self.counted else self.group.missing_folds
 
 
 def find(cells: Iterable[Cell], found: Sequence[Run]) -> list[Row]:

@@ -405,11 +405,12 @@ def main() -> None:
     config = recipes.parse_config(given)
     quiet, folder = given.get("quiet", False), None
     with device.explaining_out_of_memory():
-        for one in folds_to_run(config, given.get("skip_bad", False)):
-            folder = train(one, **given)
+        for run in folds_to_run(config, given.get("skip_bad", False)):
+            folder = train(run, **given)
             if folder and not quiet:
                 print_result(folder)
-    if folder and not quiet and one.fold is not None and config.fold is None:
+    all_folds = config.fold is None and data.split_by_name(config.split).folds is not None
+    if folder and not quiet and all_folds:
         print(f"all folds together: {report_command(folder, given)}", flush=True)
 
 
