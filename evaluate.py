@@ -50,16 +50,16 @@ def command_line() -> argparse.ArgumentParser:
 
 
 @dataclass
-class Known:
-    """The utterances a checkpoint can be scored on, with their classes, and how many of the others there are."""
+class FairPart:
+    """The utterances a checkpoint can fairly be scored on, with their classes, and how many of the others there are."""
 
     utterances: list[tuple["Utterance", str]]
     heard: int  # recordings it was trained on, or its epoch or temperature was chosen by
-    other: dict[str, int]  # of classes the checkpoint has not: their utterances
+    other_classes: Counter[str]  # utterances of each class that the checkpoint does not have
     unread: set[str]  # recordings that could not be read: whether it heard them is not known
 
 
-def known(corpus: "Corpus", checkpoint: "Checkpoint", name: str) -> Known:
+def fair_part(corpus: "Corpus", checkpoint: "Checkpoint", name: str) -> FairPart:
     """What of a corpus is fair to score. Raises UserError where that is fewer than two classes."""
     from cache import content_digests
     from data import HEARD
@@ -67,19 +67,23 @@ def known(corpus: "Corpus", checkpoint: "Checkpoint", name: str) -> Known:
     if not isinstance(heard := checkpoint.config.get("heard"), str):
         raise UserError("this checkpoint does not say what it was trained on: train again with --save_model")
     contents, was_heard = content_digests([u.path for u in corpus.utterances]), set(heard.split())
-    fresh = [content[:HEARD] not in was_heard for content in contents]
-    labels = [corpus.classes[label] for label in corpus.labels]
-    rows = [pair for pair, new in zip(zip(corpus.utterances, labels, strict=True), fresh, strict=True) if new]
-    found = [pair for pair in rows if pair[1] in checkpoint.classes]
-    if len({label for _, label in found}) < 2:
+    part = FairPart([], 0, Counter(), set())
+    for utterance, label, content in zip(corpus.utterances, corpus.labels, contents, strict=True):
+        if not content:
+            part.unread.add(utterance.path)
+        if content[:HEARD] in was_heard:
+            part.heard += 1
+        elif corpus.classes[label] in checkpoint.classes:
+            part.utterances.append((utterance, corpus.classes[label]))
+        else:
+            part.other_classes[corpus.classes[label]] += 1
+    if len({label for _, label in part.utterances}) < 2:
         raise UserError(
             f"{name} and this checkpoint must share two classes: the checkpoint has {', '.join(checkpoint.classes)}, "
-            f"the corpus {len(rows)} recordings of {', '.join(corpus.classes)} that the checkpoint was not trained on "
-            "or chosen by"
+            f"the corpus {len(contents) - part.heard} recordings of {', '.join(corpus.classes)} that the checkpoint "
+            "was not trained on or chosen by"
         )
-    other = Counter(label for _, label in rows if label not in checkpoint.classes)
-    unread = {u.path for u, content in zip(corpus.utterances, contents, strict=True) if not content}
-    return Known(found, len(fresh) - len(rows), other, unread)
+    return part
 
 
 def predict_all(recognise: "Recogniser", utterances: list[tuple["Utterance", str]], jobs: int | None) -> Scored:
@@ -138,6 +142,34 @@ def report(scored: Scored, recognise: "Recogniser") -> str:
     return "\n".join(lines)
 
 
+def check(args: argparse.Namespace) -> None:
+    """Raise UserError for flags that the corpus cannot have, or that would destroy it."""
+    if args.happy:
+        recipes.check_happy(args.corpus)
+    if args.csv and args.csv.is_dir():
+        raise UserError(f"--csv {args.csv} is a folder; name a file")
+    if args.csv and args.csv.exists() and Path(args.corpus).exists() and args.csv.samefile(args.corpus):
+        raise UserError(f"--csv {args.csv} is the corpus itself, which would be written over; name another file")
+
+
+def say_scored(checkpoint: "Checkpoint", corpus: "Corpus", fair: FairPart, scored: Scored, broken: int) -> str:
+    """How many utterances are scored and left out, and what must be known to read the scores."""
+    synthetic = " (SYNTHETIC speech)" if corpus.synthetic else ""
+    others = f"{fair.other_classes.total()} of other classes"
+    if fair.other_classes:
+        others += f" ({', '.join(f'{name} {count}' for name, count in sorted(fair.other_classes.items()))})"
+    short = len(fair.utterances) - broken - len(scored)
+    lines = [
+        f"{checkpoint.title}; on {corpus.name}{synthetic}: {len(scored)} utterances; left out: {fair.heard} it was "
+        f"trained on or chosen by, {others}, {short} shorter than {checkpoint.length:g} s, {broken} broken"
+    ]
+    if gone := [name for name in checkpoint.classes if name not in corpus.classes]:
+        lines.append(f"the corpus has no class that is spelt {', '.join(gone)}, which it was trained on too")
+    if fair.heard:
+        lines.append("trained on this corpus: unless the split kept them apart, these speakers were heard in training")
+    return "\n".join(lines)
+
+
 def main() -> int:
     """`python evaluate.py`"""
     args = command_line().parse_args()
@@ -147,20 +179,14 @@ def main() -> int:
     from device import choose_device, explaining_out_of_memory
     from inference import Recogniser
 
-    if args.happy:
-        recipes.check_happy(args.corpus)
-    if args.csv and args.csv.is_dir():
-        raise UserError(f"--csv {args.csv} is a folder; name a file")
-    if args.csv and args.csv.exists() and Path(args.corpus).exists() and args.csv.samefile(args.corpus):
-        raise UserError(f"--csv {args.csv} is the corpus itself, which would be written over; name another file")
+    check(args)
     device = choose_device(args.gpu, args.device)
     checkpoint = checkpoints.load(args.checkpoint, args.online)
     corpus = data.corpus(args.corpus, args.happy or checkpoint.config["settings"]["happy"])
-    fair = known(corpus, checkpoint, args.corpus)
-    utterances = fair.utterances
+    fair = fair_part(corpus, checkpoint, args.corpus)
     with explaining_out_of_memory("--gpu -1 computes on the CPU"):
         recognise = Recogniser(checkpoint, device)
-        predicted = predict_all(recognise, utterances, args.jobs)
+        predicted = predict_all(recognise, fair.utterances, args.jobs)
     if odd := [u.path for u, _, _ in predicted if u.path in fair.unread]:
         raise UserError(f"{odd[0]} could not be read at first, so whether it was trained on is not known: run again")
     keep = args.padding or checkpoint.padding
@@ -169,29 +195,18 @@ def main() -> int:
         for utterance, label, prediction in predicted
         if keep or round(prediction.seconds * SAMPLE_RATE) >= checkpoint.size
     ]
-    length = f"{checkpoint.length:g} s"
     if not predicted:
-        raise UserError(f"{args.corpus}: all {len(utterances)} recordings are broken")
+        raise UserError(f"{args.corpus}: all {len(fair.utterances)} recordings are broken")
     if not scored:
+        length = f"{checkpoint.length:g} s"
         raise UserError(f"{args.corpus} has no utterance of at least {length}; --padding keeps shorter ones")
-    short, broken = len(predicted) - len(scored), len(utterances) - len(predicted)
-    synthetic = " (SYNTHETIC speech)" if corpus.synthetic else ""
-    others = f" ({', '.join(f'{name} {count}' for name, count in sorted(fair.other.items()))})" if fair.other else ""
-    print(
-        f"{checkpoint.title}; on {corpus.name}{synthetic}: {len(scored)} utterances; left out: {fair.heard} it was "
-        f"trained on or chosen by, {sum(fair.other.values())} of other classes{others}, {short} shorter than "
-        f"{length}, {broken} broken"
-    )
-    if gone := [name for name in checkpoint.classes if name not in corpus.classes]:
-        print(f"the corpus has no class that is spelt {', '.join(gone)}, which it was trained on too")
-    if fair.heard:
-        print("trained on this corpus: unless the split kept them apart, these speakers were heard in training")
-    print()
+    broken = len(fair.utterances) - len(predicted)
+    print(say_scored(checkpoint, corpus, fair, scored, broken), end="\n\n")
     print(report(scored, recognise), flush=True)
     if args.csv:
         write_predictions(args.csv, scored, checkpoint.classes)
         print(args.csv, file=sys.stderr)
-    return 1 if len(predicted) < len(utterances) else 0
+    return 1 if broken else 0
 
 
 if __name__ == "__main__":

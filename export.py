@@ -19,6 +19,7 @@ import json
 import logging
 import timeit
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -107,12 +108,19 @@ def segments_of(checkpoint: "Checkpoint", files: list[str]) -> "NDArray[np.float
     return np.concatenate([segments[:: -(-len(segments) // each)] for segments in cut])
 
 
-def compare(checkpoint: "Checkpoint", file: Path, waveform: bool, segments: "NDArray[np.float32]") -> dict[str, float]:
-    """Run an exported file in ONNX Runtime and the checkpoint in torch, on the CPU, on segments `(S, N)`.
+@dataclass(frozen=True)
+class Result:
+    """An exported file beside torch."""
 
-    Returns the largest difference of two logits, the largest logit, and the milliseconds a segment takes in either
-    (the best of five, 16 segments at a time).
-    """
+    difference: float  # the largest of two logits
+    largest: float  # absolute value of a logit
+    torch_ms: float  # that a segment takes
+    onnx_ms: float
+
+
+def compare(checkpoint: "Checkpoint", file: Path, waveform: bool, segments: "NDArray[np.float32]") -> Result:
+    """Run an exported file in ONNX Runtime and the checkpoint in torch, on the CPU, on segments `(S, N)`. Times are the
+    best of five, 16 segments at a time."""
     import numpy as np
     import onnxruntime
     import torch
@@ -128,9 +136,6 @@ def compare(checkpoint: "Checkpoint", file: Path, waveform: bool, segments: "NDA
             return np.ascontiguousarray(some)
         return features.extract(c.feature, some, c.n_mfcc).unsqueeze(1).numpy()
 
-    def best(function: Any) -> float:
-        return 1000 * min(timeit.repeat(function, number=1, repeat=REPEATS)) / len(some)
-
     ours = recognise.logits(segments)
     theirs = [session.run(None, {name: ready(segments[i : i + 16])})[0] for i in range(0, len(segments), 16)]
     some = segments[:16]
@@ -141,12 +146,15 @@ def compare(checkpoint: "Checkpoint", file: Path, waveform: bool, segments: "NDA
         with torch.inference_mode():
             recognise.logits(some) if waveform else recognise.network(x)
 
-    return {
-        "difference": float(np.abs(np.concatenate(theirs) - ours).max()),
-        "largest": float(np.abs(ours).max()),
-        "torch": best(with_torch),
-        "onnx": best(lambda: session.run(None, {name: given})),
-    }
+    def milliseconds(function: Any) -> float:
+        return 1000 * min(timeit.repeat(function, number=1, repeat=REPEATS)) / len(some)
+
+    return Result(
+        difference=float(np.abs(np.concatenate(theirs) - ours).max()),
+        largest=float(np.abs(ours).max()),
+        torch_ms=milliseconds(with_torch),
+        onnx_ms=milliseconds(lambda: session.run(None, {name: given})),
+    )
 
 
 def main() -> None:
@@ -164,18 +172,18 @@ def main() -> None:
     with atomic(args.output) as temporary:
         convert(checkpoint, temporary, args.waveform, args.opset)
         result = compare(checkpoint, temporary, args.waveform, segments)
-        allowed = TOLERANCE * max(1.0, result["largest"])
-        if not result["difference"] <= allowed:
+        allowed = TOLERANCE * max(1.0, result.largest)
+        if not result.difference <= allowed:
             raise UserError(
-                f"{args.output} is not kept: its logits differ from torch's by {result['difference']:.1e}, "
+                f"{args.output} is not kept: its logits differ from torch's by {result.difference:.1e}, "
                 f"more than {allowed:.1e}; try another --opset"
             )
     kind = f"{args.output}: {'waveform' if args.waveform else 'features'} to logits, opset {args.opset}, "
     print(f"{kind}{args.output.stat().st_size / 1e6:.1f} MB; {checkpoint.title}")
     what = f"{len(args.check)} recordings" if args.check else "noise"
     print(
-        f"on {len(segments)} segments of {what} its logits differ from torch's by at most {result['difference']:.1e}; "
-        f"a segment takes {result['onnx']:.2f} ms in ONNX Runtime and {result['torch']:.2f} ms in torch on this CPU"
+        f"on {len(segments)} segments of {what} its logits differ from torch's by at most {result.difference:.1e}; "
+        f"a segment takes {result.onnx_ms:.2f} ms in ONNX Runtime and {result.torch_ms:.2f} ms in torch on this CPU"
     )
 
 

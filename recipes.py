@@ -434,10 +434,9 @@ def parse_config(given: dict[str, Any]) -> Config:
     config = config_for(model, **{**overrides, "device": device})
     if config.feature not in features.FEATURES:
         raise UserError(f"--feature {config.feature}: choose one of {', '.join(features.FEATURES)}")
-    without = {"eps": ("optimizer", "sgd"), "lr_min": ("lr_schedule", "none")}
-    for name, (what, value) in without.items():
-        if name in overrides and getattr(config, what) == value:
-            warn_once(f"--{name} changes nothing in the training of {model}: its {what} is {value} here")
+    for flag, setting, value in (("eps", "optimizer", "sgd"), ("lr_min", "lr_schedule", "none")):
+        if flag in overrides and getattr(config, setting) == value:
+            warn_once(f"--{flag} changes nothing in the training of {model}: its {setting} is {value} here")
     if "n_mfcc" in overrides and config.feature != "mfcc":
         raise UserError(f"--n_mfcc: {model} is trained on {config.feature} here; leave it out, or add --feature mfcc")
     return config

@@ -109,14 +109,18 @@ class Run:
 
     def predictions(self, name: str) -> Predictions:
         """The predictions of the `test` or the `val` part, read anew at each call. Raises BrokenRecord."""
+        found = self._read_predictions(name)
+        self._check_predictions(name, found)
+        return found
+
+    def _read_predictions(self, name: str) -> Predictions:
         file = self.folder / "predictions.npz"
         try:
             with named(file):
                 raw = io.BytesIO(file.read_bytes())  # at once: of a read that fails, zipfile says it is no zip file
             with np.load(raw, allow_pickle=False) as arrays:
-                found = Predictions(  # contiguous: packed ones are in another order, which sums depend on
-                    *(np.ascontiguousarray(arrays[f"{name}_{f.name}"]) for f in fields(Predictions))
-                )
+                # contiguous: packed ones are in another order, which sums depend on
+                return Predictions(*(np.ascontiguousarray(arrays[f"{name}_{f.name}"]) for f in fields(Predictions)))
         except MemoryError:  # which says nothing of the file
             raise
         except Exception as error:  # NumPy raises whatever its zip and header readers do
@@ -126,6 +130,10 @@ class Run:
                 text = f"{file} is packed (pack.py), and this Python lacks the module lzma: use one that has it"
                 raise UserError(text) from None
             raise self.broken(f"{file} cannot be read ({error})") from None
+
+    def _check_predictions(self, name: str, found: Predictions) -> None:
+        """Raise BrokenRecord unless the arrays have the types and shapes that the other records say."""
+        file = self.folder / "predictions.npz"
         shape = (len(self.epochs), len(found.names), len(self.config["classes"]))
         if found.logits.shape != shape or found.logits.dtype.kind != "f":
             raise self.broken(f"{file} holds {name} logits of shape {found.logits.shape}, not {shape}")
@@ -135,7 +143,6 @@ class Run:
                 raise self.broken(f"{file} holds {name} {what} {each.dtype} of shape {each.shape}, not {shape[1:2]}")
         if not np.isin(found.labels, range(shape[2])).all():
             raise self.broken(f"{file}: {name} labels are not among the {shape[2]} classes")
-        return found
 
     def pick(self, rule: str) -> int:
         """Index into `epochs` of the epoch a rule reports. Raises UserError where the split has no validation part."""

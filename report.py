@@ -401,6 +401,16 @@ def _say_row(row: Row, group: Group) -> Iterator[str]:
         yield f"{lacking} of {len(group.runs)} {units} lack a class, and their UA is the mean over the others"
 
 
+def _say_other_corpora(rows: Sequence[Row]) -> list[str]:
+    """Why rows of IEMOCAP's datasets have no published figures beside them: their runs are of other recordings."""
+    own = [(row.cell, row.group) for row in rows if row.group and row.elsewhere and not row.group.synthetic]
+    corpora = {f"{cell.dataset}: {group.corpus}" for cell, group in own if cell.dataset in recipes.IEMOCAP_DATASETS}
+    if not corpora:
+        return []
+    names = "; ".join(sorted(corpora))
+    return [f"No published figures: these runs are not of IEMOCAP's complete release ({names})."]
+
+
 def notes_of(rows: Sequence[Row], command: str) -> list[str]:
     """What must be said under a table about its rows."""
     notes = []
@@ -408,14 +418,7 @@ def notes_of(rows: Sequence[Row], command: str) -> list[str]:
         apart = any(row.group is None and row.cell.split in ("session", "speaker", "dialog") for row in rows)
         never = "; a row stays empty where the corpus does not say sessions, speakers or dialogs" if apart else ""
         notes.append(f"`{command}` trains what is missing ({lacking} of {len(rows)} rows){never}.")
-    if named := sorted(
-        {
-            f"{row.cell.dataset}: {row.group.corpus}"
-            for row in rows
-            if row.group and row.elsewhere and row.cell.dataset in recipes.IEMOCAP_DATASETS and not row.group.synthetic
-        }
-    ):
-        notes.append(f"No published figures: these runs are not of IEMOCAP's complete release ({'; '.join(named)}).")
+    notes += _say_other_corpora(rows)
     groups = [row.counted for row in rows if row.counted]
     about: dict[str, list[str]] = {}  # what is said of which rows
     for row in rows:

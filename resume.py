@@ -76,6 +76,28 @@ def save_state(
         temporary.write_bytes(save(tensors, {**text, "check": _digest(tensors, text)}))
 
 
+def _parse(raw: bytes) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors and the other values of a state file. Raises ValueError, among others, where it is damaged."""
+    tensors = load(raw)
+    text = json.loads(raw[8 : 8 + int.from_bytes(raw[:8], "little")])["__metadata__"]
+    if text.pop("check") != _digest(tensors, text):
+        raise ValueError("it is not as it was written")
+    return tensors, {key: json.loads(value) for key, value in text.items()}
+
+
+def _moments(saved: dict[str, Tensor], parameters: list[nn.Parameter]) -> dict[int, dict[str, Tensor]]:
+    """The optimiser's state of each parameter, by its number. `saved` is by number and name, as in `0.exp_avg`."""
+    moments: dict[int, dict[str, Tensor]] = {}
+    for key, value in saved.items():
+        number, name = key.split(".", 1)
+        parameter = parameters[int(number)]
+        if value.shape == parameter.shape:
+            # a fused optimiser goes through memory in order: moments must lie as their parameter does, channels last
+            value = torch.empty_like(parameter, device="cpu").copy_(value)
+        moments.setdefault(int(number), {})[name] = value.detach()
+    return moments
+
+
 def load_state(
     file: Path, model: nn.Module, optimizer: torch.optim.Optimizer, generator: np.random.RandomState, history: History
 ) -> None:
@@ -87,25 +109,14 @@ def load_state(
     with named(file):
         raw = file.read_bytes()  # where the system refuses this, the file may be sound
     try:
-        tensors = load(raw)
-        text = json.loads(raw[8 : 8 + int.from_bytes(raw[:8], "little")])["__metadata__"]
-        if text.pop("check") != _digest(tensors, text):
-            raise ValueError("it is not as it was written")
-        values = {key: json.loads(value) for key, value in text.items()}
+        tensors, values = _parse(raw)
 
         def part(prefix: str) -> dict[str, Tensor]:
             return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
-        states: dict[int, dict[str, Tensor]] = {}
-        parameters = list(model.parameters())
-        for key, value in part("optimizer.").items():
-            number, name = key.split(".", 1)
-            like = parameters[int(number)]
-            # a fused optimiser goes through memory in order: moments must lie as their parameter does, channels last
-            laid = torch.empty_like(like, device="cpu").copy_(value) if value.shape == like.shape else value
-            states.setdefault(int(number), {})[name] = laid.detach()
+        moments = _moments(part("optimizer."), list(model.parameters()))
         model.load_state_dict(part("model."))
-        optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})
+        optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
         generator.set_state(values["numpy"])
         torch.set_rng_state(tensors["rng.torch"])
         if next(model.parameters()).is_cuda and "rng.cuda" in tensors:

@@ -206,20 +206,23 @@ def train(config: Config, *, wait: bool = True, d: data.Data | None = None, **op
 
 
 def check_resumed(folder: Path, run: dict[str, Any], history: History, save_model: str | None) -> None:
-    """Raise BrokenState where a run cannot go on from `history`. Code that it began with and that is not ours is noted
-    in `run`."""
+    """Raise BrokenState where a run cannot go on from `history`."""
     with suppress(UserError, LookupError, TypeError):  # a split.json that cannot be read is written anew
         if history.records and records.read_record(folder / "split.json")["digest"] != run["split_digest"]:
             raise BrokenState(f"{folder} was begun on another split of the utterances")
+    picks = save_model in ("paper", "validation") and history.records  # `last` picks one that is still to come
+    if picks and history.best_epoch != history.pick(str(save_model)):
+        raise BrokenState(f"{folder / STATE} does not hold the weights that --save_model {save_model} picks so far")
+
+
+def note_code(folder: Path, run: dict[str, Any], history: History) -> None:
+    """Add the code that trains now to `history`; note in `run`, with a warning, other code that the run began with."""
     code = {"commit": run["commit"], "versions": run["versions"]}
     if not history.code or history.code[-1] != code:
         history.code = [*history.code, code]
     if len(history.code) > 1:
         run["earlier"] = history.code[:-1]
         warn(f"{folder} goes on with another commit or other versions than it began with: config.json says which")
-    picks = save_model in ("paper", "validation") and history.records  # `last` picks one that is still to come
-    if picks and history.best_epoch != history.pick(str(save_model)):
-        raise BrokenState(f"{folder / STATE} does not hold the weights that --save_model {save_model} picks so far")
 
 
 def _epochs(
@@ -249,6 +252,7 @@ def _epochs(
     history = History([], {name: [] for name in scored}, val_labels=val_labels)
     load_state(folder / STATE, model, optimizer, generator, history)
     check_resumed(folder, run, history, save_model)
+    note_code(folder, run, history)
 
     def write_records() -> None:
         write_json(folder / "config.json", run)

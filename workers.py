@@ -81,11 +81,11 @@ def in_turns(configs: Sequence[Config], at_once: int, options: Options) -> Itera
     import train
     from turns import Turn
 
-    queue, most = deque(configs), at_once
+    queue, room = deque(configs), at_once
     running: list[tuple[Turn[Path | None], Config]] = []
     try:
         while queue or running:
-            while queue and len(running) < at_once:
+            while queue and len(running) < room:
                 config = queue.popleft()
                 running.append((Turn(train.steps(config, wait=False, **vars(options)), config.device), config))
             for each in list(running):
@@ -96,11 +96,11 @@ def in_turns(configs: Sequence[Config], at_once: int, options: Options) -> Itera
                         continue
                     outcome = Outcome(config, "done" if turn.result else "held")
                     if turn.result and queue and queue[0].model != config.model:  # it may be smaller
-                        at_once = min(most, at_once + 1)
+                        room = min(at_once, room + 1)
                 except Exception as error:
                     if device.is_out_of_memory(error) and len(running) > 1:
-                        at_once = len(running) - 1
-                        warn(f"{len(running)} runs at once do not fit into the GPU's memory: {at_once} go on")
+                        room = len(running) - 1
+                        warn(f"{len(running)} runs at once do not fit into the GPU's memory: {room} go on")
                         queue.appendleft(config)
                         outcome = None
                     else:

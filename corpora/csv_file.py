@@ -80,6 +80,20 @@ def _warn_of_similar_labels(file: Path, utterances: Sequence[Utterance]) -> None
                 warn_once(f"{file}: {' and '.join(alike)} are {len(alike)} {what}: spell them alike to merge them")
 
 
+def _read(file: Path) -> tuple[Sequence[str], list[tuple[int, dict[str, Any]]]]:
+    """The columns, and each row with the number of its line. Raises UserError naming the file."""
+    try:
+        with open(file, newline="", encoding="utf-8-sig") as f:
+            reader = csv.DictReader(f, strict=True, skipinitialspace=True)
+            return reader.fieldnames or [], [(reader.line_num, row) for row in reader]
+    except FileNotFoundError:
+        raise UserError(f"{file.absolute()} does not exist: a dataset is a name or a CSV file") from None
+    except csv.Error as error:
+        raise UserError(f"{file}, line {reader.line_num + 1}: {error}; is a quotation mark missing?") from None
+    except (OSError, UnicodeError) as error:
+        raise UserError(f"{file} cannot be read as CSV in UTF-8: {error}; save it as CSV UTF-8") from None
+
+
 def utterances(file: Path) -> list[Utterance]:
     """The utterances of a CSV with the columns `path,emotion` and, where known, `name,speaker,session,dialog,split`.
 
@@ -88,16 +102,7 @@ def utterances(file: Path) -> list[Utterance]:
     the column.
     """
     need_utf8(file.absolute())
-    try:
-        with open(file, newline="", encoding="utf-8-sig") as f:
-            reader = csv.DictReader(f, strict=True, skipinitialspace=True)
-            columns, rows = reader.fieldnames or [], [(reader.line_num, row) for row in reader]
-    except FileNotFoundError:
-        raise UserError(f"{file.absolute()} does not exist: a dataset is a name or a CSV file") from None
-    except csv.Error as error:
-        raise UserError(f"{file}, line {reader.line_num + 1}: {error}; is a quotation mark missing?") from None
-    except (OSError, UnicodeError) as error:
-        raise UserError(f"{file} cannot be read as CSV in UTF-8: {error}; save it as CSV UTF-8") from None
+    columns, rows = _read(file)
     _check_columns(file, columns)
     if not rows:
         raise UserError(f"{file} has a header and no rows: write a row for each recording")

@@ -37,8 +37,8 @@ def session(file: Path) -> Any:
 
 def agree(checkpoint: checkpoints.Checkpoint, file: Path, waveform: bool, segments: np.ndarray) -> None:
     result = export.compare(checkpoint, file, waveform, segments)
-    assert result["difference"] <= 1e-4 * max(1, result["largest"]), result
-    assert result["onnx"] > 0 and result["torch"] > 0
+    assert result.difference <= 1e-4 * max(1, result.largest), result
+    assert result.onnx_ms > 0 and result.torch_ms > 0
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +134,7 @@ def test_a_file_that_differs_is_not_kept(tmp_path: Path, monkeypatch: pytest.Mon
     words = ["export.py", "--checkpoint", str(folder), "--output", str(tmp_path / "out" / "model.onnx")]
     monkeypatch.setattr("sys.argv", words)
     monkeypatch.setattr(export, "TOLERANCE", 0.0)
-    monkeypatch.setattr(export, "compare", lambda *_: {"difference": 1.0, "largest": 1.0, "torch": 1.0, "onnx": 1.0})
+    monkeypatch.setattr(export, "compare", lambda *_: export.Result(1.0, 1.0, 1.0, 1.0))
     with pytest.raises(export.UserError, match="is not kept"):
         export.main()
     assert not list((tmp_path / "out").iterdir())
@@ -147,7 +147,7 @@ def test_how_much_a_file_may_differ(
     folder, output = make_checkpoint(tmp_path / "c", "CNN_GAP", **SMALL), tmp_path / "model.onnx"
     monkeypatch.setattr("sys.argv", ["export.py", "--checkpoint", str(folder), "--output", str(output)])
     monkeypatch.setattr(export, "convert", lambda _, file, *__: file.write_bytes(b"onnx"))
-    found = {"difference": difference, "largest": largest, "torch": 1.0, "onnx": 1.0}
+    found = export.Result(difference, largest, 1.0, 1.0)
     monkeypatch.setattr(export, "compare", lambda *_: found)
     with nullcontext() if kept else pytest.raises(export.UserError, match="is not kept"):
         export.main()
@@ -161,7 +161,7 @@ def test_a_difference_anywhere_is_found(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr("onnxruntime.InferenceSession", lambda *_, **__: zeros)
     monkeypatch.setattr(inference.Recogniser, "logits", lambda _, some: np.eye(len(some), 4, k=4 - len(some)))
     found = export.compare(checkpoint, tmp_path / "model.onnx", True, np.zeros((20, checkpoint.size), np.float32))
-    assert (found["difference"], found["largest"]) == (1.0, 1.0)  # in the last segments alone
+    assert (found.difference, found.largest) == (1.0, 1.0)  # in the last segments alone
 
 
 def test_a_file_is_compared_on_a_recording_shorter_than_a_segment_too(tmp_path: Path) -> None:
