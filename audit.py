@@ -65,7 +65,8 @@ def _predictions(run: Run, name: str, predicted: Predictions, listed: list[str])
     for epoch, recomputed in zip(run.epochs, predicted.scores(), strict=True):
         recorded = epoch[name]
         wrong = [s for s in SCORES if not abs(recorded[s] - recomputed[s]) < 1e-6]
-        wrong += ["confusion"] if recorded["confusion"] != recomputed["confusion"] else []
+        if recorded["confusion"] != recomputed["confusion"]:
+            wrong.append("confusion")
         if wrong:
             yield f"epoch {epoch['epoch']}: the {name} predictions do not give the recorded {', '.join(wrong)}"
 

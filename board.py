@@ -32,8 +32,9 @@ class Board:
         self.writer.add_scalar("loss/train", record["train_loss"], epoch)
         self.writer.add_scalar("learning_rate", record["lr"], epoch)
         for part in ("val", "test"):
-            for name in SCORES if part in record else ():
-                self.writer.add_scalar(f"{name}/{part}", record[part][name], epoch)
+            if part in record:
+                for name in SCORES:
+                    self.writer.add_scalar(f"{name}/{part}", record[part][name], epoch)
         self.last = record
         self.writer.flush()
 

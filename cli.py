@@ -122,7 +122,9 @@ def refusal(error: OSError) -> str | None:
         errno.EFBIG: "the file size limit is reached",
     }
     reason = reasons.get(error.errno or 0) or (error.strerror if error.filename else None)
-    return reason and f"cannot use {error.filename or 'an output file'}: {reason}"
+    if not reason:
+        return None
+    return f"cannot use {error.filename or 'an output file'}: {reason}"
 
 
 def run_main(

@@ -191,8 +191,10 @@ def _band(axis: "Axes", values: NDArray[np.float64], i: int, name: str) -> None:
 def shared_seeds(groups: Sequence[Group]) -> list[Group]:
     """The groups with the seeds that all of them have, where there are some: a curve compares like with like."""
     shared = set.intersection(*({each.seed for each in group.rounds} for group in groups))
+    if not shared:
+        return list(groups)
     found = [copy.copy(group) for group in groups]
-    for group in found if shared else ():
+    for group in found:
         group.rounds = [each for each in group.rounds if each.seed in shared]
     return found
 
@@ -315,7 +317,8 @@ def train_command(model: str, like: Run, settings: dict[str, Any]) -> str:
     """The command that trains a model as a run of another was trained, and keeps its weights."""
     own = like.config["settings"]
     words = ["python", "train.py", "--model", model, "--dataset", own["dataset"], "--split", own["split"]]
-    words += ["--test", own["test_dataset"]] if own["test_dataset"] else []
+    if own["test_dataset"]:
+        words += ["--test", own["test_dataset"]]
     words += ["--seed", str(like.seed), *([] if like.fold is None else ["--fold", str(like.fold)])]
     return shlex.join([*words, *recipes.train_flags(settings), *_place_flags(like), "--save_model"])
 

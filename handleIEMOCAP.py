@@ -374,10 +374,12 @@ def compare(counts: dict[str, list[int]]) -> str:
     for row in FULL:
         cells = zip(EMOTIONS, counts[row], FULL[row], strict=True)
         differing = [f"{emotion} {here}, not {there}" for emotion, here, there in cells if here != there]
-        lines += [f"  {row}: {'; '.join(differing)}"] if differing else []
+        if differing:
+            lines.append(f"  {row}: {'; '.join(differing)}")
     for speaker in sorted(usual.keys() | FULL_SPEAKERS):
         here, there = usual.get(speaker, 0), FULL_SPEAKERS.get(speaker, 0)
-        lines += [f"  {speaker}: {here} of the usual four classes, not {there}"] if here != there else []
+        if here != there:
+            lines.append(f"  {speaker}: {here} of the usual four classes, not {there}")
     return "\n".join(lines)
 
 

@@ -114,7 +114,8 @@ class Config(Recipe):
         """Names the folder that holds the runs differing in seed and fold alone."""
         shaping = {k: v for k, v in self.settings().items() if k not in ("seed", "fold", "recipe")}
         for corpus in ("dataset", "test_dataset"):  # a CSV file by any of its paths; the digest knows its contents
-            shaping[corpus] = shaping[corpus] and dataset_folder(shaping[corpus])
+            if shaping[corpus]:
+                shaping[corpus] = dataset_folder(shaping[corpus])
         return digest_of([shaping, corpus_digest], size=6)
 
 

@@ -114,6 +114,7 @@ class Run:
         return found
 
     def _read_predictions(self, name: str) -> Predictions:
+        """The arrays of one part as they lie in predictions.npz. Raises BrokenRecord."""
         file = self.folder / "predictions.npz"
         try:
             with named(file):

@@ -45,9 +45,11 @@ def markdown(document: Document) -> str:
     """GitHub's Markdown; columns are padded so that a terminal shows them aligned."""
     blocks = [f"## {document.title}", *document.caption]
     for section in document.sections:
-        blocks += [f"### {section.heading}"] if section.heading else []
+        if section.heading:
+            blocks.append(f"### {section.heading}")
         blocks.append(_markdown_table(section.frame))
-        blocks += ["\n".join(f"- {note}" for note in section.notes)] if section.notes else []
+        if section.notes:
+            blocks.append("\n".join(f"- {note}" for note in section.notes))
     return "\n\n".join(blocks) + "\n"
 
 
@@ -94,7 +96,8 @@ def latex(document: Document) -> str:
         escaped.columns = [latex_escape(column) for column in escaped.columns]
         body = escaped.to_latex(index=False, escape=False, column_format="l" * len(escaped.columns)).rstrip()
         said = [] if number else [caption]
-        said += [f"{section.heading}."] if section.heading else []
+        if section.heading:
+            said.append(f"{section.heading}.")
         text = latex_text(" ".join([*said, *section.notes]))
         blocks += [r"\begin{table*}", r"\centering", rf"\caption{{{text}}}"]
         blocks += [r"\resizebox{\ifdim\width>\textwidth\textwidth\else\width\fi}{!}{%"]  # a small one stays small
@@ -173,7 +176,8 @@ def page(document: Document) -> str:
         body.append('<p class="synthetic">SYNTHETIC data: these numbers say nothing about speech.</p>')
     body += [f'<p class="caption">{_inline(text)}</p>' for text in document.caption]
     for section in document.sections:
-        body += [f"<h2>{_inline(section.heading)}</h2>"] if section.heading else []
+        if section.heading:
+            body.append(f"<h2>{_inline(section.heading)}</h2>")
         body.append(_html_table(section))
         if section.notes:
             body.append('<ul class="notes">' + "".join(f"<li>{_inline(note)}</li>" for note in section.notes) + "</ul>")

@@ -330,10 +330,14 @@ def sweep_command(
     """The command that trains what a table lacks, with the machine settings of its run `like`."""
     words = ["python", "sweep.py", "--table", name, "--seeds", str(seeds)]
     files = {run.dataset: run.config["settings"].get("dataset") for run in found}  # a CSV's runs go by its stem
-    words += ["--datasets", ",".join(files.get(each) or each for each in datasets)] if datasets else []
-    words += ["--splits", ",".join(splits)] if splits else []
-    words += ["--models", ",".join(models)] if models else []
-    words += ["--runs", str(root)] if root else []
+    if datasets:
+        words += ["--datasets", ",".join(files.get(each) or each for each in datasets)]
+    if splits:
+        words += ["--splits", ",".join(splits)]
+    if models:
+        words += ["--models", ",".join(models)]
+    if root:
+        words += ["--runs", str(root)]
     return shlex.join([*words, *recipes.train_flags({**(records.machine(like) if like else {}), **settings})])
 
 
@@ -422,8 +426,9 @@ def notes_of(rows: Sequence[Row], command: str) -> list[str]:
     groups = [row.counted for row in rows if row.counted]
     about: dict[str, list[str]] = {}  # what is said of which rows
     for row in rows:
-        for said in _say_row(row, row.counted) if row.counted else ():
-            about.setdefault(said, []).append(f"{row.cell.name} on {row.cell.dataset}, {row.cell.split}")
+        if row.counted:
+            for said in _say_row(row, row.counted):
+                about.setdefault(said, []).append(f"{row.cell.name} on {row.cell.dataset}, {row.cell.split}")
     for said, places in about.items():
         everywhere = len(places) == len(groups) > 2
         notes.append(f"{'Every row with runs' if everywhere else '; '.join(dict.fromkeys(places))}: {said}.")
@@ -519,7 +524,8 @@ def _document(name: str, spec: Table, rows: list[Row], notes: list[str], caption
         notes = ["A change's interval draws the same speakers on both sides.", *say_protocols(rows), *notes]
     sections = [render.Section(frame, notes=notes)]
     tests = [] if spec.protocols else tables.comparisons(name, rows, spec.against)
-    sections += [comparison_section(tests)] if tests else []
+    if tests:
+        sections.append(comparison_section(tests))
     synthetic = any(row.counted.synthetic for row in rows if row.counted)
     numbers = DataFrame([*tables.numbers(name, rows), *changes, *tests])
     return render.Document(spec.title, caption, sections, numbers, synthetic=synthetic)
@@ -567,7 +573,8 @@ def errors_document(found: list[Run], rule: str, most: int, command: str) -> ren
         heading += f": {min(most, len(rows))} of {len(rows)}"
         frame = DataFrame(rows[:most], columns=columns).astype(str)
         frame.insert(6, "path", frame.pop("path"))  # long ones last
-        sections += [render.Section(frame.rename(columns=str.capitalize), heading)] if rows else []
+        if rows:
+            sections.append(render.Section(frame.rename(columns=str.capitalize), heading))
     caption = [
         f"The {most} utterances most often wrong over seeds, of those ever wrong; equals by name; paths as in the "
         f"corpus. {say_rules([rule])}",
@@ -639,9 +646,12 @@ def print_table(args: Namespace, found: list[Run], command: str) -> None:
 
 def check(args: Namespace) -> None:
     """Raise UserError for flags that do not go together, and settle the format."""
-    refused = ("model", "set", "rule", "corpus", "output", "format") if args.audit else ()
-    if flag := next((flag for flag in refused if getattr(args, flag) not in (None, {}, ("",))), None):
-        raise UserError(f"--{flag} does not go with --audit, which prints what is wrong with runs; leave it out")
+    if args.audit:
+        for flag in ("model", "set", "rule", "corpus", "output", "format"):
+            if getattr(args, flag) not in (None, {}, ("",)):
+                raise UserError(
+                    f"--{flag} does not go with --audit, which prints what is wrong with runs; leave it out"
+                )
     if args.figure and args.format:
         raise UserError(f"--format {args.format}: a figure is written as PDF and PNG; leave it out")
     ending = args.output.suffix if args.output and not args.figure else ".md"

@@ -153,7 +153,8 @@ def _combinations_of_table(asked: dict[str, Any], given: dict[str, Any]) -> list
     for name in ("dataset", "split", "model"):
         if name in given:
             asked[f"{name}s"] = (given.pop(name),)
-    asked["models"] = asked["models"] and tuple(map(models.canonical, asked["models"]))
+    if asked["models"]:
+        asked["models"] = tuple(map(models.canonical, asked["models"]))
     jobs = tables.jobs(asked["table"], asked["datasets"], shaping(given), asked["splits"], asked["models"])
     return [{**{k: job[k] for k in ("model", "dataset", "split")}, **_as_given(job["changed"])} for job in jobs]
 
@@ -353,8 +354,10 @@ def print_table(asked: dict[str, Any], given: dict[str, Any], every: list[Job]) 
     settings = {**shaping(given), **{k: getattr(like, k) for k in machine}}
     words = ["--table", asked["table"], *recipes.report_flags(settings)]
     for flag in ("datasets", "splits", "models"):
-        words += [f"--{flag}", ",".join(asked[flag])] if asked[flag] else []
-    words += ["--runs", str(given["runs"])] if "runs" in given else []
+        if asked[flag]:
+            words += [f"--{flag}", ",".join(asked[flag])]
+    if "runs" in given:
+        words += ["--runs", str(given["runs"])]
     # a CSV file that has been changed since has runs of its old content, which may be more
     words += ["--corpus", ",".join(dict.fromkeys(data.identity(job.config)[1][:8] for job in every))]
     for output in [["--output", file] for file in asked["print"]] or [[]]:

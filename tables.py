@@ -164,7 +164,8 @@ def jobs(
     found: list[dict[str, Any]] = []
     for cell in TABLES[name].cells(datasets, settings, splits, models):
         job = {"model": cell.model, "dataset": cell.dataset, "split": trained_as(cell.split), "changed": cell.changed}
-        found += [job] if job not in found else []
+        if job not in found:
+            found.append(job)
     return found
 
 

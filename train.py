@@ -145,8 +145,11 @@ def save_checkpoint(
 
     epoch = history.pick(rule)
     model.load_state_dict(history.best)
-    val = history.val and (history.val[0][epoch], history.val[1])
-    checkpoints.save(folder, model, {**run, "heard": heard}, rule, history.records[epoch], val)
+    validation = None
+    if history.val is not None:
+        logits, labels = history.val
+        validation = logits[epoch], labels
+    checkpoints.save(folder, model, {**run, "heard": heard}, rule, history.records[epoch], validation)
 
 
 def check(config: Config, options: Options) -> None:
@@ -370,8 +373,10 @@ def report_command(folder: Path, given: dict[str, Any]) -> str:
     """The command that puts the folds of a run like the one in `folder` together; `given` are the flags of the run."""
     run = records.read_run(folder)
     words = ["--dataset", run.dataset, "--split", run.split, "--model", run.model, *recipes.report_flags(run.changed)]
-    words += ["--rule", "validation"] if run.has_validation else []
-    words += ["--runs", str(given["runs"])] if "runs" in given else []
+    if run.has_validation:
+        words += ["--rule", "validation"]
+    if "runs" in given:
+        words += ["--runs", str(given["runs"])]
     return shlex.join(["python", "report.py", *words])
 
 
