@@ -74,7 +74,7 @@ from recipes import Config
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table. `got` and `needed` are ratios, or seconds or megabytes where `unit` says so."""
+    """One line of the table. `got` and `needed` are ratios, or seconds or per cent where `unit` says so."""
 
     name: str
     got: float | None

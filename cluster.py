@@ -118,7 +118,7 @@ def _room(share: Share) -> int:
         if node["Alive"]:
             has = node["Resources"]
             wants = [(has.get("CPU", 0), share.cpus), (has.get("GPU", 0), share.gpus)]
-            room += int(min((much / want for much, want in wants if want), default=1))
+            room += int(min((much / want for much, want in wants if want), default=1))  # 1 for runs that take nothing
     return room
 
 

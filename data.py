@@ -633,12 +633,14 @@ def _refuse_empty_classes(config: Config, whole: Corpus, keep: NDArray, bad: Seq
 def _warn_of_copies(config: Config, usable: Corpus, contents: Sequence[str]) -> None:
     """Warn where recordings have the same bytes under other names."""
     if twice := [digest for digest, count in Counter(contents).items() if count > 1]:
-        one, other, *_ = (u.name for u, digest in zip(usable.utterances, contents, strict=True) if digest == twice[0])
+        first, second, *_ = (u.name for u, copy in zip(usable.utterances, contents, strict=True) if copy == twice[0])
         where, danger = f"{config.dataset}: ", "what was trained on may be tested on"
         if config.test_dataset:  # no recording is in both corpora
             where, danger = "", "they count twice"
         are = "recording is" if len(twice) == 1 else "recordings are"
-        warn_once(f"{where}{len(twice)} {are} there more than once under other names, as {one} and {other}: {danger}")
+        warn_once(
+            f"{where}{len(twice)} {are} there more than once under other names, as {first} and {second}: {danger}"
+        )
 
 
 def _check_usable(config: Config, corpus: Corpus, count: int) -> None:

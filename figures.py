@@ -217,8 +217,9 @@ def alpha(groups: Sequence[Group]) -> Drawn:
             axis.plot(at, np.array(values), color="#aaaaaa", linewidth=0.7, zorder=0)
         axis.errorbar(at, [v.mean() for v in values], sd, fmt="o", color=COLOURS[0], label="ours", **bars)
         if paper:
-            where, mean, error = ([a + 0.04 for a, _ in paper], *zip(*(f[score] for _, f in paper), strict=True))
-            axis.errorbar(where, mean, error, fmt="s", color=COLOURS[1], mfc="white", label="published", **bars)
+            means, deviations = zip(*(scores[score] for _, scores in paper), strict=True)
+            aside = [a + 0.04 for a, _ in paper]
+            axis.errorbar(aside, means, deviations, fmt="s", color=COLOURS[1], mfc="white", label="published", **bars)
         axis.set_title(f"{SCORE_NAMES[score]} (%)", loc="left")
         axis.set_xticks(at, [f"{a:g}" for a in at], fontsize=8)
     for axis in axes[2:]:
@@ -459,9 +460,9 @@ def alpha_groups(runs: Sequence[Run], rule: str, settings: dict[str, Any]) -> li
     first = next((run for run in runs if run.model == "GLAM"), runs[0])
     same = [run for run in runs if run.model == first.model]
     values = {run.config["settings"].get("alpha") for run in same} - {None}
-    # as in the other figures: where no --set says which, the settings that change least
-    least = min(({k: v for k, v in run.changed.items() if k != "alpha"} for run in same), key=len)
-    asked, settings = bool(settings), settings or least
+    asked = bool(settings)
+    if not asked:  # as in the other figures: the settings that change least
+        settings = min(({k: v for k, v in run.changed.items() if k != "alpha"} for run in same), key=len)
     wanted = [tables.resolve(first.model, {**settings, "alpha": alpha}) for alpha in sorted(values)]
     if not asked:
         _warn_of_left_out(run for run in same if run.changed not in wanted)
@@ -553,16 +554,17 @@ def images(names: Iterable[str], rows: Sequence[tables.Row]) -> list[render.Imag
     """The figures of a table, for each dataset, split and rule in it, for an HTML page: several where one cannot show
     all of its rows."""
     found = []
-    for name, keys in itertools.product(
-        names, dict.fromkeys((r.cell.dataset, r.cell.split, r.cell.rule) for r in rows)
-    ):
-        own = [r.counted for r in rows if (r.cell.dataset, r.cell.split, r.cell.rule) == keys and r.counted]
-        most = len(own) if name == "alpha" else MOST_PANELS
-        for shown in (own[i : i + most] for i in range(0, len(own), most or 1)):
-            if name != "alpha" or len(shown) > 1:
-                with style():
-                    drawn = FIGURES[name](shown)
-                found.append(render.Image(drawn.caption, _bytes(drawn.figure, "svg")))
+    views = dict.fromkeys((r.cell.dataset, r.cell.split, r.cell.rule) for r in rows)
+    for name, view in itertools.product(names, views):
+        own = [r.counted for r in rows if (r.cell.dataset, r.cell.split, r.cell.rule) == view and r.counted]
+        if name == "alpha":
+            shown = [own] if len(own) > 1 else []  # a curve has all values
+        else:
+            shown = [own[i : i + MOST_PANELS] for i in range(0, len(own), MOST_PANELS)]
+        for groups in shown:
+            with style():
+                drawn = FIGURES[name](groups)
+            found.append(render.Image(drawn.caption, _bytes(drawn.figure, "svg")))
     return found
 
 

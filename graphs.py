@@ -24,7 +24,8 @@ TOGETHER = 4  # replays before another run has its turn
 
 
 def capture(step: Callable[[], None]) -> Callable[[], None]:
-    """What repeats the work that `step` queues on the current stream, with the same memory for everything.
+    """Capture the work that `step` queues on the current stream as a CUDA graph. Returns a function that repeats it, in
+    the same memory.
 
     Raises what the step raises while it is captured; torch is then as before.
     """

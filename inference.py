@@ -218,8 +218,8 @@ class Recogniser:
             heard.append(_loudest(part) >= SILENT)
         seconds, notes = segmenter.samples / SAMPLE_RATE, []
         if segmenter.samples < c.size:
-            such = ", as in training" if c.padding else "; training left such recordings out"
-            notes.append(f"shorter than {c.length:g} s: repeated{such}")
+            in_training = ", as in training" if c.padding else "; training left such recordings out"
+            notes.append(f"shorter than {c.length:g} s: repeated{in_training}")
         segments, sound = np.concatenate(logits), np.concatenate(heard)
         if not sound.any():
             notes.insert(0, "silent, or nearly: there is nothing to recognise")

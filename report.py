@@ -76,7 +76,7 @@ def say_rules(rules: Iterable[str]) -> str:
 
 
 def _canonical(name: str) -> str:
-    """A model's own name, by which runs go, for one of its others, such as MHCNN; a name of none stays."""
+    """The name that a model's runs go by, given an alias such as MHCNN; a name of no model stays as it is."""
     import models  # torch, a second
 
     with suppress(UserError):

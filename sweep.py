@@ -176,7 +176,7 @@ def expand(
     rows on a split that their corpus cannot have are left out, with a warning. `dry_run` is for train.folds_to_run."""
     import train
 
-    base = [recipes.parse_config({**given, **one}) for one in flags]
+    base = [recipes.parse_config({**given, **varied}) for varied in flags]
     for seed in seeds:
         for config in base:
             try:

@@ -60,9 +60,9 @@ class Table:
         splits: Sequence[str] | None = None,
         models: Sequence[str] | None = None,
     ) -> list[Cell]:
-        """The rows for these datasets, with these settings changed in all of them, on these splits instead of their
-        own: the epoch is then chosen on validation data where the split has them; of these models alone, if any are
-        named. Raises UserError."""
+        """The rows, once for each dataset, with `settings` changed in all of them. `splits` replace the table's own,
+        and the epoch is then chosen on validation data where a split has some; `models`, if named, are the only ones
+        whose rows are given. Raises UserError."""
         own = dict.fromkeys(row.model for row in self.rows)
         if unknown := [name for name in models or () if name not in own]:
             raise UserError(f"--models {','.join(unknown)}: the rows of this table are of {', '.join(own)}")
@@ -76,13 +76,13 @@ class Table:
         return [
             replace(row, dataset=dataset, changed=resolve(row.model, {**row.changed, **(settings or {})}))
             for dataset in datasets or self.datasets
-            for row in (_on(self.rows, splits) if splits else self.rows)
+            for row in (_on_splits(self.rows, splits) if splits else self.rows)
             if not models or row.model in models
         ]
 
 
-def _on(rows: Sequence[Cell], splits: Sequence[str]) -> list[Cell]:
-    """The rows on other splits."""
+def _on_splits(rows: Sequence[Cell], splits: Sequence[str]) -> list[Cell]:
+    """The rows, once for each of these splits in place of their own."""
     rules = {name: "validation" if data.split_by_name(name).has_validation else "paper" for name in splits}
     return [replace(row, split=name, rule=rule) for name, rule in rules.items() for row in rows]
 
@@ -345,14 +345,14 @@ def paired(a: Group, b: Group) -> Pair:
     units: dict[int, list[list[float]]] = {}
     same = in_common = 0
     for seed, fold in shared:
-        runs = ours[seed, fold], theirs[seed, fold]
-        one, other = (run.scores(rule) for run, rule in zip(runs, (a.rule, b.rule), strict=True))
-        if runs[0].split_digest == runs[1].split_digest:
+        run, other = ours[seed, fold], theirs[seed, fold]
+        first, second = run.scores(a.rule), other.scores(b.rule)
+        if run.split_digest == other.split_digest:
             same += 1
-        elif rescored := _scores_in_common(*runs, a.rule, b.rule):
-            one, other = rescored
+        elif rescored := _scores_in_common(run, other, a.rule, b.rule):
+            first, second = rescored
             in_common += 1
-        units.setdefault(seed if fold is None else fold, []).append([one[s] - other[s] for s in SCORES])
+        units.setdefault(seed if fold is None else fold, []).append([first[s] - second[s] for s in SCORES])
     differences = np.array([np.mean(unit, axis=0) for unit in units.values()]).reshape(-1, len(SCORES))
     return Pair(differences, len(shared), same, in_common)
 

@@ -94,7 +94,7 @@ def commit() -> str | None:
 
 
 def describe_run(
-    config: Config, d: data.Data, parts: data.Parts, split: dict[str, Any], model: nn.Module
+    config: Config, d: data.Data, parts: data.Parts, split_digest: str, model: nn.Module
 ) -> dict[str, Any]:
     """config.json: every setting and what the result depends on."""
     folds = data.SPLITS[config.split].folds
@@ -104,7 +104,7 @@ def describe_run(
         "folds": folds(d.corpus.utterances) if folds else None, "seed": config.seed, "classes": list(d.corpus.classes),
         "shape": list(d.shape), "settings": config.settings(), "changed": config.changed(),
         "hash": config.hash(d.digest),
-        "corpus_digest": d.digest, "split_digest": split["digest"], "n_train": len(parts.train),
+        "corpus_digest": d.digest, "split_digest": split_digest, "n_train": len(parts.train),
         "n_val": 0 if parts.val is None else len(parts.val), "n_test": len(parts.test), "n_dropped": len(d.dropped),
         "n_bad": len(d.bad), "params": sum(p.numel() for p in model.parameters()),
         "device": device.describe(config.device),
@@ -237,8 +237,8 @@ def _epochs(
     torch.manual_seed(config.seed)
     _, generator = data.published_draw(len(d.corpus.utterances), config.seed)
     model = models.of_run(config.model, d.shape, len(d.corpus.classes), config.head, config.attn_hidden)
-    record = data.split_record(d.corpus.utterances, parts)
-    run = describe_run(config, d, parts, record, model)
+    split_record = data.split_record(d.corpus.utterances, parts)
+    run = describe_run(config, d, parts, split_record["digest"], model)
     if not quiet:
         print_summary(model, run)
     model.to(config.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -259,7 +259,7 @@ def _epochs(
 
     def write_records() -> None:
         write_json(folder / "config.json", run)
-        write_json(folder / "split.json", record)
+        write_json(folder / "split.json", split_record)
         write_text(folder / "epochs.jsonl", "".join(json.dumps(r) + "\n" for r in history.records))
 
     repeated = records.finished(folder)  # for its weights: its records stay until new ones are complete
