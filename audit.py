@@ -108,9 +108,9 @@ def _folders(
         every = [folder for folder in every if not of_dataset or folder.parts[-5] in of_dataset]
         return [folder for folder in every if not of_split or folder.parts[-4] in of_split]
     wanted = set()
-    for cell in tables.TABLES[name].cells(datasets, splits=splits):
-        for split in {cell.split, trained_as(cell.split)}:
-            wanted.add((dataset_folder(cell.dataset), split.replace(":", "-"), cell.model))
+    for spec in tables.TABLES[name].row_specs(datasets, splits=splits):
+        for split in {spec.split, trained_as(spec.split)}:
+            wanted.add((dataset_folder(spec.dataset), split.replace(":", "-"), spec.model))
     return [folder for folder in every if folder.parts[-5:-2] in wanted]
 
 

@@ -554,9 +554,9 @@ def images(names: Iterable[str], rows: Sequence[tables.Row]) -> list[render.Imag
     """The figures of a table, for each dataset, split and rule in it, for an HTML page: several where one cannot show
     all of its rows."""
     found = []
-    views = dict.fromkeys((r.cell.dataset, r.cell.split, r.cell.rule) for r in rows)
+    views = dict.fromkeys((r.spec.dataset, r.spec.split, r.spec.rule) for r in rows)
     for name, view in itertools.product(names, views):
-        own = [r.counted for r in rows if (r.cell.dataset, r.cell.split, r.cell.rule) == view and r.counted]
+        own = [r.counted for r in rows if (r.spec.dataset, r.spec.split, r.spec.rule) == view and r.counted]
         if name == "alpha":
             shown = [own] if len(own) > 1 else []  # a curve has all values
         else:

@@ -213,8 +213,8 @@ def overview(found: list[Run], rule: str, begun: int, command: str) -> render.Do
 
 def lines(row: Row, changes: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
     """A row as it is read: ours, folds averaged, the published, the difference, the change from the first protocol."""
-    cell, group, paper = row.cell, row.counted, row.paper
-    head = {"Dataset": cell.dataset, "Model": cell.name, "Split": cell.split, "Rule": cell.rule}
+    spec, group, paper = row.spec, row.counted, row.paper
+    head = {"Dataset": spec.dataset, "Model": spec.name, "Split": spec.split, "Rule": spec.rule}
     found = _ours(row, group) if group else [{"Source": row.status}]
     if paper:
         found.append({"Source": "published", **{SCORE_NAMES[score]: with_sd(*value) for score, value in paper.items()}})
@@ -222,7 +222,7 @@ def lines(row: Row, changes: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
         differences = group.scores().mean(0) - [paper[score][0] for score in SCORES]
         texts = dict(zip(SCORE_NAMES.values(), map(signed, differences), strict=True))
         found.append({"Source": "ours − published", **texts})
-    where = (cell.dataset, cell.model, cell.split, cell.rule)
+    where = (spec.dataset, spec.model, spec.split, spec.rule)
     if own := [c for c in changes if (c["dataset"], c["model"], c["split"], c["rule"]) == where]:
         texts = {SCORE_NAMES[c["score"]]: signed(c["mean"]) + _bounds(c) for c in own}
         found.append({"Source": f"change from {own[0]['other']}", **texts})
@@ -304,11 +304,11 @@ def comparison_section(tests: Sequence[dict[str, Any]]) -> render.Section:
 def say_protocols(rows: Sequence[Row]) -> list[str]:
     """Whether WA and UA fall from protocol to protocol, as they may be expected to."""
     notes = []
-    for dataset, model in dict.fromkeys((row.cell.dataset, row.cell.model) for row in rows):
+    for dataset, model in dict.fromkeys((row.spec.dataset, row.spec.model) for row in rows):
         chain = [
-            (f"{row.cell.split}, {row.cell.rule}", row.counted.scores().mean(0))
+            (f"{row.spec.split}, {row.spec.rule}", row.counted.scores().mean(0))
             for row in rows
-            if (row.cell.dataset, row.cell.model) == (dataset, model) and row.counted and row.cell.rule != "last"
+            if (row.spec.dataset, row.spec.model) == (dataset, model) and row.counted and row.spec.rule != "last"
         ]
         rises = [
             f"{score} rises by {after[i] - before[i]:.2f} from {a} to {b}"
@@ -356,9 +356,9 @@ def say_repeats(count: int) -> str:
 
 def other_settings(rows: Sequence[Row], found: Iterable[Run]) -> list[str]:
     """A note on finished runs of missing rows' models that have other settings than the table; empty without any."""
-    cells = [row.cell for row in rows if row.group is None]
-    lacking = {(dataset_folder(c.dataset), c.model, s) for c in cells for s in (c.split, records.trained_as(c.split))}
-    others = [run for run in found if not any(tables.runs_of(row.cell, [run]) for row in rows)]
+    specs = [row.spec for row in rows if row.group is None]
+    lacking = {(dataset_folder(c.dataset), c.model, s) for c in specs for s in (c.split, records.trained_as(c.split))}
+    others = [run for run in found if not any(tables.runs_of(row.spec, [run]) for row in rows)]
     counts = Counter(settings_text(run.changed) for run in others if (run.dataset, run.model, run.split) in lacking)
     if not counts:
         return []
@@ -384,7 +384,7 @@ def _say_seeds(row: Row, group: Group) -> str:
     named = f"{', '.join(map(str, own[:3]))}{', ..' * (len(own) > 3)}"
     if 0 < len(own) < len(group.rounds):
         return f"counted beside seeds of the published 100: {named}"
-    comparable = row.paper or row.cell.dataset in recipes.IEMOCAP_DATASETS
+    comparable = row.paper or row.spec.dataset in recipes.IEMOCAP_DATASETS
     return f"every seed is other than the published 100: {named}" if own and comparable else ""
 
 
@@ -407,8 +407,8 @@ def _say_row(row: Row, group: Group) -> Iterator[str]:
 
 def _say_other_corpora(rows: Sequence[Row]) -> list[str]:
     """Why rows of IEMOCAP's datasets have no published figures beside them: their runs are of other recordings."""
-    own = [(row.cell, row.group) for row in rows if row.group and row.elsewhere and not row.group.synthetic]
-    corpora = {f"{cell.dataset}: {group.corpus}" for cell, group in own if cell.dataset in recipes.IEMOCAP_DATASETS}
+    own = [(row.spec, row.group) for row in rows if row.group and row.elsewhere and not row.group.synthetic]
+    corpora = {f"{spec.dataset}: {group.corpus}" for spec, group in own if spec.dataset in recipes.IEMOCAP_DATASETS}
     if not corpora:
         return []
     names = "; ".join(sorted(corpora))
@@ -419,7 +419,7 @@ def notes_of(rows: Sequence[Row], command: str) -> list[str]:
     """What must be said under a table about its rows."""
     notes = []
     if lacking := sum(bool(row.status) for row in rows):
-        apart = any(row.group is None and row.cell.split in ("session", "speaker", "dialog") for row in rows)
+        apart = any(row.group is None and row.spec.split in ("session", "speaker", "dialog") for row in rows)
         never = "; a row stays empty where the corpus does not say sessions, speakers or dialogs" if apart else ""
         notes.append(f"`{command}` trains what is missing ({lacking} of {len(rows)} rows){never}.")
     notes += _say_other_corpora(rows)
@@ -428,7 +428,7 @@ def notes_of(rows: Sequence[Row], command: str) -> list[str]:
     for row in rows:
         if row.counted:
             for said in _say_row(row, row.counted):
-                about.setdefault(said, []).append(f"{row.cell.name} on {row.cell.dataset}, {row.cell.split}")
+                about.setdefault(said, []).append(f"{row.spec.name} on {row.spec.dataset}, {row.spec.split}")
     for said, places in about.items():
         everywhere = len(places) == len(groups) > 2
         notes.append(f"{'Every row with runs' if everywhere else '; '.join(dict.fromkeys(places))}: {said}.")
@@ -447,7 +447,7 @@ def caption_of(rows: Sequence[Row], settings: dict[str, Any], command: str) -> l
     """The caption of a table by name."""
     groups = [row.counted for row in rows if row.counted]
     scores = "Scores in per cent: mean ± sample standard deviation over n seeds [95 % interval of the mean]."
-    text = [f"{scores} {say_rules(row.cell.rule for row in rows)}"]
+    text = [f"{scores} {say_rules(row.spec.rule for row in rows)}"]
     if any(group.synthetic for group in groups):
         text.append(SYNTHETIC)
     text.append(
@@ -460,16 +460,16 @@ def caption_of(rows: Sequence[Row], settings: dict[str, Any], command: str) -> l
         text.append(
             "Published: Zhu and Li, ICASSP 2022 (results/published.csv); its “micro F1” is the weighted F1 here."
         )
-    if any(row.paper and row.cell.split == "8:1:1" for row in rows):
+    if any(row.paper and row.spec.split == "8:1:1" for row in rows):
         text.append(
             "No code of the published 8:1:1 is known: how its 20 % were halved and its epoch was chosen is our reading."
         )
-    independent = [row.cell for row in rows if row.cell.split in ("session", "speaker") and not row.elsewhere]
-    if any(cell.dataset in recipes.IEMOCAP_DATASETS for cell in independent):
+    independent = [row.spec for row in rows if row.spec.split in ("session", "speaker") and not row.elsewhere]
+    if any(spec.dataset in recipes.IEMOCAP_DATASETS for spec in independent):
         text.append("We know of no speaker-independent results of the paper's models.")
     corpora = {(g.dataset, g.corpus, g.corpus_digest[:8], g.first.config["licence"]) for g in groups}
     text += [f"{dataset}: corpus {name}, digest {digest}; {terms}." for dataset, name, digest, terms in sorted(corpora)]
-    splits = {row.cell.split for row in rows}
+    splits = {row.spec.split for row in rows}
     about = f"Split {splits.pop()}. " if len(splits) == 1 else ""
     about += f"In every row: {settings_text(settings)}. " if settings else ""
     return [*text, f"{about}Made with `{command}`."]
@@ -491,44 +491,45 @@ def named_table(
 
     `command` and `root`, the runs folder where it is not path.py's, are for what the table says of itself.
     """
-    spec = TABLES[name]
-    if rule and spec.protocols:
+    definition = TABLES[name]
+    if rule and definition.protocols:
         raise UserError(f"--rule {rule}: the rows of the table {name} have their own rules; leave the flag out")
     settings = settings or {}
     machine = {key: settings[key] for key in settings if key in recipes.MACHINE}
     found = [run for run in found if machine.items() <= run.config["settings"].items()]
-    cells = [replace(cell, rule=rule or cell.rule) for cell in spec.cells(datasets, settings, splits, models)]
-    if rule == "validation" and any(cell.split == "8:2" for cell in cells):
+    specs = [replace(spec, rule=rule or spec.rule) for spec in definition.row_specs(datasets, settings, splits, models)]
+    if rule == "validation" and any(spec.split == "8:2" for spec in specs):
         raise records.no_validation("8:2")
-    fitting = [run for run in found if any(tables.runs_of(cell, [run]) for cell in cells)]
+    fitting = [run for run in found if any(tables.runs_of(spec, [run]) for spec in specs)]
     one_corpus = records.choose_corpus(fitting, corpus)
-    rows = records.leaving_out_broken(lambda usable: tables.find(cells, usable), one_corpus)
-    lacking = {row.cell.split for row in rows if row.status}
-    seeds = max((len(row.counted.rounds) for row in rows if row.counted and row.cell.split in lacking), default=1)
+    rows = records.leaving_out_broken(lambda usable: tables.find(specs, usable), one_corpus)
+    lacking = {row.spec.split for row in rows if row.status}
+    seeds = max((len(row.counted.rounds) for row in rows if row.counted and row.spec.split in lacking), default=1)
     like = one_corpus[0] if one_corpus else None
     more = sweep_command(name, datasets, settings, splits, seeds, root, like, [*found, *one_corpus], models)
     others = other_settings(rows, [run for run in found if run.corpus_digest.startswith(corpus)])
-    return _document(name, spec, rows, [*notes_of(rows, more), *others], caption_of(rows, settings, command)), rows
+    notes = [*notes_of(rows, more), *others]
+    return _document(name, definition, rows, notes, caption_of(rows, settings, command)), rows
 
 
-def _document(name: str, spec: Table, rows: list[Row], notes: list[str], caption: list[str]) -> render.Document:
+def _document(name: str, definition: Table, rows: list[Row], notes: list[str], caption: list[str]) -> render.Document:
     from pandas import DataFrame
 
-    changes = tables.changes(name, rows) if spec.protocols else []
+    changes = tables.changes(name, rows) if definition.protocols else []
     texts = [line for row in rows for line in lines(row, changes)]
     columns = ["Dataset", "Model", "Split", "Rule", "Source", *SCORE_NAMES.values(), "n", "Utterances"]
     columns += ["Speakers", "Splits"]
     frame = DataFrame([{column: text.get(column, "") for column in columns} for text in texts])
     frame = frame.drop(columns=[c for c in ("Split", "Rule") if len(set(frame[c]) - {""}) == 1])
-    if spec.protocols:
+    if definition.protocols:
         notes = ["A change's interval draws the same speakers on both sides.", *say_protocols(rows), *notes]
     sections = [render.Section(frame, notes=notes)]
-    tests = [] if spec.protocols else tables.comparisons(name, rows, spec.against)
+    tests = [] if definition.protocols else tables.comparisons(name, rows, definition.against)
     if tests:
         sections.append(comparison_section(tests))
     synthetic = any(row.counted.synthetic for row in rows if row.counted)
     numbers = DataFrame([*tables.numbers(name, rows), *changes, *tests])
-    return render.Document(spec.title, caption, sections, numbers, synthetic=synthetic)
+    return render.Document(definition.title, caption, sections, numbers, synthetic=synthetic)
 
 
 # ----------------------------------------------------------------------------------------------- utterances

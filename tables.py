@@ -26,8 +26,8 @@ from records import Group, Run, trained_as, with_derived
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One row of a table: the runs it is made of, and the rule."""
+class RowSpec:
+    """What a row of a table is made of: which runs, under which rule."""
 
     label: str
     model: str
@@ -47,19 +47,19 @@ class Table:
     """Rows, repeated for each dataset."""
 
     title: str
-    rows: tuple[Cell, ...]
+    rows: tuple[RowSpec, ...]
     datasets: tuple[str, ...] = recipes.IEMOCAP_DATASETS
     against: str | None = None  # the one label that the others are tested against; else all pairs
     protocols: bool = False  # instead: rows of one model differ in split and rule, and are compared with the first
     figures: tuple[str, ...] = ("confusion", "curves")
 
-    def cells(
+    def row_specs(
         self,
         datasets: Sequence[str] | None = None,
         settings: dict[str, Any] | None = None,
         splits: Sequence[str] | None = None,
         models: Sequence[str] | None = None,
-    ) -> list[Cell]:
+    ) -> list[RowSpec]:
         """The rows, once for each dataset, with `settings` changed in all of them. `splits` replace the table's own,
         and the epoch is then chosen on validation data where a split has some; `models`, if named, are the only ones
         whose rows are given. Raises UserError."""
@@ -81,7 +81,7 @@ class Table:
         ]
 
 
-def _on_splits(rows: Sequence[Cell], splits: Sequence[str]) -> list[Cell]:
+def _on_splits(rows: Sequence[RowSpec], splits: Sequence[str]) -> list[RowSpec]:
     """The rows, once for each of these splits in place of their own."""
     rules = {name: "validation" if data.split_by_name(name).has_validation else "paper" for name in splits}
     return [replace(row, split=name, rule=rule) for name, rule in rules.items() for row in rows]
@@ -117,12 +117,12 @@ PROTOCOLS = (
 )
 
 
-def _rows(names: Collection[tuple[str, str]], *protocols: tuple[str, str]) -> tuple[Cell, ...]:
-    return tuple(Cell(label, model, split, rule) for split, rule in protocols for label, model in names)
+def _rows(names: Collection[tuple[str, str]], *protocols: tuple[str, str]) -> tuple[RowSpec, ...]:
+    return tuple(RowSpec(label, model, split, rule) for split, rule in protocols for label, model in names)
 
 
-def _alpha(alpha: float) -> Cell:
-    return Cell(f"GLAM, α = {alpha:g}", "GLAM", changed={"alpha": alpha})
+def _alpha(alpha: float) -> RowSpec:
+    return RowSpec(f"GLAM, α = {alpha:g}", "GLAM", changed={"alpha": alpha})
 
 
 TABLES = {
@@ -162,8 +162,8 @@ def jobs(
     A row of the split 8:1:1 is made from runs of 8:2, which train on the same utterances. Raises UserError.
     """
     found: list[dict[str, Any]] = []
-    for cell in TABLES[name].cells(datasets, settings, splits, models):
-        job = {"model": cell.model, "dataset": cell.dataset, "split": trained_as(cell.split), "changed": cell.changed}
+    for spec in TABLES[name].row_specs(datasets, settings, splits, models):
+        job = {"model": spec.model, "dataset": spec.dataset, "split": trained_as(spec.split), "changed": spec.changed}
         if job not in found:
             found.append(job)
     return found
@@ -187,30 +187,30 @@ def published() -> dict[tuple[str, str, str, str], dict[str, tuple[float, float]
     return found
 
 
-def published_scores(of: Group | Cell) -> dict[str, tuple[float, float]]:
+def published_scores(row: Group | RowSpec) -> dict[str, tuple[float, float]]:
     """The published mean and deviation of each score of a row; empty where there is none that is comparable."""
-    if of.rule != {"8:2": "paper", "8:1:1": "validation"}.get(of.split):
+    if row.rule != {"8:2": "paper", "8:1:1": "validation"}.get(row.split):
         return {}
-    if isinstance(of, Group) and (of.synthetic or of.corpus != "IEMOCAP"):
+    if isinstance(row, Group) and (row.synthetic or row.corpus != "IEMOCAP"):
         return {}
-    return published().get((of.split, of.dataset, of.model, settings_text(of.changed)), {})
+    return published().get((row.split, row.dataset, row.model, settings_text(row.changed)), {})
 
 
 # -------------------------------------------------------------------------------------------- what runs give
 
 
-def runs_of(cell: Cell, found: Iterable[Run]) -> list[Run]:
+def runs_of(spec: RowSpec, found: Iterable[Run]) -> list[Run]:
     """The runs a row is made of; for 8:1:1 also those of 8:2, one for each seed."""
-    key = (dataset_folder(cell.dataset), cell.model, cell.changed)
+    key = (dataset_folder(spec.dataset), spec.model, spec.changed)
     same = [run for run in found if (run.dataset, run.model, run.changed) == key]
-    return [run for run in (with_derived(same) if cell.split == "8:1:1" else same) if run.split == cell.split]
+    return [run for run in (with_derived(same) if spec.split == "8:1:1" else same) if run.split == spec.split]
 
 
 @dataclass
 class Row:
-    """A cell with what was found for it."""
+    """A row of a table: what it is to be made of, and the runs that were found for it."""
 
-    cell: Cell
+    spec: RowSpec
     group: Group | None
     interval: stats.Interval | None = None
     elsewhere: bool = False  # runs of the dataset are not of the corpus that the published figures are of
@@ -218,7 +218,7 @@ class Row:
     @property
     def paper(self) -> dict[str, tuple[float, float]]:
         """The published figures to set beside it; none where they are of another corpus."""
-        return {} if self.elsewhere else published_scores(self.group or self.cell)
+        return {} if self.elsewhere else published_scores(self.group or self.spec)
 
     @property
     def counted(self) -> Group | None:
@@ -233,13 +233,13 @@ class Row:
         return "" if self.counted else self.group.missing_folds
 
 
-def find(cells: Iterable[Cell], found: Sequence[Run]) -> list[Row]:
-    """A row for each cell: its runs as a group, and their interval. Raises BrokenRecord."""
+def find(specs: Iterable[RowSpec], found: Sequence[Run]) -> list[Row]:
+    """The rows, each with its runs as a group, and their interval. Raises BrokenRecord."""
     rows = []
     foreign = {run.dataset for run in found if run.synthetic or run.config["corpus"] != "IEMOCAP"}
-    for cell in cells:
-        own = runs_of(cell, found)
-        row = Row(cell, Group(own, cell.rule) if own else None, elsewhere=dataset_folder(cell.dataset) in foreign)
+    for spec in specs:
+        own = runs_of(spec, found)
+        row = Row(spec, Group(own, spec.rule) if own else None, elsewhere=dataset_folder(spec.dataset) in foreign)
         if row.counted:
             _ = row.counted.scores(), row.counted.splits  # a broken record shows itself here
             row.interval = stats.interval(row.counted.confusions()) if row.counted.n_speakers else None
@@ -265,9 +265,9 @@ def measure(group: Group, folding: str, interval: stats.Interval | None = None) 
     return found
 
 
-def _about(name: str, kind: str, cell: Cell) -> dict[str, Any]:
-    about = {"table": name, "kind": kind, "dataset": cell.dataset, "label": cell.label, "model": cell.model}
-    return about | {"split": cell.split, "rule": cell.rule, "changed": settings_text(cell.changed)}
+def _about(name: str, kind: str, spec: RowSpec) -> dict[str, Any]:
+    about = {"table": name, "kind": kind, "dataset": spec.dataset, "label": spec.label, "model": spec.model}
+    return about | {"split": spec.split, "rule": spec.rule, "changed": settings_text(spec.changed)}
 
 
 def change(before: Group, after: Group) -> tuple[NDArray[np.float64], stats.Interval | None]:
@@ -283,12 +283,12 @@ def changes(name: str, rows: Sequence[Row]) -> list[dict[str, Any]]:
     """The CSV's records of how each row differs from the first row of its dataset and model, `other`: one a score."""
     found = []
     for row in rows:
-        cell = row.cell
-        first = next(r for r in rows if (r.cell.dataset, r.cell.model) == (cell.dataset, cell.model))
+        spec = row.spec
+        first = next(r for r in rows if (r.spec.dataset, r.spec.model) == (spec.dataset, spec.model))
         if row is first or not first.counted or not row.counted:
             continue
         values, interval = change(first.counted, row.counted)
-        about = {**_about(name, "change", cell), "other": f"{first.cell.split}, {first.cell.rule}"}
+        about = {**_about(name, "change", spec), "other": f"{first.spec.split}, {first.spec.rule}"}
         for i, score in enumerate(SCORES):
             record = {**about, "score": score, "mean": values[i], "synthetic": row.counted.synthetic}
             if interval:
@@ -301,8 +301,8 @@ def numbers(name: str, rows: Iterable[Row]) -> list[dict[str, Any]]:
     """The CSV's records of a table: one for each row, way to put folds together, and score."""
     found = []
     for row in rows:
-        cell, group = row.cell, row.counted
-        about = {**_about(name, "score", cell), "status": row.status or "ok"}
+        spec, group = row.spec, row.counted
+        about = {**_about(name, "score", spec), "status": row.status or "ok"}
         if group is None:
             paper = row.paper
             for score in SCORES:
@@ -375,8 +375,8 @@ def comparisons(name: str, rows: Iterable[Row], against: str | None) -> list[dic
     families: dict[tuple[str, str, str], dict[str, Group]] = {}
     for row in rows:
         if row.counted:
-            key = (row.cell.dataset, row.cell.split, row.cell.rule)
-            families.setdefault(key, {})[row.cell.label] = row.counted
+            key = (row.spec.dataset, row.spec.split, row.spec.rule)
+            families.setdefault(key, {})[row.spec.label] = row.counted
     found = []
     for key, groups in families.items():
         pairs = list(itertools.combinations(groups, 2))

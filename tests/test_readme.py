@@ -269,9 +269,9 @@ def test_the_hours_on_a_gpu_are_those_of_the_measured_rate():
     said = " ".join(README.split())
     (an_hour,) = map(int, re.findall(r"one H100 trained GLAM at a rate of (\d+) seeds an hour", said))
     runs = {
-        (cell.model, cell.dataset, cell.split.replace("8:1:1", "8:2"), str(cell.changed))  # 8:1:1 trains as 8:2
+        (spec.model, spec.dataset, spec.split.replace("8:1:1", "8:2"), str(spec.changed))  # 8:1:1 trains as 8:2
         for table in tables.TABLES.values()
-        for cell in table.cells()
+        for spec in table.row_specs()
     }
     glam = operations("GLAM", "impro", "8:2")
     hours = {"8:2": 0.0, "session": 0.0, "speaker": 0.0}

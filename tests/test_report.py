@@ -264,7 +264,7 @@ def test_a_real_8_1_1_run_counts_before_a_derived_one(tmp_path: Path) -> None:
     make_run(tmp_path, HALF, LABELS, seed=1)
     make_run(tmp_path, HALF, LABELS, seed=2)
     make_run(tmp_path, RIGHT, LABELS, seed=1, split="8:1:1", val=(LABELS, RIGHT))
-    row = next(c for c in tables.TABLES["split811"].cells(["impro"]) if c.model == "GLAM")
+    row = next(c for c in tables.TABLES["split811"].row_specs(["impro"]) if c.model == "GLAM")
     found = tables.runs_of(row, report.runs(tmp_path))
     assert sorted((run.seed, type(run).__name__) for run in found) == [(1, "Run"), (2, "Halved")]
 
@@ -444,7 +444,7 @@ def test_a_table_on_another_split(
     assert "| GLAM against Multi-scale " in told and "2 folds" in told and "ours − published" not in told
     assert "python sweep.py --table ablation --seeds 1 --splits session,dialog" in told
     _, rows = report.named_table("ablation", report.runs(tmp_path), splits=["session", "8:2"])
-    assert [(row.cell.split, row.cell.rule) for row in rows[::9]] == [("session", "validation"), ("8:2", "paper")]
+    assert [(row.spec.split, row.spec.rule) for row in rows[::9]] == [("session", "validation"), ("8:2", "paper")]
     assert {job["split"] for job in tables.jobs("ablation", splits=["8:1:1", "speaker"])} == {"8:2", "speaker"}
 
 
@@ -452,7 +452,7 @@ def test_a_table_on_another_split(
 def test_every_row_names_a_model_and_a_split(name: str) -> None:
     import models
 
-    for row in tables.TABLES[name].cells():
+    for row in tables.TABLES[name].row_specs():
         assert models.canonical(row.model) == row.model
         assert row.split in data.SPLITS and row.rule in recipes.RULES
 
@@ -850,7 +850,7 @@ def test_each_score_has_its_own_interval(tmp_path: Path) -> None:
     labels = np.array([0, 0, 0, 1, 1, 2, 2, 3] * 6)
     make_run(tmp_path, guesses(1, labels, [0.8, 0.4]), labels, speakers=np.repeat([*"ABCDEF"], 8).tolist())
     document, rows = report.named_table("protocols", report.runs(tmp_path))
-    paper, last = (row.counted for row in rows if row.cell.model == "GLAM" and row.cell.split == "8:2")
+    paper, last = (row.counted for row in rows if row.spec.model == "GLAM" and row.spec.split == "8:2")
     assert paper and last
     interval, (change, of_change) = stats.interval(paper.confusions()), tables.change(paper, last)
     assert interval and of_change and len({*interval.low, *of_change.low, *change}) == 12
@@ -1449,8 +1449,8 @@ def test_a_row_that_stays_empty_is_told_of_only_where_one_is_empty(tmp_path: Pat
     for fold in (0, 1):
         make_run(tmp_path, RIGHT, LABELS, split="speaker", fold=fold, folds=10)
     for model, said in (("GLAM", False), ("MACNN", True)):
-        cell = tables.Cell(model, model, "speaker", "last", dataset="impro")
-        notes = " ".join(report.notes_of(tables.find([cell], report.runs(tmp_path)), "python sweep.py"))
+        spec = tables.RowSpec(model, model, "speaker", "last", dataset="impro")
+        notes = " ".join(report.notes_of(tables.find([spec], report.runs(tmp_path)), "python sweep.py"))
         assert "trains what is missing (1 of 1 rows)" in notes and ("a row stays empty" in notes) == said
 
 

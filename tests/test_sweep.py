@@ -79,7 +79,7 @@ def test_table_says_what_to_run(here: Path) -> None:
 
 def test_the_table_printed_is_of_the_runs_trained(here: Path, monkeypatch, capsys: pytest.CaptureFixture) -> None:
     """Flags of train.py hold for both: here fewer epochs, larger batches, and the machine."""
-    monkeypatch.setitem(tables.TABLES, "one", tables.Table("One", (tables.Cell("one", "CNN_GAP"),)))
+    monkeypatch.setitem(tables.TABLES, "one", tables.Table("One", (tables.RowSpec("one", "CNN_GAP"),)))
     words = ["--table", "one", "--batch_size", "64", "--print"]
     assert run(*words) == 0
     told = capsys.readouterr().out
@@ -105,7 +105,7 @@ def test_the_table_printed_is_of_the_csv_as_it_is_now(
 ) -> None:
     """There are more runs of its old content, which are another corpus of the same name."""
     waves = sorted(small_release.rglob("Ses01*.wav"))[:12]
-    monkeypatch.setitem(tables.TABLES, "one", tables.Table("One", (tables.Cell("one", "CNN_GAP"),)))
+    monkeypatch.setitem(tables.TABLES, "one", tables.Table("One", (tables.RowSpec("one", "CNN_GAP"),)))
     file = tmp_path / "mine.csv"
     words = ["--table", "one", "--datasets", file, "--padding", "--print", "--seeds"]
     for number, seeds_of in ((0, 2), (1, 1)):
