@@ -164,20 +164,26 @@ def check(config: Any, where: str) -> None:
 
     need(isinstance(config, dict), "it is not a JSON object")
     for name, kind in FIELDS.items():
-        need(name in config and _is(config[name], kind), f"{name!r} is {'wrong' if name in config else 'missing'}")
+        need(
+            name in config and _has_type(config[name], kind), f"{name!r} is {'wrong' if name in config else 'missing'}"
+        )
     settings, classes, shape = config["settings"], config["classes"], config["shape"]
     for name, (kind, least, most) in SETTINGS.items():
-        right = name in settings and _is(settings[name], kind) and (kind is str or least <= settings[name] <= most)
+        right = (
+            name in settings and _has_type(settings[name], kind) and (kind is str or least <= settings[name] <= most)
+        )
         need(right, f"the setting {name!r} is {'wrong' if name in settings else 'missing'}")
     names = [c for c in classes if isinstance(c, str) and 0 < len(c) <= LONGEST_LABEL and c.isprintable()]
     need(
         2 <= len(classes) <= 1000 and len(set(names)) == len(classes),
         "'classes' are not two or more different printable names",
     )
-    need(len(shape) == 2 and all(_is(n, int) and 1 <= n <= 100_000 for n in shape), "'shape' is not [rows, frames]")
+    need(
+        len(shape) == 2 and all(_has_type(n, int) and 1 <= n <= 100_000 for n in shape), "'shape' is not [rows, frames]"
+    )
     tested = config["scores"].get("test")
     need(
-        isinstance(tested, dict) and all(_is(tested.get(s), NUMBER) for s in metrics.SCORES),
+        isinstance(tested, dict) and all(_has_type(tested.get(s), NUMBER) for s in metrics.SCORES),
         "'scores' lacks the test's",
     )
     for name in ("corpus", "dataset", "temperature_note"):
@@ -195,7 +201,7 @@ def check(config: Any, where: str) -> None:
     need(list(made) == shape, f"'shape' is {shape}, but its feature and segments give {list(made)}")
 
 
-def _is(value: Any, kind: _Kind) -> bool:
+def _has_type(value: Any, kind: _Kind) -> bool:
     """Whether JSON holds a finite value of this type; true and false are no numbers."""
     if isinstance(value, bool):
         return kind is bool

@@ -29,7 +29,7 @@ from cli import UserError, warn
 from files import atomic, sweep_temporaries
 from recipes import Config, Options
 from records import STATE
-from workers import Execute, Outcome, attempt
+from workers import Execute, Outcome, Status, attempt
 
 FILES = ("config.json", "split.json", "epochs.jsonl", "predictions.npz", "checkpoint/README.md",
          "checkpoint/model.safetensors", "checkpoint/config.json")  # fmt: skip
@@ -184,7 +184,7 @@ def _result(job: _Job, reference: Any) -> tuple[Outcome, dict[str, bytes]]:
         return get(reference)
     except exceptions.NodeDiedError:
         job.machines_lost += 1
-        status = "lost" if job.machines_lost <= NODES_LOST else "failed"
+        status: Status = "lost" if job.machines_lost <= NODES_LOST else "failed"
         return Outcome(job.config, status, "the machine it was on was lost"), {}
     except exceptions.RayError as error:
         what = (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -67,7 +67,7 @@ def _iemocap(root: Path, kinds: tuple[str, ...], happy: str) -> Source:
     utterances = [u for u in found if u.kind in kinds]
     if handleIEMOCAP.is_synthetic(root):
         return Source("synthetic", "none needed: made by corpora/synthetic.py", utterances, class_of, synthetic=True)
-    if len(found) != handleIEMOCAP.COMPLETE:  # a part of it, or another corpus in its layout
+    if len(found) != handleIEMOCAP.FULL_TOTAL:  # a part of it, or another corpus in its layout
         licence = f"as its owner says; of IEMOCAP's recordings: {IEMOCAP_LICENCE}"
         return Source(f"IEMOCAP's layout, {len(found)} utterances", licence, utterances, class_of)
     return Source("IEMOCAP", IEMOCAP_LICENCE, utterances, class_of)
@@ -87,18 +87,20 @@ def _demo(happy: str) -> Source:
 
 
 def _module(name: str, happy: str) -> Source:
+    """The corpus that `corpora/<name>.py` reads; `happy` is for IEMOCAP alone."""
     module, file = importlib.import_module(f"corpora.{name}"), f"corpora/{name}.py"
     if lacking := [each for each in ("NAME", "LICENCE", "CLASSES", "utterances") if not hasattr(module, each)]:
         raise UserError(f"{file} lacks {', '.join(lacking)}: corpora/emodb.py shows what a corpus is")
     if not isinstance(module.CLASSES, dict):
         raise UserError(f"{file}: CLASSES must say which class each emotion code is, as in {{'N': 'neutral'}}")
-    root, variable = Path(getattr(path, name.upper())), name.upper()
+    variable = name.upper()
+    root = Path(getattr(path, variable))
     where = f"set {variable} in path.py, or the environment variable {variable}, to the folder of its recordings"
     if not root.is_dir():
         raise UserError(f"{module.NAME} was looked for in {root}, which is not a folder: {where}")
     if not (utterances := module.utterances(root)):
         raise UserError(f"{module.NAME}: {file} finds no utterance in {root}: {where}")
-    if twice := [name for name, count in Counter(u.name for u in utterances).items() if count > 1]:
+    if twice := [called for called, count in Counter(u.name for u in utterances).items() if count > 1]:
         raise UserError(f"{file} calls two utterances {twice[0]}: each needs a name of its own")
     if odd := Counter(u.emotion for u in utterances if u.emotion not in module.CLASSES):
         warn_once(

@@ -328,7 +328,7 @@ def _place_flags(like: Run) -> list[str]:
     """The flags of train.py that make a run on the same kind of machine, and put it where this one is."""
     root = like.folder.parents[4]
     elsewhere = ["--runs", str(root)] if root != path.RUNS.absolute() else []
-    return [*recipes.train_flags(records.machine(like)), *elsewhere]
+    return [*recipes.train_flags(records.machine_settings(like)), *elsewhere]
 
 
 def runs_to_show(chosen: Sequence[Run], models: Sequence[str] | None, settings: dict[str, Any]) -> list[Run]:

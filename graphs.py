@@ -20,7 +20,7 @@ from loops import Part, Trainer, draws, kernel_search, set_rate
 from recipes import Config
 
 WARM_UP = 3  # plain steps before: kernels are chosen in them, and the optimiser's state comes into being
-TOGETHER = 4  # replays before another run has its turn
+REPLAYS_PER_TURN = 4  # replays before another run has its turn
 
 
 def capture(step: Callable[[], None]) -> Callable[[], None]:
@@ -159,7 +159,7 @@ class GraphTrainer(Trainer):
             else:
                 self._capture()
             bar.update()
-            if number % TOGETHER == 0:
+            if number % REPLAYS_PER_TURN == 0:
                 yield
         return self.losses.clone()
 

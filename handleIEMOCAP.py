@@ -45,7 +45,7 @@ FULL = {
     "Session4": [258, 65, 238, 143, 327, 481, 19, 7, 0, 1, 564],
     "Session5": [384, 143, 299, 245, 170, 381, 18, 10, 0, 0, 520],
 }
-COMPLETE = sum(FULL["all"])  # utterances of the full release
+FULL_TOTAL = sum(FULL["all"])  # utterances of the full release
 # of its usual four classes (neu, hap and exc, sad, ang), by speaker: a speaker is the letter of a name's last field
 FULL_SPEAKERS = {"Ses01F": 528, "Ses01M": 557, "Ses02F": 481, "Ses02M": 542, "Ses03F": 522, "Ses03M": 629,
                  "Ses04F": 528, "Ses04M": 503, "Ses05F": 590, "Ses05M": 651}  # fmt: skip
@@ -366,10 +366,10 @@ def compare(counts: dict[str, list[int]]) -> str:
     if all(counts[row] == FULL[row] for row in FULL) and usual == FULL_SPEAKERS:
         return "complete release: every count is the full release's"
     total = sum(counts["all"])
-    if not 0.8 * COMPLETE < total < 1.2 * COMPLETE:
+    if not 0.8 * FULL_TOTAL < total < 1.2 * FULL_TOTAL:
         gone = [row for row in FULL if row.startswith("Session") and not any(counts[row])]
         lacking = f", none of {' and '.join(gone)}" if gone else ""
-        return f"not the full release, which has {COMPLETE} utterances; here are {total}{lacking}"
+        return f"not the full release, which has {FULL_TOTAL} utterances; here are {total}{lacking}"
     lines = ["not the full release; these counts differ from its"]
     for row in FULL:
         cells = zip(EMOTIONS, counts[row], FULL[row], strict=True)

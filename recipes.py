@@ -294,8 +294,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         return parser.add_argument_group(title, text, argument_default=argparse.SUPPRESS)
 
     yes_no = {"action": argparse.BooleanOptionalAction}
-    data = group("data")
-    add = data.add_argument
+    add = group("data").add_argument
     add(
         "--dataset",
         "--train",
@@ -353,10 +352,10 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "--class_weights", **yes_no, help="weight the loss of class c by 1 - n_c/N over training segments (default: no)"
     )
 
-    model = group("model")
-    model.add_argument("--model", "-m", metavar="NAME", help="(default: GLAM); --list_models shows all")
-    model.add_argument("--head", type=int, metavar="N", help="heads of the head attention (default: 4)")
-    model.add_argument("--attn_hidden", type=int, metavar="N", help="channels of an attention head (default: 64)")
+    add = group("model").add_argument
+    add("--model", "-m", metavar="NAME", help="(default: GLAM); --list_models shows all")
+    add("--head", type=int, metavar="N", help="heads of the head attention (default: 4)")
+    add("--attn_hidden", type=int, metavar="N", help="channels of an attention head (default: 64)")
 
     add = group(
         "training", "Defaults are the published recipe of the model (README.md, recipes.py); GLAM's are shown."
@@ -379,18 +378,15 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
     machine = group("machine")
     add_device(machine)
-    machine.add_argument(
-        "--threads", type=int, metavar="N", help="CPU threads; results depend on it in the last digits (default: 2)"
-    )
-    machine.add_argument(
+    add = machine.add_argument
+    add("--threads", type=int, metavar="N", help="CPU threads; results depend on it in the last digits (default: 2)")
+    add(
         "--amp",
         **yes_no,
         help="bfloat16 where it is safe: faster, GLAM's scores not visibly lower; a "
         "CPU needs AVX-512 or SVE, a GPU compute capability 8.0 (default: no)",
     )
-    machine.add_argument(
-        "--deterministic", **yes_no, help="repeat bit for bit on the same machine; slower on a GPU (default: no)"
-    )
+    add("--deterministic", **yes_no, help="repeat bit for bit on the same machine; slower on a GPU (default: no)")
 
     add = group("output").add_argument
     runs = in_help(path.RUNS)

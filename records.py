@@ -424,7 +424,7 @@ class Round:
         return counts
 
 
-def machine(run: Run) -> dict[str, Any]:
+def machine_settings(run: Run) -> dict[str, Any]:
     """Of a run's settings, those of the machine: its device, and the others where they are not the default."""
     own, usual = run.config["settings"], Config()
     return {k: own[k] for k in MACHINE if k in own and (k == "device" or own[k] != getattr(usual, k))}
@@ -460,7 +460,8 @@ class Group:
 
     def scores(self, folding: str = "pooled") -> NDArray[np.float64]:
         """`(n, 4)`: one row a seed, its folds `pooled` or `averaged`."""
-        return np.array([getattr(r, folding) for r in self.rounds]).reshape(-1, len(metrics.SCORES))
+        rows = [r.averaged if folding == "averaged" else r.pooled for r in self.rounds]
+        return np.array(rows).reshape(-1, len(metrics.SCORES))
 
     @cached_property
     def fold_scores(self) -> NDArray[np.float64]:

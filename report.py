@@ -338,7 +338,7 @@ def sweep_command(
         words += ["--models", ",".join(models)]
     if root:
         words += ["--runs", str(root)]
-    return shlex.join([*words, *recipes.train_flags({**(records.machine(like) if like else {}), **settings})])
+    return shlex.join([*words, *recipes.train_flags({**(records.machine_settings(like) if like else {}), **settings})])
 
 
 def say_unfinished(begun: int) -> str:

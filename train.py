@@ -409,7 +409,7 @@ def main() -> None:
     given = vars(command_line().parse_args())
     if given.pop("list_models"):
         print(f"{'--model':<18}in the paper's tables (–: in none)")
-        print("\n".join(f"{name:<18}{models.describe(name)}" for name in models.list_models()))
+        print("\n".join(f"{name:<18}{models.paper_name(name)}" for name in models.list_models()))
         return
     config = recipes.parse_config(given)
     quiet, folder = given.get("quiet", False), None

@@ -12,21 +12,27 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing import connection, get_context, parent_process
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from tqdm import tqdm
 
 from cli import UserError, refusal, warn
 from recipes import Config, Options
 
+Status = Literal[
+    "done",
+    "held",  # by another process, which is at it
+    "failed",  # for a reason that stays: it is not tried again
+    "broke",  # for a reason that may pass: it is tried again, a few times
+    "lost",  # with the machine it was on: it is tried again, which does not count
+]
+
 
 class Outcome(NamedTuple):
     """What became of a run."""
 
     config: Config
-    # done; held: another process is at it; failed: it would fail again; broke: another try may succeed; lost: as broke,
-    # but because the machine it was on was lost, which does not count as a try
-    status: str
+    status: Status
     text: str = ""  # what went wrong
 
 

@@ -53,7 +53,7 @@ def recordings(root: Path, pattern: str, name: str, example: str, variable: str)
     """
     where = f"set {variable} in path.py, or the environment variable {variable}, to the folder that holds {example}"
     need_utf8(root)
-    there = (parent / name for parent, names in walk(root) for name in names)
+    there = (parent / file for parent, inside in walk(root) for file in inside)
     files = sorted((f for f in there if f.suffix.lower() == ".wav" and f.name[0] != "."), key=lambda f: (f.name, f))
     found = [(file.absolute(), match) for file in files if (match := re.fullmatch(pattern, file.stem))]
     for folder in {file.parent for file, _ in found}:

@@ -63,7 +63,7 @@ def canonical(name: str) -> str:
     return _names[name]
 
 
-def describe(name: str) -> str:
+def paper_name(name: str) -> str:
     """What the paper's tables call a network (`MHCNN` for `MACNN`); a text that begins with "–" if it is in none."""
     return _classes[canonical(name)].paper
 

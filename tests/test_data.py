@@ -298,7 +298,7 @@ def test_much_that_is_too_short_is_told(five, capsys):
 
 def test_a_release_with_other_usable_utterances_than_published_is_told(here, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(handleIEMOCAP, "is_synthetic", lambda root: False)
-    monkeypatch.setattr(handleIEMOCAP, "COMPLETE", len(handleIEMOCAP.index(path.IEMOCAP)))
+    monkeypatch.setattr(handleIEMOCAP, "FULL_TOTAL", len(handleIEMOCAP.index(path.IEMOCAP)))
     for i, emotion in enumerate(("sad", "angry")):
         write(tmp_path / f"{emotion}.wav", 2, i)
     (tmp_path / "own.csv").write_text("path,emotion\nsad.wav,sad\nangry.wav,angry\n")

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import models
 from cli import UserError
-from models import canonical, create_model, describe, keywords, list_models
+from models import canonical, create_model, keywords, list_models, paper_name
 from models.layers import Classifier, area_attention, head_attention, head_projections, side_by_side
 
 GOLDEN = ["GLAM", "MHResMultiConv3", "MHCNN", "CNN_AttnPooling", "AACNN_flat"]
@@ -107,13 +107,13 @@ def test_alias(alias, name):
 
 
 def test_names_in_the_paper():
-    assert describe("MACNN") == describe("MHCNN") == "MHCNN"
-    assert describe("MHResMultiConv3") == "Multi-scale + MHA"
-    assert describe("GLAM5") == "–"
-    assert describe("gMLPResConv5") == "– (GLAM with 5x5 convolutions alone)"
+    assert paper_name("MACNN") == paper_name("MHCNN") == "MHCNN"
+    assert paper_name("MHResMultiConv3") == "Multi-scale + MHA"
+    assert paper_name("GLAM5") == "–"
+    assert paper_name("gMLPResConv5") == "– (GLAM with 5x5 convolutions alone)"
     with open(Path(models.__file__).parents[1] / "results" / "published.csv", encoding="utf-8") as f:
         published = {row["model"] for row in csv.DictReader(f)}
-    assert {describe(name) for name in list_models() if not describe(name).startswith("–")} == published
+    assert {paper_name(name) for name in list_models() if not paper_name(name).startswith("–")} == published
 
 
 # What every network must do
@@ -414,7 +414,7 @@ def test_a_new_model_is_found_by_name(monkeypatch):
 
     assert "Mean" in list_models()
     assert canonical("Average") == "Mean"
-    assert describe("Mean") == Mean.paper == "a mean"
+    assert paper_name("Mean") == Mean.paper == "a mean"
     assert keywords("Mean") == ["num_classes", "scale"]
     assert create_model("Average", SMALL, num_classes=3)(batch(2)).shape == (2, 3)
     with pytest.raises(ValueError, match="Average"):
@@ -422,7 +422,7 @@ def test_a_new_model_is_found_by_name(monkeypatch):
 
 
 def test_unknown_name_lists_the_choices():
-    for call in (canonical, create_model, describe, keywords):
+    for call in (canonical, create_model, paper_name, keywords):
         with pytest.raises(UserError, match=r"'GLAN'.*AACNN.*GLAM.*MACNN"):
             call("GLAN")
 
