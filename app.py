@@ -121,7 +121,7 @@ def recogniser(folder: Path) -> "Recogniser":
 
 
 def at_most(waves: Iterable["NDArray"], minutes: float) -> Iterator["NDArray"]:
-    """Blocks of a recording as they come, while it is no longer than that. Raises UserError after it."""
+    """The blocks of a recording, as they are. Raises UserError once they are longer than `minutes`."""
     samples = 0
     for wave in waves:
         samples += len(wave)

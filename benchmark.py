@@ -305,7 +305,7 @@ def our_training(config: Config, part: loops.Part, test: loops.Part) -> Callable
 def difference_of(
     name: str, config: Config, n_train: int, test: loops.Part, ours: Callable[[loops.Part], list[float]]
 ) -> float:
-    """By how much the first epoch's losses of ours are off the plain one, of the same weights and draws, on as many
+    """By how much the losses of our first epoch differ from the plain one's, of the same weights and draws, on as many
     segments as --quick has: over hundreds of steps the order of summation alone drives two runs apart. Raises UserError
     where it is too much."""
     few = made_up((test.x.shape[1], test.x.shape[2]), min(n_train, QUICK["train"]), 0, config.device)
@@ -402,9 +402,9 @@ def seed_of(
 
 
 def seeds_row(name: str, needed: float, config: Config, options: Namespace, share: bool = False) -> Row:
-    """Seeds in turns in one process against one plain seed after another. Of these the start of the process is not
-    counted, and the building of the network, milliseconds, once an epoch. With `share` the row is what part of the
-    matrix rate the seeds reach together."""
+    """Seeds in turns in one process against one plain seed after another. Of a plain seed the start of its process is
+    not counted, and the building of its network, which takes milliseconds, is counted once an epoch. With `share` the
+    row is what part of the matrix rate the seeds reach together."""
     shape, (n_train, n_test) = shape_of(config), sizes(config, options)
     part, test = made_up(shape, n_train, 0, config.device), made_up(shape, n_test, 1, config.device)
     epochs, count = 2 if options.quick else 10, options.at_once  # a run of 50 pays its start once

@@ -54,7 +54,7 @@ def cores() -> int:
 
 
 def count(text: str) -> int:
-    """A flag's whole number of at least 1. Raises ArgumentTypeError, which argparse tells with the flag."""
+    """A flag's whole number of at least 1. Raises ArgumentTypeError, which argparse prints with the flag."""
     try:
         number = int(text)
     except ValueError:
@@ -102,7 +102,7 @@ def warn_once(text: str) -> None:
 
 
 def printable(text: str) -> str:
-    """`text` with what a line of a terminal cannot show escaped: control characters, and bytes that are not UTF-8."""
+    """`text` for one line of a terminal: control characters, and bytes that are not UTF-8, are escaped."""
     escaped = "".join(c if c.isprintable() or "\ud800" <= c <= "\udfff" else ascii(c)[1:-1] for c in text)
     return escaped.encode("utf-8", "backslashreplace").decode("utf-8")
 

@@ -140,7 +140,8 @@ class _Sender:
 
         self.save_model, self.skip_bad = save_model, skip_bad
         self.remote = ray.remote(_train_there).options(num_cpus=share.cpus, num_gpus=share.gpus, max_retries=0)
-        self.sent: dict[int, tuple[data.Data, Any]] = {}  # the data, which keeps its id its own, and where it is
+        # by the data's id: the data, kept so that nothing else gets this id, and the reference of the copy sent
+        self.sent: dict[int, tuple[data.Data, Any]] = {}
 
     def load(self, config: Config) -> data.Data:
         """What a run trains on, extracted here."""

@@ -315,7 +315,7 @@ def _say_tsne(runs: Sequence[Run]) -> str:
 
 
 def train_command(model: str, like: Run, settings: dict[str, Any]) -> str:
-    """The command that trains a model as a run of another was trained, and keeps its weights."""
+    """The command that trains `model` with `settings`, on data and machine of the run `like`, keeping its weights."""
     own = like.config["settings"]
     words = ["python", "train.py", "--model", model, "--dataset", own["dataset"], "--split", own["split"]]
     if own["test_dataset"]:
@@ -325,7 +325,7 @@ def train_command(model: str, like: Run, settings: dict[str, Any]) -> str:
 
 
 def _place_flags(like: Run) -> list[str]:
-    """The flags of train.py that make a run on the same kind of machine, and put it where this one is."""
+    """The flags of train.py that train on the same kind of machine as `like`, into the same runs folder."""
     root = like.folder.parents[4]
     elsewhere = ["--runs", str(root)] if root != path.RUNS.absolute() else []
     return [*recipes.train_flags(records.machine_settings(like)), *elsewhere]

@@ -357,7 +357,7 @@ def table(counts: dict[str, list[int]], rows: Sequence[str]) -> str:
 
 
 def compare(counts: dict[str, list[int]]) -> str:
-    """What the counts say about completeness, against those of the full release."""
+    """Whether the counts are those of the full release and, if not, where they differ."""
     usual = {
         row: sum(counts[row][EMOTIONS.index(e)] for e in ("neu", "hap", "exc", "sad", "ang"))
         for row in counts

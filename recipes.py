@@ -257,7 +257,7 @@ def comma_list(text: str) -> tuple[str, ...]:
 
 
 def name_list(text: str) -> tuple[str, ...]:
-    """A flag's names, separated by commas. Raises ArgumentTypeError, which argparse tells with the flag, for none."""
+    """A flag's names, separated by commas. Raises ArgumentTypeError, which argparse prints with the flag, for none."""
     if not (found := comma_list(text)):
         raise argparse.ArgumentTypeError(f"{text!r} names nothing; leave the flag out for the default")
     return found

@@ -431,8 +431,8 @@ def machine_settings(run: Run) -> dict[str, Any]:
 
 
 class Group:
-    """Runs that differ in seed and fold alone, under one rule. Each seed and fold counts once: of several devices or
-    thread counts, on the one with most of the runs."""
+    """Runs that differ in seed and fold alone, under one rule. Each seed and fold counts once: where it is there on
+    several devices or thread counts, the run on those that most runs have."""
 
     def __init__(self, runs: Sequence[Run], rule: str):
         first = runs[0]
@@ -476,11 +476,11 @@ class Group:
 
     @property
     def n_speakers(self) -> int | None:
-        """How many speak the test utterances; None where it is not known of each who does."""
+        """How many speakers the test utterances have; None where one is not known."""
         return len(self.speakers) if all(self.speakers) else None
 
     def confusions(self, speakers: list[str] | None = None) -> NDArray[np.int64]:
-        """Counts by seed and speaker `(n, P, C, C)`: its own speakers, unless told."""
+        """Counts by seed and speaker `(n, P, C, C)`; `speakers` are by default those of the group."""
         return np.array([r.confusions(speakers or self.speakers) for r in self.rounds])
 
     @property

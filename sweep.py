@@ -166,13 +166,14 @@ def shaping(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _as_given(changed: dict[str, Any]) -> dict[str, Any]:
+    """Settings as flags give them, from how a run records them: tuples in place of lists."""
     return {k: tuple(v) if isinstance(v, list) else v for k, v in changed.items()}
 
 
 def expand(
     given: dict[str, Any], flags: list[dict[str, Any]], seeds: list[int], table: bool = False, dry_run: bool = False
 ) -> Iterator[recipes.Config]:
-    """A configuration for every combination, seed and fold, seeds outermost: whole rounds are done first. Of a table
+    """A configuration for every combination, seed and fold, seeds outermost: whole rounds are done first. For a `table`
     rows on a split that their corpus cannot have are left out, with a warning. `dry_run` is for train.folds_to_run."""
     import train
 
@@ -329,7 +330,7 @@ def run_all(todo: list[Job], execute: Execute, tries: int, bar: bool) -> list[st
 
 
 def _executor(asked: dict[str, Any], given: dict[str, Any], todo: list[Job]) -> AbstractContextManager[Execute]:
-    """What trains runs, for as long as its context lasts."""
+    """The function that trains runs; it can be called until its context ends."""
     options = recipes.Options(**{f.name: given[f.name] for f in fields(recipes.Options) if f.name in given})
     if asked["ray"]:
         import cluster

@@ -153,7 +153,7 @@ def save_checkpoint(
 
 
 def check(config: Config, options: Options) -> None:
-    """Raise UserError for what shows before there is data: a package, a split or a part of it that is not there."""
+    """Raise UserError for what can be told without data: an alias, a missing package, an unknown or unfit split."""
     if options.tensorboard:
         cli.need("--tensorboard", "requirements-app.txt", "tensorboard")
     if (name := models.canonical(config.model)) != config.model:
@@ -166,7 +166,7 @@ def check(config: Config, options: Options) -> None:
 def steps(
     config: Config, *, wait: bool = True, d: data.Data | None = None, **given: Any
 ) -> Generator[None, None, Path | None]:
-    """`train`, giving way every few training steps: runs that share a process have their turns (turns.py)."""
+    """`train` as a generator that gives way every few training steps, so that runs can share a process (turns.py)."""
     options = Options(**given)
     save_model = options.save_model
     check(config, options)
@@ -341,7 +341,7 @@ def print_summary(model: nn.Module, run: dict[str, Any]) -> None:
 
 
 def say_finished(folder: Path) -> None:
-    """That a run is not trained again, and by what code it was."""
+    """Print that a run was finished before, and whether other code than this trained it."""
     by, now = records.read_run(folder).config.get("commit"), commit()
     other = f" by other code than now (commit {by})" if by and now and by != now else ""
     print(f"finished before{other}: to train it again, delete {folder}", flush=True)
@@ -370,7 +370,7 @@ def print_result(folder: Path) -> None:
 
 
 def report_command(folder: Path, given: dict[str, Any]) -> str:
-    """The command that puts the folds of a run like the one in `folder` together; `given` are the flags of the run."""
+    """The command that reports all folds of the run in `folder` together; `given`: the flags it was trained with."""
     run = records.read_run(folder)
     words = ["--dataset", run.dataset, "--split", run.split, "--model", run.model, *recipes.report_flags(run.changed)]
     if run.has_validation:

@@ -113,8 +113,8 @@ def _generator(seed: int, *key: int) -> np.random.Generator:
 
 
 def dialogs(session: int, kind: str) -> list[str]:
-    """The real release's dialogs of a session, those with odd names first, then alternately of both actors' turns with
-    the markers: 151 in all."""
+    """A session's dialogs in the real release, which has 151 in all: those with odd names first, then the others, with
+    the markers worn by one and the other actor in turn."""
     if kind == "script":
         parts = ("01_1", "01_2", "01_3", "02_1", "02_2", "03_1", "03_2")
         names = [f"Ses{session:02d}{letter}_script{part}" for part in parts for letter in "FM"]
