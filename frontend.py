@@ -65,12 +65,12 @@ class BinPower(nn.Module):
     def forward(self, x: Tensor, frames: int) -> Tensor:  # (S, blocks * 160)
         blocks = x.to(self.basis.dtype).reshape(x.shape[0], -1, features.STEP) @ self.basis
         real, imaginary = blocks.chunk(2, 2)
-        a = b = torch.zeros(())
-        for block, (c, d) in enumerate(zip(*self.delay, strict=True)):
+        real_sum = imaginary_sum = torch.zeros(())
+        for block, (cosine, sine) in enumerate(zip(*self.delay, strict=True)):
             later = slice(block, block + frames)
-            a = a + real[:, later] * c - imaginary[:, later] * d
-            b = b + real[:, later] * d + imaginary[:, later] * c
-        return a.square() + b.square()
+            real_sum = real_sum + real[:, later] * cosine - imaginary[:, later] * sine
+            imaginary_sum = imaginary_sum + real[:, later] * sine + imaginary[:, later] * cosine
+        return real_sum.square() + imaginary_sum.square()
 
 
 def framed(x: Tensor, size: int, hop: int, frames: int) -> Tensor:

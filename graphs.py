@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from cli import warn
 from device import is_out_of_memory
-from loops import Part, Trainer, draws, kernel_search, set_rate
+from loops import Draw, Part, Trainer, draws, kernel_search, set_rate
 from recipes import Config
 
 WARM_UP = 3  # plain steps before: kernels are chosen in them, and the optimiser's state comes into being
@@ -130,10 +130,9 @@ class GraphTrainer(Trainer):
         restore()
         self._take_due_step()
 
-    def pass_over(self, epoch: int, generator: np.random.RandomState, bar: Any) -> Generator[None, None, Tensor]:
-        size = self.config.batch_size
-        steps = list(draws(len(self.part.rows), self.config, generator))
-        batches, partners = torch.zeros(2, self.steps, size, dtype=torch.int64).unbind()
+    def _send(self, epoch: int, steps: list[Draw]) -> None:
+        """Copy the draws and the learning rates of an epoch to the device; its first step is then due."""
+        batches, partners = torch.zeros(2, self.steps, self.config.batch_size, dtype=torch.int64).unbind()
         for number, (batch, _, partner) in enumerate(steps):
             batches[number, : len(batch)] = batch
             if partner is not None:
@@ -143,8 +142,12 @@ class GraphTrainer(Trainer):
         self.lams.copy_(torch.tensor([(lam, 1 - lam) for _, lam, _ in steps]).T)
         self.rates.copy_(torch.tensor([self.rate(epoch, number) for number in range(self.steps)], dtype=torch.float64))
         self.due.zero_()
+
+    def pass_over(self, epoch: int, generator: np.random.RandomState, bar: Any) -> Generator[None, None, Tensor]:
+        steps = list(draws(len(self.part.rows), self.config, generator))
+        self._send(epoch, steps)
         for number, (batch, lam, partner) in enumerate(steps):
-            if len(batch) < size:  # the last, of another shape
+            if len(batch) < self.config.batch_size:  # the last, of another shape
                 set_rate(self.optimizer, self.rate(epoch, number))
                 here = self.batches[number, : len(batch)]  # on the device: a copy from the host would wait for it
                 others = None if partner is None else self.partners[number, : len(batch)]

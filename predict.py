@@ -33,6 +33,7 @@ from cli import UserError
 from files import walk
 
 if TYPE_CHECKING:
+    from checkpoints import Checkpoint
     from inference import Prediction
 
 SUFFIXES = (  # of what libsndfile decodes
@@ -196,6 +197,22 @@ class Json:
         print(json.dumps({**self.head, "utterances": self.utterances, "broken": broken}, indent=2))
 
 
+def make_output(
+    args: argparse.Namespace, checkpoint: "Checkpoint", inputs: list[Input], calibrated: bool
+) -> Table | Csv | Json:
+    """The output in the format that the flags ask for."""
+    if args.json:
+        head = {
+            "checkpoint": str(args.checkpoint), "model": checkpoint.config["model"], "calibrated": calibrated,
+            "temperature": checkpoint.temperature, "synthetic": checkpoint.config["synthetic"],
+            "classes": checkpoint.classes,
+        }  # fmt: skip
+        return Json(head, args.timeline)
+    if args.csv:
+        return Csv(checkpoint.classes, args.timeline)
+    return Table([source.name for source in inputs], checkpoint.classes, args.timeline)
+
+
 def plot_files(target: Path, inputs: list[Input], words: list[str]) -> list[Path]:
     """Where each recording's picture goes. Raises UserError for one file for several recordings."""
     if target.suffix.lower() in PICTURES and not target.is_dir():
@@ -264,15 +281,7 @@ def run(args: argparse.Namespace, inputs: list[Input], pictures: list[Path] | No
     if sys.stdout.encoding.lower() == "utf-8":
         sys.stdout.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]  # names of files are bytes
     print(told, file=sys.stderr, flush=True)
-    out: Table | Csv | Json
-    if args.json:
-        out = Json({"checkpoint": str(args.checkpoint), "model": checkpoint.config["model"], "calibrated": calibrated,
-                    "temperature": temperature, "synthetic": checkpoint.config["synthetic"],
-                    "classes": checkpoint.classes}, args.timeline)  # fmt: skip
-    elif args.csv:
-        out = Csv(checkpoint.classes, args.timeline)
-    else:
-        out = Table([source.name for source in inputs], checkpoint.classes, args.timeline)
+    out = make_output(args, checkpoint, inputs, calibrated)
     broken, undrawn = [], False
     try:
         for i, result in enumerate(recognise.each([(source.path, source.name) for source in inputs], args.jobs)):
