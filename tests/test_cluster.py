@@ -125,7 +125,7 @@ def test_failures_are_reported_and_the_rest_is_done(cluster, here: Path, tmp_pat
     words = ["--seeds", 5, "--augment", "vtlp", "--tries", 2]
     assert run(*words, "--ray", cluster.address) == 1
     told = capsys.readouterr()
-    assert "2 trained, 3 failed" in told.out
+    assert "2 are now, 3 failed" in told.out
     assert (
         "an accident (tried 2 times)" in told.out
         and "its worker was lost" in told.out

@@ -300,7 +300,7 @@ def test_one_run_that_fails_does_not_stop_the_others(here: Path, monkeypatch, ca
     monkeypatch.setattr(train, "_epochs", one)
     assert run("--models", "CNN_GAP", "--epochs", 1, "--seeds", 3, "--tries", 2) == 1
     told = capsys.readouterr()
-    assert "1 trained, 2 failed" in told.out and "the loss is nan" in told.out
+    assert "1 are now, 2 failed" in told.out and "the loss is nan" in told.out
     assert "RuntimeError: an accident (tried 2 times)" in told.out
     assert [calls.count(seed) for seed in seeds.read_seeds()[:3]] == [1, 2, 1], "bad input is not tried again"
     assert len(finished(here)) == 1
