@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
 import recipes
 import tables
@@ -74,12 +75,14 @@ def _predictions(run: Run, name: str, predicted: Predictions, listed: list[str])
 def problems(folder: Path) -> list[str]:
     """Everything that is wrong with a run folder, a sentence each; empty for a sound one."""
     if not finished(folder):
-        return ["unfinished: it has no file `done`; give its command again, or delete the folder"]
+        return [
+            "unfinished: it has no file `done`; unless it is trained now, give its command again or delete the folder"
+        ]
     found = []
     if (folder / STATE).exists():
         found.append(
-            "unfinished: it was begun again for its weights; give that command again, with its --save_model, "
-            "or delete state.safetensors"
+            "unfinished: it was begun again for its weights; unless it is trained now, give that command again, with "
+            "its --save_model, or delete state.safetensors"
         )
     try:
         run = read_run(folder)
@@ -122,11 +125,12 @@ def check_folders(
     if not checked:
         raise UserError(f"{root} holds no run folder to audit{' of these' if name or datasets or splits else ''}")
     bad = 0
-    for folder in checked:
+    for folder in tqdm(checked, unit="run", leave=False, delay=1, disable=None):
         found = problems(folder)
         bad += bool(found)
         for problem in found:
-            print(f"{folder.relative_to(root)}: {problem}")
+            with tqdm.external_write_mode():  # else the line stands on the bar
+                print(f"{folder.relative_to(root)}: {problem}", flush=True)
     print(
         f"{len(checked)} run folders checked (finished; configuration and hash; split digest; predictions against the "
         f"scores of every epoch): {bad or 'none'} with a problem"

@@ -11,6 +11,7 @@ import stat
 import time
 import zlib
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -24,6 +25,7 @@ from files import digest_file, digest_of, lock, named, new_folder, write_json
 
 # Linux stamps files with the time of its last tick (at most 10 ms ago), so two writes within a tick can look alike.
 TICK = 0.02
+TRIES = 3  # to make an array, where the cache is deleted meanwhile
 
 
 # ------------------------------------------------------------------------------------------------- digests
@@ -79,7 +81,8 @@ def content_digests(paths: Iterable[str | Path]) -> list[str]:
         except (OSError, ValueError):  # ValueError: a name with a null character
             digests.append("")
     if new:
-        with lock(store.with_name(".digests.lock")):
+        # not found: the cache has been deleted meanwhile, and is only there to save time
+        with suppress(FileNotFoundError), lock(store.with_name(".digests.lock")):
             for stale in store.parent.glob(f".{store.name}.*.tmp"):
                 stale.unlink()
             merged = _known_digests(store) | new
@@ -146,6 +149,8 @@ def _read(folder: Path) -> tuple[NDArray[np.float32], dict[str, Any]]:
     if check != digest_of(notes):
         raise Damaged("meta.json is not as it was written")
     if not (folder / "x.npy").is_file():
+        if not (folder / "meta.json").exists():  # somebody is deleting the cache
+            raise FileNotFoundError(str(folder))
         raise Damaged("x.npy is missing")
     with open(folder / "x.npy", "rb") as f:
         for size, crc in blocks:
@@ -178,16 +183,30 @@ def _write(folder: Path, make: Callable[[Rows], dict[str, Any]]) -> None:
             notes = make(rows)
             rows.finish()
         notes = {**notes, "blocks": rows.blocks}
+        (temporary / "x.npy").stat()  # else the cache has been deleted, and write_json would make the folder anew
         write_json(temporary / "meta.json", {"check": digest_of(notes), **notes})
 
 
 def kept(folder: Path, make: Callable[[Rows], dict[str, Any]]) -> tuple[NDArray[np.float32], dict[str, Any]]:
     """The array kept in `folder`, memory-mapped, and the notes that `make` returned when it wrote the array's rows.
 
-    `make` is called where there is none yet, and again, after a warning, where the files are not what was written. Of
-    processes that start at once one makes it and the others wait. A process killed at any point leaves the old state.
-    Raises OSError naming the path where the disk is full or the folder cannot be written, and whatever `make` raises.
+    `make` is called where there is none yet, and again, after a warning, where the files are not what was written, or
+    where the cache was deleted meanwhile. Of processes that start at once one makes it and the others wait. A process
+    killed at any point leaves the old state. Raises OSError naming the path where the disk is full or the folder cannot
+    be written, and whatever `make` raises.
     """
+    for _ in range(TRIES - 1):
+        with suppress(FileNotFoundError, Damaged):
+            return _found_or_made(folder, make)
+    try:
+        return _found_or_made(folder, make)
+    except Damaged as error:
+        raise UserError(
+            f"{folder} was damaged as soon as it was made ({error}), {TRIES} times; is the disk sound?"
+        ) from None
+
+
+def _found_or_made(folder: Path, make: Callable[[Rows], dict[str, Any]]) -> tuple[NDArray[np.float32], dict[str, Any]]:
     try:
         with named(folder):
             return _read(folder)  # no lock: a finished array never changes, and may lie where we cannot write

@@ -92,10 +92,10 @@ class Checkpoint(PyTorchModelHubMixin):
                 local_files_only=local_files_only, token=token,
             ))  # fmt: skip
         check(config, f"{model_id}/{CONFIG}")
-        if digest_file(file) != config["weights"]:
-            raise UserError(f"{file} is not the file that {CONFIG} belongs to, or it is damaged; copy the folder again")
+        _check_weights(file, config)
         module = empty_model(config, file)
         module.load_state_dict(load_file(file, map_location))  # the mixin's own way refuses tied weights
+        _check_weights(file, config)  # once more: a run that is repeated may have replaced it meanwhile
         module.eval()
         if not all(bool(v.isfinite().all()) for v in module.state_dict().values()):
             raise UserError(f"{file} holds weights that are not finite numbers; train again")
@@ -206,6 +206,14 @@ def _has_type(value: Any, kind: _Kind) -> bool:
     if isinstance(value, bool):
         return kind is bool
     return isinstance(value, kind) and not (isinstance(value, float) and not math.isfinite(value))
+
+
+def _check_weights(file: Path, config: dict[str, Any]) -> None:
+    if digest_file(file) != config["weights"]:
+        raise UserError(
+            f"{file} is not the file that {CONFIG} belongs to: it is being replaced, or damaged; try again, or copy "
+            "the folder again"
+        )
 
 
 def _new_model(config: dict[str, Any]) -> "Classifier":

@@ -16,7 +16,7 @@ import argparse
 import csv
 import sys
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -87,7 +87,10 @@ def fair_part(corpus: "Corpus", checkpoint: "Checkpoint", name: str) -> FairPart
 
 
 def predict_all(recognise: "Recogniser", utterances: list[tuple["Utterance", str]], jobs: int | None) -> Scored:
-    """Every utterance with its prediction; broken recordings are reported and left out."""
+    """Every utterance with its prediction, without the outline of its wave; broken recordings are reported and left
+    out."""
+    from inference import Outline
+
     found: Scored = []
     results = recognise.each([(u.path, u.path) for u, _ in utterances], jobs)
     for (utterance, label), result in zip(utterances, results, strict=True):
@@ -95,7 +98,7 @@ def predict_all(recognise: "Recogniser", utterances: list[tuple["Utterance", str
             with tqdm.external_write_mode():  # else the line stands on the bar
                 print(f"error: {result}", file=sys.stderr, flush=True)
         else:
-            found.append((utterance, label, result))
+            found.append((utterance, label, replace(result, outline=Outline())))  # 20 kB each, for pictures alone
     return found
 
 

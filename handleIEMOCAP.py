@@ -21,6 +21,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
@@ -334,7 +335,8 @@ def index(root: Path | None = None) -> list[Utterance]:
     release."""
     release = find_release(root)
     found, problems = read(release)
-    write_index(index_file(release), found)
+    with suppress(FileNotFoundError):  # the cache is being deleted; nothing here reads the file
+        write_index(index_file(release), found)
     if counts := problems.counts():
         warn_once(f"{release}: {counts}; `python handleIEMOCAP.py` lists them")
     return found
@@ -433,8 +435,9 @@ def _write_journal(release: Path, moves: dict[str, str]) -> None:
 
 
 def _refuse_clashes(release: Path, moves: dict[str, str]) -> None:
-    """Raises UserError if a recording would be written over."""
-    clashes = [f"  {old} -> {new}" for old, new in moves.items() if os.path.lexists(release / new)]
+    """Raises UserError if a recording would be written over. Where the old one has gone, another process moved it."""
+    both = {old: new for old, new in moves.items() if all(os.path.lexists(release / each) for each in (new, old))}
+    clashes = [f"  {old} -> {new}" for old, new in both.items()]
     if clashes:
         text = "\n".join(map(printable, clashes[:20]))
         raise UserError(f"nothing renamed in {release}: {len(clashes)} names are taken; remove the files\n{text}")

@@ -10,6 +10,7 @@ import gzip
 import importlib.util
 import io
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -82,7 +83,11 @@ def pack_if_allowed(folder: Path) -> bool:
 
 def size(folders: list[Path]) -> int:
     """Bytes of the records in run folders; weights do not count."""
-    return sum(file.stat().st_size for folder in folders for file in folder.iterdir() if file.is_file())
+    total = 0
+    for folder in folders:
+        with suppress(FileNotFoundError):  # a temporary file of a run that goes on, or a run that is deleted
+            total += sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
+    return total
 
 
 def main() -> None:

@@ -175,11 +175,13 @@ def _text(file: Path) -> str:
     Raises OSError or ValueError where there is none or it cannot be read.
     """
     packed = Path(f"{file}.gz")
-    if file.exists() or not packed.exists():
+    with suppress(FileNotFoundError):
         return read_text(file)
     try:
         with named(packed), gzip.open(packed) as f:
             return f.read(LARGEST).decode()  # of another's records, a few bytes may stand for a machine's memory
+    except FileNotFoundError:  # there is neither, or it has been written anew meanwhile
+        return read_text(file)
     except (EOFError, zlib.error) as error:
         raise ValueError(f"{packed}: {error}") from None
 
@@ -325,14 +327,20 @@ def locked(folder: Path, wait: bool = False) -> Iterator[bool]:
 
 def open_again(folder: Path) -> None:
     """Make way for the new records of a run that may have old ones: it no longer counts as done, nor its weights as
-    kept, and packed texts, which nothing would overwrite, are removed."""
-    for name in ("done", "checkpoint/config.json", *(f"{text}.gz" for text in TEXTS)):
+    kept."""
+    for name in ("done", "checkpoint/config.json"):
         (folder / name).unlink(missing_ok=True)
 
 
 def finish(folder: Path) -> None:
     """Write `done`, last of all, by renaming the state, if there is one. At no moment are both there, as a state beside
-    `done` means that a repetition is to go on; and a kill leaves nothing to clean up."""
+    `done` means that a repetition is to go on; and a kill leaves nothing to clean up. Packed texts, which nothing
+    overwrites, go first: whoever reads meanwhile finds these or the new ones. Raises UserError where somebody has
+    deleted the folder, or some of it, since records were written."""
+    for text in TEXTS:
+        (folder / f"{text}.gz").unlink(missing_ok=True)
+    if gone := [name for name in ("config.json", *TEXTS, "predictions.npz") if not (folder / name).exists()]:
+        raise UserError(f"{folder / gone[0]} went away while this run was trained; run the same command again")
     state, done = folder / STATE, folder / "done"
     if not state.exists():  # of a single epoch
         write_text(done, "")

@@ -26,6 +26,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tqdm import tqdm
+
 import audit
 import cli
 import figures
@@ -144,7 +146,7 @@ def _overview(usable: list[Run], rule: str) -> tuple["DataFrame", "DataFrame", i
     corpora = Counter(dataset for dataset, _ in {(g.dataset, g.corpus_digest) for g in groups})
     texts: list[dict[str, str]] = []
     numbers: list[dict[str, Any]] = []
-    for group in groups:
+    for group in tqdm(groups, unit="row", leave=False, delay=1, disable=None):
         name = group.dataset + (f" {group.corpus_digest[:8]}" if corpora[group.dataset] > 1 else "")
         changed = settings_text(group.changed)
         name += " (SYNTHETIC)" if group.synthetic else ""
@@ -558,7 +560,8 @@ def errors_document(found: list[Run], rule: str, most: int, command: str) -> ren
     from pandas import DataFrame
 
     def worst(usable: list[Run]) -> list[tuple[Group, list[tuple[Any, ...]]]]:
-        return [(group, _often_wrong(group)) for group in records.group_by_setting(usable, rule)]
+        groups = tqdm(records.group_by_setting(usable, rule), unit="group", leave=False, delay=1, disable=None)
+        return [(group, _often_wrong(group)) for group in groups]
 
     every = records.leaving_out_broken(worst, found)
     corpora = Counter(dataset for dataset, _ in {(group.dataset, group.corpus_digest) for group, _ in every})

@@ -177,15 +177,17 @@ def expand(
     rows on a split that their corpus cannot have are left out, with a warning. `dry_run` is for train.folds_to_run."""
     import train
 
-    base = [recipes.parse_config({**given, **varied}) for varied in flags]
+    base: list[recipes.Config] = []
+    for varied in flags:
+        config = replace(recipes.parse_config({**given, **varied}), seed=seeds[0])  # no seed decides the folds
+        try:
+            base += train.folds_to_run(config, given.get("skip_bad", False), dry_run)
+        except data.NoSplit as error:
+            if not table:
+                raise
+            warn_once(f"{error}; such rows are left out")
     for seed in seeds:
-        for config in base:
-            try:
-                yield from train.folds_to_run(replace(config, seed=seed), given.get("skip_bad", False), dry_run)
-            except data.NoSplit as error:
-                if not table:
-                    raise
-                warn_once(f"{error}; such rows are left out")
+        yield from (replace(config, seed=seed) for config in base)
 
 
 # ------------------------------------------------------------------------------------------------ their state

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 import data
 import metrics
@@ -237,7 +238,7 @@ def find(specs: Iterable[RowSpec], found: Sequence[Run]) -> list[Row]:
     """The rows, each with its runs as a group, and their interval. Raises BrokenRecord."""
     rows = []
     foreign = {run.dataset for run in found if run.synthetic or run.config["corpus"] != "IEMOCAP"}
-    for spec in specs:
+    for spec in tqdm(specs, unit="row", leave=False, delay=1, disable=None):
         own = runs_of(spec, found)
         row = Row(spec, Group(own, spec.rule) if own else None, elsewhere=dataset_folder(spec.dataset) in foreign)
         if row.counted:

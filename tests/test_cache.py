@@ -5,6 +5,7 @@ import json
 import os
 import resource
 import runpy
+import shutil
 import signal
 import stat
 import subprocess
@@ -487,6 +488,27 @@ def test_what_a_living_process_writes_is_not_swept(utterances: list[Utterance], 
         assert living.exists()
     load(utterances, "mfcc", 1.8, 1)
     assert not living.exists()
+
+
+@pytest.mark.parametrize("when", ["extracting", "written", "kept"])
+def test_a_cache_that_is_deleted_meanwhile_is_made_again(
+    when: str, utterances: list[Utterance], own_cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    module, name = {"extracting": (cache.Rows, "append"), "written": (cache, "_write"), "kept": (cache, "_read")}[when]
+    real, count = getattr(module, name), [0]
+
+    def then_delete(*given: Any) -> Any:
+        count[0] += 1
+        if when == "kept" and count[0] == 3:  # what has just been made
+            shutil.rmtree(own_cache)
+        result = real(*given)
+        if when != "kept" and count[0] == 1:
+            shutil.rmtree(own_cache)
+        return result
+
+    monkeypatch.setattr(module, name, then_delete)
+    assert_holds(load(utterances, "mfcc", 1.8, 1.6), by_hand(utterances, "mfcc"))
+    assert "damaged" not in capsys.readouterr().err and count[0] > 1
 
 
 def test_a_full_disk_is_named_and_nothing_half_remains(utterances: list[Utterance], own_cache: Path) -> None:

@@ -328,6 +328,22 @@ KEYS = st.sampled_from(
         "model_id",
     ]
 )
+
+
+def test_weights_that_are_replaced_while_they_are_read_are_refused(tmp_path: Path, monkeypatch) -> None:
+    folder, other = (make_checkpoint(tmp_path / name, "CNN_GAP") for name in ("a", "b"))
+    weights, real = "model.safetensors", checkpoints.load_file
+    save_file({name: value + 1 for name, value in load_file(other / weights).items()}, other / weights)
+
+    def replaced(file: Path, *given: Any) -> Any:
+        shutil.copy(other / weights, folder / weights)
+        return real(file, *given)
+
+    monkeypatch.setattr(checkpoints, "load_file", replaced)
+    with pytest.raises(UserError, match="it is being replaced, or damaged; try again, or copy the folder again"):
+        checkpoints.load(folder)
+
+
 FUZZ = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 

@@ -253,6 +253,20 @@ def test_a_rename_tells_of_labels_that_it_could_not_read(release: Path, capsys: 
     )
 
 
+def test_of_two_renames_at_once_the_slower_says_to_look_again(release: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    refuse, count = handle._refuse_clashes, len(handle.rename(release, dry_run=True))
+
+    def overtaken(*given: object) -> None:
+        monkeypatch.setattr(handle, "_refuse_clashes", refuse)
+        assert len(handle.rename(release)) == count
+        refuse(*given)
+
+    monkeypatch.setattr(handle, "_refuse_clashes", overtaken)
+    with pytest.raises(UserError, match="went away meanwhile; run the same command again"):
+        handle.rename(release)
+    assert handle.rename(release) == {} and len(list(release.rglob("Ses0??-*.wav"))) == count
+
+
 def test_a_rename_that_the_system_refuses_says_what_it_left(release: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rename, count = Path.rename, len(handle.rename(release, dry_run=True))
 

@@ -161,6 +161,31 @@ def test_what_is_not_sound_is_left_and_named(tmp_path: Path, command: Command) -
     assert pack.is_packed(fine / "predictions.npz")
 
 
+@pytest.mark.parametrize("way", ["pack", "unpack"])
+def test_a_text_is_read_while_it_is_packed_or_written_anew(
+    way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, _ = runs_in(tmp_path)
+    before, text = records.read_epochs(folder), folder / "epochs.jsonl"
+    whole, real = text.read_bytes(), records.read_text
+    if way == "unpack":
+        pack.pack_text(text)
+
+    def meanwhile(file: Path) -> str:
+        monkeypatch.setattr(records, "read_text", real)
+        if way == "pack":
+            pack.pack_text(text)
+            return real(file)
+        try:
+            return real(file)
+        finally:
+            text.write_bytes(whole)
+            Path(f"{text}.gz").unlink()
+
+    monkeypatch.setattr(records, "read_text", meanwhile)
+    assert records.read_epochs(folder) == before
+
+
 def test_a_folder_without_runs_is_refused(tmp_path: Path, command: Command) -> None:
     checkpoint = made(tmp_path / "runs", [LABELS]) / "checkpoint"
     checkpoint.mkdir()

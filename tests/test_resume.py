@@ -25,6 +25,7 @@ import recipes
 import records
 import resume
 import train
+from cli import UserError
 
 WAYS: dict[
     str, dict[str, Any]
@@ -404,6 +405,37 @@ def test_weights_do_not_outlive_the_records_they_are_of(here: Path, monkeypatch)
         trained(config, here, "paper")
     trained(config, here)
     assert records.finished(folder) and records.kept_rule(folder) is None
+
+
+@pytest.mark.parametrize("gone", ["config.json", "epochs.jsonl"])
+def test_a_run_deleted_in_its_last_moment_does_not_count_as_done(gone: str, here: Path, monkeypatch) -> None:
+    config, save = config_of("CNN_GAP", epochs=2), train.save_predictions
+
+    def delete(file: Path, *given: Any) -> None:
+        save(file, *given)
+        (file.parent / gone).unlink()
+
+    with monkeypatch.context() as patch, pytest.raises(UserError, match=f"{gone} went away while this run was trained"):
+        patch.setattr(train, "save_predictions", delete)
+        trained(config, here)
+    assert audit.problems(trained(config, here)) == []
+
+
+def test_a_reader_finds_the_records_of_a_packed_run_at_any_moment_of_its_repetition(here: Path, monkeypatch) -> None:
+    config, seen = config_of("CNN_GAP", epochs=2), []
+    folder = trained(config, here)
+    assert pack.pack(folder)
+    before = records.read_epochs(folder)
+    opened, wrote = records.open_again, train.write_text
+
+    def look(*given: Any, then: Any) -> None:
+        then(*given)
+        seen.append(len(records.read_epochs(folder)))
+
+    monkeypatch.setattr(records, "open_again", lambda *given: look(*given, then=opened))
+    monkeypatch.setattr(train, "write_text", lambda *given: look(*given, then=wrote))
+    trained(config, here, "last")
+    assert seen == [len(before)] * 2 and not list(folder.glob("*.gz")) and records.finished(folder, "last")
 
 
 def test_what_a_cluster_sends_takes_the_place_of_all_that_was_there(here: Path, tmp_path: Path) -> None:
