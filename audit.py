@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 import recipes
 import tables
-from cli import UserError
+from cli import UserError, refusal
 from corpora import dataset_folder
 from files import digest_of
 from metrics import SCORES
@@ -95,6 +95,8 @@ def problems(folder: Path) -> list[str]:
             found += _predictions(run, name, run.predictions(name), split[name])
     except UserError as error:
         found.append(str(error))
+    except OSError as error:  # which says nothing of the other runs
+        found.append(refusal(error) or str(error))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         found.append(f"its records are not a run's ({type(error).__name__}: {error})")
     return found

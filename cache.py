@@ -3,6 +3,7 @@
 A kept array is a folder of two files: `x.npy`, and `meta.json` with whatever belongs to it and checksums of both.
 """
 
+import errno
 import io
 import json
 import os
@@ -21,7 +22,7 @@ from tqdm import tqdm
 
 import path
 from cli import UserError, warn
-from files import digest_file, digest_of, lock, named, new_folder, write_json
+from files import digest_file, digest_of, lock, named, new_folder, read_bytes, write_json
 
 # Linux stamps files with the time of its last tick (at most 10 ms ago), so two writes within a tick can look alike.
 TICK = 0.02
@@ -55,8 +56,7 @@ def _digest(file: str) -> list[Any]:
 def _known_digests(store: Path) -> dict[str, list[Any]]:
     """What the store holds: path -> signature and digest. Nothing if it is damaged: files are then read again."""
     try:
-        with named(store):
-            known = json.loads(store.read_bytes())
+        known = json.loads(read_bytes(store))
         return known["files"] if known["check"] == digest_of(known["files"]) else {}
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return {}
@@ -150,7 +150,7 @@ def _read(folder: Path) -> tuple[NDArray[np.float32], dict[str, Any]]:
         raise Damaged("meta.json is not as it was written")
     if not (folder / "x.npy").is_file():
         if not (folder / "meta.json").exists():  # somebody is deleting the cache
-            raise FileNotFoundError(str(folder))
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(folder))
         raise Damaged("x.npy is missing")
     with open(folder / "x.npy", "rb") as f:
         for size, crc in blocks:
@@ -193,13 +193,14 @@ def kept(folder: Path, make: Callable[[Rows], dict[str, Any]]) -> tuple[NDArray[
     `make` is called where there is none yet, and again, after a warning, where the files are not what was written, or
     where the cache was deleted meanwhile. Of processes that start at once one makes it and the others wait. A process
     killed at any point leaves the old state. Raises OSError naming the path where the disk is full or the folder cannot
-    be written, and whatever `make` raises.
+    be written, UserError where what was written is damaged at once, and whatever `make` raises.
     """
     for _ in range(TRIES - 1):
-        with suppress(FileNotFoundError, Damaged):
+        with suppress(FileNotFoundError, Damaged), named(folder):
             return _found_or_made(folder, make)
     try:
-        return _found_or_made(folder, make)
+        with named(folder):
+            return _found_or_made(folder, make)
     except Damaged as error:
         raise UserError(
             f"{folder} was damaged as soon as it was made ({error}), {TRIES} times; is the disk sound?"
@@ -208,16 +209,14 @@ def kept(folder: Path, make: Callable[[Rows], dict[str, Any]]) -> tuple[NDArray[
 
 def _found_or_made(folder: Path, make: Callable[[Rows], dict[str, Any]]) -> tuple[NDArray[np.float32], dict[str, Any]]:
     try:
-        with named(folder):
-            return _read(folder)  # no lock: a finished array never changes, and may lie where we cannot write
+        return _read(folder)  # no lock: a finished array never changes, and may lie where we cannot write
     except FileNotFoundError:
         pass
     except Damaged as error:
         warn(f"{folder} is damaged ({error}): it is made again")
     with lock(folder.with_name(f".{folder.name}.lock")):
         try:
-            with named(folder):
-                return _read(folder)  # another process was faster
+            return _read(folder)  # another process was faster
         except (FileNotFoundError, Damaged):
             _sweep(folder.parent, held=folder.name)
             _write(folder, make)

@@ -112,10 +112,10 @@ def segments_of(checkpoint: "Checkpoint", files: list[str]) -> "NDArray[np.float
 class Result:
     """An exported file beside torch."""
 
-    difference: float  # the largest of two logits
-    largest: float  # absolute value of a logit
-    torch_ms: float  # that a segment takes
-    onnx_ms: float
+    difference: float  # between two logits, the largest
+    largest: float  # logit, as an absolute value
+    torch_ms: float  # milliseconds that a segment takes in torch
+    onnx_ms: float  # and in ONNX Runtime
 
 
 def compare(checkpoint: "Checkpoint", file: Path, waveform: bool, segments: "NDArray[np.float32]") -> Result:

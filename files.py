@@ -80,8 +80,14 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def read_bytes(path: Path) -> bytes:
+    """The bytes of a file; an error names it."""
+    with named(path):
+        return path.read_bytes()
+
+
 def read_text(path: Path) -> str:
-    """The text of a file in UTF-8."""
+    """The text of a file in UTF-8; an error names it."""
     with named(path):
         return path.read_text(encoding="utf-8")
 
@@ -94,7 +100,7 @@ def may_be_sound(error: OSError) -> bool:
 
 def read_json(path: Path, remedy: str = "delete it and run again", read: Callable[[Path], str] = read_text) -> Any:
     """Read a JSON file, whose text `read` gives. Raises UserError naming the file and the `remedy` when it is missing
-    or not JSON; PermissionError, which says nothing of its contents, stays as it is."""
+    or not JSON; an OSError that says nothing of its contents (`may_be_sound`) stays as it is."""
     try:
         return json.loads(read(path))
     except (OSError, ValueError, RecursionError) as error:

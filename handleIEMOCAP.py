@@ -468,7 +468,7 @@ def rename(root: Path | None = None, dry_run: bool = False) -> dict[str, str]:
     labels, waves = read_labels(release, problems), read_waves(release, problems)
     if problems.unreadable:
         count, first = len(problems.unreadable), problems.unreadable[0]
-        warn(f"{count} evaluation files have no readable label, as {first}: their recordings keep their names")
+        warn(f"evaluation files without a readable label: {count}, as {first}: their recordings keep their names")
     moves, journal = {}, read_journal(release)
     for name, (wave, *others) in waves.items():
         if others:

@@ -186,9 +186,9 @@ class Recogniser:
         torch.set_num_threads(max(1, cores // jobs))
         try:
             with ThreadPoolExecutor(jobs) as executor:
-                results = executor.map(predict, recordings)
                 hidden = True if len(recordings) == 1 else None
                 try:
+                    results = executor.map(predict, recordings)
                     yield from tqdm(results, total=len(recordings), unit="recording", leave=False, disable=hidden)
                 finally:
                     stopped.set()  # after Ctrl-C nobody waits for hours of sound

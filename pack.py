@@ -19,14 +19,13 @@ from tqdm import tqdm
 import audit
 import cli
 import records
-from files import atomic, named, sweep_temporaries
+from files import atomic, read_bytes, sweep_temporaries
 
 
 def pack_text(file: Path) -> None:
     """Replace a text by `file`.gz."""
     packed = Path(f"{file}.gz")
-    with named(file):
-        text = file.read_bytes()
+    text = read_bytes(file)
     with atomic(packed) as temporary:
         temporary.write_bytes(gzip.compress(text, mtime=0))  # undated: the same bytes at any time
     try:
@@ -48,7 +47,7 @@ def pack_arrays(file: Path) -> None:
 
 def is_packed(file: Path) -> bool:
     """Whether `pack_arrays` has written an .npz."""
-    with named(file), zipfile.ZipFile(io.BytesIO(file.read_bytes())) as packed:
+    with zipfile.ZipFile(io.BytesIO(read_bytes(file))) as packed:
         return all(member.compress_type == zipfile.ZIP_LZMA for member in packed.infolist())
 
 
@@ -85,8 +84,10 @@ def size(folders: list[Path]) -> int:
     """Bytes of the records in run folders; weights do not count."""
     total = 0
     for folder in folders:
-        with suppress(FileNotFoundError):  # a temporary file of a run that goes on, or a run that is deleted
-            total += sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
+        with suppress(FileNotFoundError):  # a run that is deleted meanwhile
+            for file in folder.iterdir():
+                with suppress(FileNotFoundError):  # a temporary file of a run that goes on
+                    total += file.stat().st_size if file.is_file() else 0
     return total
 
 

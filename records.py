@@ -23,7 +23,7 @@ import data
 import metrics
 import seeds
 from cli import UserError, warn
-from files import digest_of, lock, may_be_sound, named, read_json, read_text, write_text
+from files import digest_of, lock, may_be_sound, named, read_bytes, read_json, read_text, write_text
 from recipes import MACHINE, RULES, Config, settings_text
 
 FIELDS: dict[str, type | tuple[type, ...]] = {  # of config.json, as far as reports need them
@@ -117,8 +117,7 @@ class Run:
         """The arrays of one part as they lie in predictions.npz. Raises BrokenRecord."""
         file = self.folder / "predictions.npz"
         try:
-            with named(file):
-                raw = io.BytesIO(file.read_bytes())  # at once: of a read that fails, zipfile says it is no zip file
+            raw = io.BytesIO(read_bytes(file))  # at once: of a read that fails, zipfile says it is no zip file
             with np.load(raw, allow_pickle=False) as arrays:
                 # contiguous: packed ones are in another order, which sums depend on
                 return Predictions(*(np.ascontiguousarray(arrays[f"{name}_{f.name}"]) for f in fields(Predictions)))

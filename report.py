@@ -560,8 +560,11 @@ def errors_document(found: list[Run], rule: str, most: int, command: str) -> ren
     from pandas import DataFrame
 
     def worst(usable: list[Run]) -> list[tuple[Group, list[tuple[Any, ...]]]]:
-        groups = tqdm(records.group_by_setting(usable, rule), unit="group", leave=False, delay=1, disable=None)
-        return [(group, _often_wrong(group)) for group in groups]
+        found = []
+        # not a comprehension, nor a name for the bar: a warning of a broken run would stand on it
+        for group in tqdm(records.group_by_setting(usable, rule), unit="group", leave=False, delay=1, disable=None):
+            found.append((group, _often_wrong(group)))
+        return found
 
     every = records.leaving_out_broken(worst, found)
     corpora = Counter(dataset for dataset, _ in {(group.dataset, group.corpus_digest) for group, _ in every})

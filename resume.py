@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import metrics
 from device import is_out_of_memory
-from files import atomic, digest_of, named
+from files import atomic, digest_of, read_bytes
 
 
 @dataclass
@@ -106,8 +106,7 @@ def load_state(
     memory, a GPU's errors."""
     if not file.exists():
         return
-    with named(file):
-        raw = file.read_bytes()  # where the system refuses this, the file may be sound
+    raw = read_bytes(file)  # where the system refuses this, the file may be sound
     try:
         tensors, values = _parse(raw)
 

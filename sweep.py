@@ -288,6 +288,11 @@ def _line(job: Job) -> str:
     return f"done: {describe(job.config)}: {scores} (last epoch), {sum(r['seconds'] for r in found):.0f} s"
 
 
+def _first_line(text: str) -> str:
+    """Of an error its sentence, without the list of files that may follow it."""
+    return text.splitlines()[0].removesuffix(":")
+
+
 def _is_free(folder: Path) -> bool:
     try:
         with records.locked(folder) as mine:
@@ -323,7 +328,7 @@ def run_all(todo: list[Job], execute: Execute, tries: int, bar: bool) -> list[st
                     if status != "done":
                         text += f" (tried {tries} times)" if status == "broke" else ""
                         failures.append(f"{describe(config)}: {text}")
-                        line = f"failed: {describe(config)}: {'as before' if text in told else text}"
+                        line = f"failed: {describe(config)}: {_first_line(text) if text in told else text}"
                         told.add(text)  # broken recordings are a long list, and stop every run of their corpus
                     progress.update()
                     with progress.external_write_mode():
@@ -446,7 +451,7 @@ def main() -> int:
             failures = run_all(todo, execute, asked["tries"], bar=len(todo) > 1 and not given.get("quiet", False))
     if not asked["dry_run"]:
         print(f"{len(jobs) - len(todo)} were done, {len(todo) - len(failures)} are now, {len(failures)} failed")
-    print("".join(f"failed: {failure.splitlines()[0]}\n" for failure in failures), end="", flush=True)
+    print("".join(f"failed: {_first_line(failure)}\n" for failure in failures), end="", flush=True)
     if asked["print"] is not None and every:
         print_table(asked, given, every)
     return 1 if failures else 0

@@ -5,6 +5,7 @@ run that another process holds, or tries one again that broke: `sweep.run_all` g
 """
 
 import contextlib
+import errno
 import signal
 import threading
 import traceback
@@ -36,6 +37,9 @@ class Outcome(NamedTuple):
     text: str = ""  # what went wrong
 
 
+# what a disk, a network or a limit may refuse once and grant the next time
+PASSING = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EMFILE, errno.ENFILE)
+
 Execute = Callable[[Sequence[Config]], Iterator[Outcome]]  # trains runs; each outcome comes as its run ends
 
 
@@ -48,7 +52,7 @@ def accident(config: Config, error: Exception) -> Outcome:
     if device.is_out_of_memory(error):
         return Outcome(config, "failed", str(device.out_of_memory(error)))
     if isinstance(error, OSError) and (reason := refusal(error)):
-        return Outcome(config, "failed", reason)
+        return Outcome(config, "broke" if error.errno in PASSING else "failed", reason)
     traceback.print_exception(error)
     return Outcome(config, "broke", f"{type(error).__name__}: {error}")
 

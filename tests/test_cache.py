@@ -1,6 +1,7 @@
 """The features of a corpus, kept: the same numbers, extracted once, and never from a file that is half or wrong."""
 
 import errno
+import io
 import json
 import os
 import resource
@@ -490,6 +491,36 @@ def test_what_a_living_process_writes_is_not_swept(utterances: list[Utterance], 
     assert not living.exists()
 
 
+def test_a_disk_that_keeps_nothing_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[cache.Rows] = []
+
+    def make(rows: cache.Rows) -> dict[str, Any]:
+        made.append(rows)
+        rows.append(np.zeros((1, 2), np.float32))
+        return {}
+
+    def damaged(folder: Path) -> Any:
+        if (folder / "x.npy").exists():
+            raise cache.Damaged("its bytes are others")
+        raise FileNotFoundError
+
+    monkeypatch.setattr(cache, "_read", damaged)
+    with pytest.raises(UserError, match=r"k was damaged as soon as it was made \(its bytes are others\), 3 times"):
+        cache.kept(tmp_path / "k", make)
+    assert len(made) == 3
+
+
+def test_digests_are_there_though_the_cache_is_deleted_meanwhile(
+    tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def deleted(store: Path, *_: object) -> None:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(store))
+
+    (tmp_path / "a").write_text("one")
+    monkeypatch.setattr(cache, "write_json", deleted)
+    assert content_digests([tmp_path / "a"]) == [cache.digest_file(tmp_path / "a")]
+
+
 @pytest.mark.parametrize("when", ["extracting", "written", "kept"])
 def test_a_cache_that_is_deleted_meanwhile_is_made_again(
     when: str, utterances: list[Utterance], own_cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
@@ -667,7 +698,12 @@ def test_a_read_that_breaks_off_is_no_damage(
     def refuse(*_: object) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    monkeypatch.setattr(cache, "_read", refuse)
+    class Broken(io.BytesIO):
+        read = refuse
+
+    real = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda file: refuse() if file.name == name == "meta.json" else real(file))
+    monkeypatch.setattr(cache, "open", lambda *_: Broken(), raising=False)
     with pytest.raises(OSError, match="Input/output") as told:
         features.load(utterances, "mfcc", 0.5, 0.25)
     assert cli.refusal(told.value) == f"cannot use {kept.parent}: Input/output error" and kept.exists()

@@ -248,7 +248,7 @@ def test_a_rename_tells_of_labels_that_it_could_not_read(release: Path, capsys: 
     file.symlink_to("nowhere")
     handle.rename(release)
     assert (
-        f"1 evaluation files have no readable label, as {file.relative_to(release)}: not a file"
+        f"evaluation files without a readable label: 1, as {file.relative_to(release)}: not a file"
         in capsys.readouterr().err
     )
 

@@ -186,6 +186,14 @@ def test_a_text_is_read_while_it_is_packed_or_written_anew(
     assert records.read_epochs(folder) == before
 
 
+def test_what_goes_away_meanwhile_has_no_size(tmp_path: Path) -> None:
+    there, gone = runs_in(tmp_path)
+    whole = pack.size([there])
+    (there / ".epochs.jsonl.tmp").symlink_to("nowhere")
+    shutil.rmtree(gone)
+    assert pack.size([there, gone]) == whole > 0
+
+
 def test_a_folder_without_runs_is_refused(tmp_path: Path, command: Command) -> None:
     checkpoint = made(tmp_path / "runs", [LABELS]) / "checkpoint"
     checkpoint.mkdir()

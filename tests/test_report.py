@@ -1530,6 +1530,25 @@ def test_a_record_that_the_system_refuses_to_read_is_not_called_damaged(
         assert cli.refusal(told.value) == f"cannot use {folder / name}: {os.strerror(number)}"
 
 
+def test_a_record_that_cannot_be_read_hides_no_other_problem(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    unread, wrong = (make_run(tmp_path, RIGHT, LABELS, seed=seed) for seed in (1, 2))
+    (wrong / "split.json").write_text("{")
+    real = Path.read_text
+
+    def refuse(file: Path, *given: Any, **more: Any) -> str:
+        if file == unread / "split.json":
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return real(file, *given, **more)
+
+    monkeypatch.setattr(Path, "read_text", refuse)
+    assert report.main(["--runs", str(tmp_path), "--audit"]) == 1
+    told = capsys.readouterr().out
+    assert f"cannot use {unread / 'split.json'}: Input/output error" in told
+    assert f"{wrong / 'split.json'} cannot be read as JSON" in told
+
+
 WRONG = {  # parts of predictions.npz that can be read and are no run's
     "a speaker short": {"test_speakers": np.array(["A"] * 3)},
     "a path short": {"test_paths": np.array(["a"] * 3)},

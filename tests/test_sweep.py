@@ -1,5 +1,6 @@
 """sweep.py: which runs there are, what state they are in, and that all of them get done."""
 
+import errno
 import json
 import os
 import re
@@ -284,6 +285,28 @@ def test_next_takes_the_seeds_that_lack_something(here: Path) -> None:
     begun.mkdir(parents=True)
     (begun / "config.json").write_text("{}")
     assert [(job.config.seed, job.state) for job in jobs(*one, "--next", 1)] == [(first, "started")]
+
+
+def test_what_stops_every_run_is_listed_once(here: Path, tmp_path: Path, capsys) -> None:
+    rows = [f"{tmp_path / name}.wav,{label}" for name, label in (("one", "a"), ("two", "b"), ("three", "a"))]
+    (tmp_path / "mine.csv").write_text("\n".join(["path,emotion", *rows]))
+    words = ["--models", "CNN_GAP", "--epochs", 1, "--seeds", 2, "--datasets", tmp_path / "mine.csv"]
+    assert run(*words) == 1
+    told = capsys.readouterr().out
+    assert told.count("three.wav: does not exist") == 1 and told.count("cannot be used") == 4
+    assert all(not line.endswith(":") for line in told.splitlines()[-2:])
+
+
+def test_an_error_that_may_pass_is_tried_again(here: Path, monkeypatch, capsys) -> None:
+    real, errors = train._epochs, [errno.EIO, errno.EMFILE]
+
+    def one(*given):
+        if errors:
+            raise OSError(errors.pop(), "it may pass", "a file")
+        return real(*given)
+
+    monkeypatch.setattr(train, "_epochs", one)
+    assert run("--models", "CNN_GAP", "--epochs", 1) == 0 and len(finished(here)) == 1
 
 
 def test_one_run_that_fails_does_not_stop_the_others(here: Path, monkeypatch, capsys) -> None:

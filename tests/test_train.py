@@ -232,6 +232,7 @@ def test_one_run_from_the_command_line(here, command):
     config = json.loads((folder / "config.json").read_text())
     assert config["settings"]["epochs"] == 2
     assert config["changed"] == SETTINGS
+    assert {*config["versions"]} == {"python", "torch", "numpy", "g-mlp-pytorch", "soundfile", "soxr"}
     network = models.create_model("MACNN", tuple(config["shape"]), heads=2, attn_hidden=32)
     assert config["params"] == sum(p.numel() for p in network.parameters())
     assert config["synthetic"]
