@@ -321,14 +321,15 @@ def test_what_a_worker_sends_replaces_what_was_there(tmp_path: Path, monkeypatch
     for name in old:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text("old")
-    files = {"config.json": b"{}", "epochs.jsonl": b"new", "../stray": b"", "own.py": b""}
+    new = dict.fromkeys(("config.json", "split.json", "epochs.jsonl", "predictions.npz"), b"new")
+    files = {**new, "../stray": b"", "own.py": b""}
     with monkeypatch.context() as patch, pytest.raises(TypeError):
         patch.setattr(driver, "atomic", None)  # the disk is full
         driver._keep(folder, files)
     assert not (folder / "done").exists()
     driver._keep(folder, files)
     have = {str(f.relative_to(tmp_path)): f.read_bytes() for f in tmp_path.rglob("*") if f.is_file()}
-    assert have == {"run/config.json": b"{}", "run/epochs.jsonl": b"new", "run/done": b""}
+    assert have == {**{f"run/{name}": b"new" for name in new}, "run/done": b""}
 
 
 def test_a_worker_needs_no_corpus(here: Path, small_release: Path, tmp_path: Path, monkeypatch) -> None:

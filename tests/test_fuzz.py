@@ -356,9 +356,13 @@ def test_a_worker_decides_no_path(tmp_path: Path) -> None:
     import cluster
 
     folder = tmp_path / "runs" / "run"
-    cluster._keep(folder, {"config.json": b"{}", "../../x": b"no", "/tmp/w/no": b"no", "done": b"no"})
-    assert every_file(tmp_path) == {"runs", "runs/run", "runs/run/config.json", "runs/run/done"}
+    own = dict.fromkeys(("config.json", "split.json", "epochs.jsonl", "predictions.npz"), b"{}")
+    cluster._keep(folder, {**own, "../../x": b"no", "/tmp/w/no": b"no", "done": b"no"})
+    assert every_file(tmp_path) == {"runs", "runs/run", *(f"runs/run/{name}" for name in (*own, "done"))}
     assert (folder / "done").read_bytes() == b""
+    with pytest.raises(UserError, match=r"predictions\.npz went away"):  # some of a run does not count as one
+        cluster._keep(tmp_path / "other", {name: own[name] for name in ("config.json", "split.json", "epochs.jsonl")})
+    assert not (tmp_path / "other" / "done").exists()
 
 
 def test_refused_files_show_no_traceback(tmp_path: Path, command) -> None:
