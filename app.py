@@ -11,7 +11,6 @@ stops.
 import argparse
 import html
 import os
-import signal
 import tempfile
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
@@ -230,7 +229,6 @@ def main() -> None:
         raise UserError(f"--port {args.port}: must be from 1 to 65535")
     if args.host not in LOCAL:
         warn(f"--host {args.host}: whoever reaches this machine can use the page")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a service manager's stop is tidy, too
     with tempfile.TemporaryDirectory(prefix="app-") as scratch:
         os.environ |= {"GRADIO_TEMP_DIR": scratch, "GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1"}
         cli.need("the page", "requirements-app.txt", "gradio")

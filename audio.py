@@ -7,6 +7,7 @@ import stat
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from functools import partial
 from mmap import MAP_PRIVATE, PROT_READ, mmap
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -135,16 +136,26 @@ def _after_id3(data: bytes | mmap) -> int:
     return 10 + sum((byte & 127) << 7 * i for i, byte in enumerate(data[9:5:-1])) if data[:3] == b"ID3" else 0
 
 
+def _read_at(descriptor: int, count: int, at: int) -> bytes:
+    """`os.pread`, but all of it: a network's file system may give less than asked for, and for libsndfile the sound
+    would end there, or go on at the wrong place."""
+    data = os.pread(descriptor, count, at)
+    while 0 < len(data) < count and (more := os.pread(descriptor, count - len(data), at + len(data))):
+        data += more
+    return data
+
+
 class _Raw:
     """A recording as the file object that libsndfile reads: in damaged files it seeks before the start, and it cannot
-    take an exception. `read_at(count, position)` gives bytes; `data` is all of them, searched once for what libsndfile
-    passes over.
+    take an exception: where a read fails it goes on with other sound, and `error` says so. `read_at(count, position)`
+    gives bytes; `data` is all of them, searched once for what libsndfile passes over.
 
     Raises ValueError for a recording of which a part is missing, or of which libsndfile would not read all.
     """
 
     def __init__(self, read_at: Callable[[int, int], bytes], data: bytes | mmap):
         self.read_at, self.size, self.position = read_at, len(data), 0
+        self.error: OSError | None = None
         self.correction = size_to_correct(data)  # bytes to read at a place instead of what is there
         self.mp3_counts = counts_frames(data)
         check_streams(data)
@@ -160,7 +171,10 @@ class _Raw:
 
     def read(self, count: int) -> bytes:
         at = self.position
-        data = self.read_at(count, at)
+        try:
+            data = self.read_at(count, at)
+        except OSError as error:
+            self.error, data = error, b""
         if self.correction:
             where, right = self.correction
             first, last = max(where, at), min(where + len(right), at + len(data))
@@ -308,8 +322,12 @@ def stream_audio(file: str | Path) -> Iterator[Wave]:
             raise ValueError("is empty (0 bytes)")
         with open(file, "rb") as f:
             with mmap(f.fileno(), 0, MAP_PRIVATE, PROT_READ) as contents:  # some FUSE mounts refuse shared maps
-                raw = _Raw(lambda count, at: os.pread(f.fileno(), count, at), contents)
-            yield from _waves(_blocks(raw))
+                raw = _Raw(partial(_read_at, f.fileno()), contents)
+            try:
+                yield from _waves(_blocks(raw))
+            finally:
+                if raw.error:
+                    raise raw.error
     except FileNotFoundError:
         raise AudioError(_missing(file)) from None
     except OSError as error:

@@ -3,6 +3,7 @@
 import argparse
 import errno
 import os
+import signal
 import sys
 from collections.abc import Callable
 from functools import cache
@@ -132,7 +133,10 @@ def run_main(
     interrupted: str = "interrupted: what is finished is kept; the same command goes on from there",
 ) -> None:
     """Run a command and exit with what it returns, or 0; 2 after an error that is told in a sentence; 130 after Ctrl-C,
-    with the sentence `interrupted`; 141 where nobody reads its output any more."""
+    SIGTERM or SIGHUP, with the sentence `interrupted`; 141 where nobody reads its output any more."""
+    for ending in (signal.SIGTERM, signal.SIGHUP):  # as tidy as Ctrl-C: a scheduler's end, a terminal that is closed
+        if signal.getsignal(ending) == signal.SIG_DFL:  # nohup has the latter ignored
+            signal.signal(ending, signal.default_int_handler)
     for name in ("stdout", "stderr"):
         if (stream := getattr(sys, name)) is None:  # it was closed: what is printed goes nowhere
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115

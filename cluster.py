@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -26,7 +26,7 @@ import path
 import records
 import train
 from cli import UserError, warn
-from files import atomic, sweep_temporaries
+from files import atomic, lock, sweep_temporaries
 from recipes import Config, Options
 from records import STATE
 from workers import Execute, Outcome, Status, attempt
@@ -47,16 +47,27 @@ class Share:
 # ---------------------------------------------------------------------------------------------- on a worker
 
 
+@contextmanager
+def _scratch() -> Iterator[Path]:
+    """A temporary folder. Ray kills workers, when a sweep is interrupted for one: what these left is removed first."""
+    for stale in Path(tempfile.gettempdir()).glob("glam-worker-*"):
+        with suppress(OSError, UserError), lock(stale / ".lock", wait=False) as free:
+            if free:
+                shutil.rmtree(stale, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix="glam-worker-") as temporary, lock(Path(temporary) / ".lock"):
+        yield Path(temporary)
+
+
 def _train_there(
     config: Config, save_model: str | None, d: data.Data, warp: Any, state: bytes | None
 ) -> tuple[Outcome, dict[str, bytes]]:
     """Train a run in a temporary folder of the worker's. Returns its outcome and, if it is done, its files by name."""
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = records.folder_of(config, d.corpus.dataset, d.digest, Path(temporary))
+    with _scratch() as runs:
+        folder = records.folder_of(config, d.corpus.dataset, d.digest, runs)
         if state is not None:
             folder.mkdir(parents=True)
             (folder / STATE).write_bytes(state)
-        own, runs = replace(d, warp=warp), Path(temporary)
+        own = replace(d, warp=warp)
         outcome = attempt(config, lambda: train.train(config, d=own, runs=runs, save_model=save_model, quiet=True))
         if outcome.status != "done":
             return outcome, {}

@@ -2,16 +2,20 @@
 
 import errno
 import fcntl
+import glob
 import hashlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from cli import UserError
+
+FORGOTTEN = 86400  # seconds: a temporary file that nobody wrote to for as long is a killed writer's
 
 
 @contextmanager
@@ -47,6 +51,10 @@ def atomic(path: Path) -> Iterator[Path]:
         raise OSError(errno.EINVAL, "it is no ordinary file", str(path))
     path = path.resolve() if path.is_symlink() else path  # the link stays
     path.parent.mkdir(parents=True, exist_ok=True)
+    with suppress(OSError):
+        for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+            if time.time() - leftover.stat().st_mtime > FORGOTTEN:
+                leftover.unlink()
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{os.urandom(4).hex()}.tmp")  # containers share numbers
     try:
         yield temporary

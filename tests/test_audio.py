@@ -1,6 +1,9 @@
 """Recordings: the samples librosa gives, or an error that says what is wrong."""
 
+import errno
 import io
+import itertools
+import os
 import tracemalloc
 from pathlib import Path
 
@@ -243,6 +246,34 @@ def test_a_header_that_lies_about_its_length_takes_no_memory(tmp_path: Path, dat
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
     assert peak < 20e6
+
+
+FORMATS = [("WAV", "PCM_16"), ("AIFF", "PCM_16"), ("AU", "PCM_16"), ("FLAC", "PCM_16"), ("OGG", "VORBIS")]
+
+
+@pytest.mark.parametrize(("kind", "subtype"), FORMATS)
+def test_a_read_that_gives_less_than_asked_for_or_fails_changes_no_sample(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, subtype: str
+) -> None:
+    file, pread = tmp_path / "a", os.pread
+    file.write_bytes(wav(tone(9.0), subtype=subtype, kind=kind))
+    whole = load_audio(file)
+    for at, short in itertools.product(range(12), (True, False)):
+        calls = itertools.count()
+
+        def read(descriptor: int, count: int, position: int, calls=calls, at=at, short=short) -> bytes:
+            if next(calls) != at:
+                return pread(descriptor, count, position)
+            if not short:
+                raise OSError(errno.EIO, "Input/output error")
+            return pread(descriptor, (count + 1) // 2, position)
+
+        monkeypatch.setattr(os, "pread", read)
+        try:
+            assert np.array_equal(load_audio(file), whole), at
+            assert short or next(calls) <= at, at  # a FLAC takes few
+        except AudioError as error:
+            assert not short and "cannot be read" in str(error) and "Input/output error" in str(error)
 
 
 SEEDS = [wav(), wav(tone(0.2, 44100, 2), 44100), wav(subtype="FLOAT"), wav(subtype="IMA_ADPCM"), wav(kind="FLAC"),

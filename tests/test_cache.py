@@ -656,6 +656,16 @@ def test_processes_of_one_number_write_one_file_at_once(tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["file"]
 
 
+def test_what_a_killed_writer_left_goes_with_a_later_write(tmp_path: Path) -> None:
+    forgotten, recent, other = (tmp_path / f".{name}-00.tmp" for name in ("f[1].csv.1", "f[1].csv.2", "g.csv.1"))
+    for file in (forgotten, recent, other):
+        file.write_text("half")
+    for file in (forgotten, other):
+        os.utime(file, (time.time() - 2 * files.FORGOTTEN,) * 2)
+    files.write_text(tmp_path / "f[1].csv", "new")
+    assert sorted(file.name for file in tmp_path.iterdir()) == [recent.name, other.name, "f[1].csv"]
+
+
 def test_equal_values_have_equal_digests_and_no_file_holds_what_is_no_json(tmp_path: Path) -> None:
     assert files.digest_of({"a": [1, 2], "b": "é"}) == files.digest_of({"b": "é", "a": [1, 2]})
     assert files.digest_of({"a": [1, 2]}) != files.digest_of({"a": [2, 1]})

@@ -687,6 +687,19 @@ def test_ctrl_c_does_not_wait_for_a_long_recording(small: Path, tmp_path: Path) 
     assert time.perf_counter() - start < 15
 
 
+@pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGHUP])
+def test_a_piped_recording_is_deleted_however_the_command_is_ended(
+    small: Path, tmp_path: Path, ending: signal.Signals
+) -> None:
+    words = [sys.executable, "predict.py", "-", "--checkpoint", str(small), "--gpu", "-1"]
+    process = subprocess.Popen(words, cwd=ROOT, env={**os.environ, "TMPDIR": str(tmp_path)}, stdin=subprocess.PIPE,
+                               stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)  # fmt: skip
+    until(lambda: list(tmp_path.glob("predict-*/stdin")))
+    process.send_signal(ending)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 130 and told.startswith("interrupted") and not list(tmp_path.iterdir())
+
+
 def test_a_name_that_is_not_utf8(small: Path, tmp_path: Path) -> None:
     babble(tmp_path / "a.wav", 1.0).rename(tmp_path / "\udcff\n.wav")
     for form in ("--csv", "--json"):
