@@ -15,8 +15,10 @@ import pytest
 
 import cli  # before torch: it decides how threads wait
 
-# Where the tests run in the background, SIGINT is ignored, and our children would inherit that: tests send it to them
+# Where the tests run in the background, SIGINT is ignored, and SIGHUP under nohup, and our children would inherit that:
+# tests send them both
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 os.environ["COLUMNS"] = "80"  # what help is wrapped to, whatever the terminal's user has set
 

@@ -108,7 +108,6 @@ def test_the_page_is_of_this_machine_and_tells_nobody(monkeypatch, capsys):
     asked = {}
     themes = SimpleNamespace(Base=lambda **_: None)
     monkeypatch.setitem(sys.modules, "gradio", SimpleNamespace(themes=themes))
-    monkeypatch.setattr(app.signal, "signal", lambda *_: None)
     monkeypatch.setattr(app.cli, "need", lambda *_: None)
     page = SimpleNamespace(launch=lambda **how: asked.update(how), block_thread=lambda: None)
     monkeypatch.setattr(app, "make_page", lambda *_: page)
