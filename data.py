@@ -28,7 +28,7 @@ from recipes import Config
 
 IEMOCAP_CLASSES = {"neu": "neutral", "sad": "sad", "ang": "angry"}  # and one or two codes for happy
 DATA_SETTINGS = ("dataset", "test_dataset", "happy", "classes", "feature", "n_mfcc", "segment_length", "train_overlap",
-           "test_overlap", "padding", "device")  # of a Config: runs that agree in these share their data  # fmt: skip
+                 "test_overlap", "padding", "device")  # runs that agree in these share their data  # fmt: skip
 HEARD = 12  # hexadecimal digits of a recording's digest that a checkpoint keeps
 IEMOCAP_LICENCE = "IEMOCAP release licence (USC SAIL): research use on request; recordings may not be passed on"
 

@@ -28,7 +28,7 @@ from pathlib import Path
 import path
 from cli import UserError, parser, printable, run_main, warn, warn_once
 from corpora import Utterance, need_utf8
-from files import atomic, digest_of, named, write_text
+from files import atomic, digest_of, read_bytes, write_text
 
 EMOTIONS = ["neu", "hap", "exc", "sad", "ang", "fru", "sur", "fea", "dis", "oth", "xxx"]
 # the published code's digits in a renamed file; it has none for dis and oth, whose files keep their names
@@ -326,9 +326,7 @@ def write_index(file: Path, found: Iterable[Utterance]) -> None:
     writer = csv.DictWriter(text, [field.name for field in fields(Utterance)], lineterminator="\n")
     writer.writeheader()
     writer.writerows(map(asdict, found))
-    with named(file):
-        same = file.is_file() and file.read_bytes() == text.getvalue().encode()
-    if not same:
+    if not file.is_file() or read_bytes(file) != text.getvalue().encode():
         write_text(file, text.getvalue())
 
 
