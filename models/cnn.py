@@ -10,6 +10,7 @@ from models import register
 from models.layers import (
     Classifier,
     area_attention,
+    convolve,
     head_attention,
     head_projections,
     pooled_size,
@@ -47,16 +48,16 @@ class Trunk(Classifier):
         self.bn5 = nn.BatchNorm2d(CHANNELS, **self.norm)
 
     def trunk(self, x: Tensor) -> Tensor:  # (B, 1, F, T)
-        norms, halves = (self.bn1a, self.bn1b), (self.conv1a(x), self.conv1b(x))
-        if self.join == 1:
-            x = F.relu(side_by_side(norms, torch.cat(halves, dim=1)))  # (B, 16, F-1, T-1)
+        halves = (self.conv1a, self.bn1a), (self.conv1b, self.bn1b)
+        if self.training and self.join == 1:
+            x = torch.cat([conv(x) for conv, _ in halves], dim=1)
+            x = F.relu(side_by_side([norm for _, norm in halves], x))  # (B, 16, F-1, T-1)
         else:  # rectified before they are joined, as in models/glam.py
-            x = torch.cat([F.relu(norm(half)) for norm, half in zip(norms, halves, strict=True)], dim=2)
-        # ReLU and max-pool commute; pooling first leaves a quarter to rectify
-        x = F.relu(F.max_pool2d(self.bn2(self.conv2(x)), 2))
-        x = F.relu(F.max_pool2d(self.bn3(self.conv3(x)), 2))
-        x = F.relu(self.bn4(self.conv4(x)))
-        return F.relu(self.bn5(self.conv5(x)))  # (B, 80, h, w)
+            x = torch.cat([convolve(x, (conv,), norm) for conv, norm in halves], dim=self.join)
+        x = convolve(x, (self.conv2,), self.bn2, pool=True)
+        x = convolve(x, (self.conv3,), self.bn3, pool=True)
+        x = convolve(x, (self.conv4,), self.bn4)
+        return convolve(x, (self.conv5,), self.bn5)  # (B, 80, h, w)
 
 
 @register("APCNN", aliases=["CNN_AttnPooling"], paper="APCNN")

@@ -1,6 +1,6 @@
 """What the families share: the classifier's interface, convolution blocks, two kinds of attention."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
 import torch
@@ -36,6 +36,11 @@ def pooled_size(rows: int, frames: int) -> tuple[int, int]:
     return rows // 4, frames // 4
 
 
+def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """`F.linear` as a 1x1 convolution of channels that come last: (B, L, in) -> (B, L, out)."""
+    return F.conv2d(x.mT.unsqueeze(2), weight[:, :, None, None], bias).squeeze(2).mT
+
+
 def side_by_side(norms: Sequence[nn.BatchNorm2d], x: Tensor) -> Tensor:
     """Batch norms with the same settings, each over its share of the channels, as one: (B, C, h, w) -> (B, C, h, w).
 
@@ -54,14 +59,63 @@ def side_by_side(norms: Sequence[nn.BatchNorm2d], x: Tensor) -> Tensor:
     return x
 
 
-# Blocks: c channels in, 2c out. Each ends with its batch norm; the ReLU that follows is the trunk's, after its pooling.
+def convolve(
+    x: Tensor, convs: Sequence[nn.Conv2d], norm: nn.BatchNorm2d, shortcut: bool = False, pool: bool = False
+) -> Tensor:
+    """Convolutions side by side, joined along the channels, then batch norm and ReLU: (B, c, h, w) -> (B, C, h, w).
+
+    With `shortcut` the input is added to each one's output, twice where that has twice its channels; with `pool` there
+    is a 2x2 max-pool before the ReLU, which commute: a quarter is left to rectify. Under `torch.inference_mode` norm
+    and short-cuts are put into the weights instead, so that the whole map is written once and not up to four times.
+    """
+    if torch.is_inference_mode_enabled() and not norm.training:
+        maps = [F.conv2d(x, *each, conv.stride, conv.padding) for conv, each in folded(convs, norm, shortcut)]
+        return _joined([max_pool(y) for y in maps] if pool else maps).relu_()
+    maps = [conv(x) for conv in convs]
+    if shortcut:
+        maps = [y.add_(x if y.shape == x.shape else torch.cat((x, x), dim=1)) for y in maps]
+    y = norm(_joined(maps))
+    return F.relu(F.max_pool2d(y, 2) if pool else y)
+
+
+def _joined(maps: Sequence[Tensor]) -> Tensor:
+    return maps[0] if len(maps) == 1 else torch.cat([*maps], dim=1)
+
+
+def max_pool(x: Tensor) -> Tensor:
+    """`F.max_pool2d(x, 2)` without the indices of the maxima, which training needs and which take longer to write than
+    these: (B, C, h, w) -> (B, C, h // 2, w // 2)."""
+    x = x[:, :, : x.shape[2] // 2 * 2, : x.shape[3] // 2 * 2]
+    x = torch.maximum(x[:, :, ::2], x[:, :, 1::2])
+    return torch.maximum(x[..., ::2], x[..., 1::2])
+
+
+def folded(
+    convs: Sequence[nn.Conv2d], norm: nn.BatchNorm2d, shortcut: bool
+) -> Iterator[tuple[nn.Conv2d, tuple[Tensor, Tensor]]]:
+    """Each convolution, and its weight and bias with its share of the batch norm in them, and its short-cut."""
+    mean, var = norm.get_buffer("running_mean"), norm.get_buffer("running_var")
+    scale = norm.weight * (var + norm.eps).rsqrt()
+    shift, sizes = norm.bias - mean * scale, [conv.out_channels for conv in convs]
+    for conv, times, plus in zip(convs, scale.split(sizes), shift.split(sizes), strict=True):
+        weight = conv.weight * times[:, None, None, None]
+        if shortcut:
+            height, width = conv.weight.shape[2:]
+            middle = weight[:, :, height // 2, width // 2]
+            middle += torch.diag_embed(times.view(-1, conv.in_channels)).flatten(0, 1)
+        yield conv, (weight, plus if conv.bias is None else torch.addcmul(plus, conv.bias, times))
+
+
+# Blocks: c channels in, 2c out; with `pool`, half the rows and columns.
 
 
 class MultiScale(nn.Module):
-    """3x3 and 5x5 convolutions side by side, each with a short-cut: (B, c, h, w) -> (B, 2c, h, w), before the ReLU.
+    """3x3 and 5x5 convolutions side by side, each with a short-cut: (B, c, h, w) -> (B, 2c, h, w).
 
     Zhu and Li, ICASSP 2022.
     """
+
+    shortcut: ClassVar[bool] = True
 
     def __init__(self, channels: int):
         super().__init__()
@@ -69,27 +123,26 @@ class MultiScale(nn.Module):
         self.conv5 = nn.Conv2d(channels, channels, 5, padding=2)
         self.bn = nn.BatchNorm2d(2 * channels)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.bn(torch.cat((self.conv3(x).add_(x), self.conv5(x).add_(x)), dim=1))
+    def forward(self, x: Tensor, pool: bool = False) -> Tensor:
+        return convolve(x, (self.conv3, self.conv5), self.bn, self.shortcut, pool)
 
 
 class PlainMultiScale(MultiScale):
     """`MultiScale` without the short-cuts."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.bn(torch.cat((self.conv3(x), self.conv5(x)), dim=1))
+    shortcut = False
 
 
 class SingleScale3(nn.Module):
-    """One 3x3 convolution with a short-cut, the input twice: (B, c, h, w) -> (B, 2c, h, w), before the ReLU."""
+    """One 3x3 convolution with a short-cut, the input twice: (B, c, h, w) -> (B, 2c, h, w)."""
 
     def __init__(self, channels: int):
         super().__init__()
         self.conv3 = nn.Conv2d(channels, 2 * channels, 3, padding=1)
         self.bn = nn.BatchNorm2d(2 * channels)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.bn(self.conv3(x).add_(torch.cat((x, x), dim=1)))
+    def forward(self, x: Tensor, pool: bool = False) -> Tensor:
+        return convolve(x, (self.conv3,), self.bn, shortcut=True, pool=pool)
 
 
 class SingleScale5(nn.Module):
@@ -100,8 +153,8 @@ class SingleScale5(nn.Module):
         self.conv5 = nn.Conv2d(channels, 2 * channels, 5, padding=2)
         self.bn = nn.BatchNorm2d(2 * channels)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.bn(self.conv5(x).add_(torch.cat((x, x), dim=1)))
+    def forward(self, x: Tensor, pool: bool = False) -> Tensor:
+        return convolve(x, (self.conv5,), self.bn, shortcut=True, pool=pool)
 
 
 # Head attention

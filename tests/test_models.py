@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from g_mlp_pytorch import gMLP
 from torch import Tensor, nn
 
 import models
 from cli import UserError
 from models import canonical, create_model, keywords, list_models, paper_name
-from models.layers import Classifier, area_attention, head_attention, head_projections, side_by_side
+from models.glam import CHANNELS, Fusion
+from models.layers import Classifier, area_attention, head_attention, head_projections, max_pool, side_by_side
 
 GOLDEN = ["GLAM", "MHResMultiConv3", "MHCNN", "CNN_AttnPooling", "AACNN_flat"]
 WITH_DROPOUT = {"AACNN", "AACNN_flat", "AAResMultiConv3"}
@@ -75,8 +77,9 @@ def test_published_keys_shapes_and_initial_weights(published):
 
 def test_published_outputs(published):
     numbers, net, x = published
-    with torch.no_grad():
-        torch.testing.assert_close(net.eval()(x), torch.tensor(numbers["eval_out"]), atol=1e-5, rtol=1e-5)
+    for without_gradient in (torch.no_grad, torch.inference_mode):  # which put norms into the weights, or do not
+        with without_gradient():
+            torch.testing.assert_close(net.eval()(x), torch.tensor(numbers["eval_out"]), atol=1e-5, rtol=1e-5)
     torch.manual_seed(5)
     logits = net.train()(x)
     torch.testing.assert_close(logits, torch.tensor(numbers["train_out"]), atol=2e-5, rtol=1e-5)
@@ -386,14 +389,81 @@ def test_norms_side_by_side_are_the_norms_one_by_one():
 def test_single_scale_block(name, kernel):
     block, x = build(name).eval().conv2, torch.randn(1, 16, 6, 7)
     expected = getattr(block, kernel)(x) + torch.cat((x, x), dim=1)
-    torch.testing.assert_close(block(x), expected / math.sqrt(1 + 1e-5))  # a fresh batch norm, in eval mode
+    torch.testing.assert_close(block(x), F.relu(expected / math.sqrt(1 + 1e-5)))  # a fresh batch norm, in eval mode
 
 
 @torch.no_grad()
 def test_short_cuts_are_all_that_tells_the_multi_scale_blocks_apart():
     x = torch.randn(1, 16, 6, 7)
-    cut, plain = (build(name).eval().conv2(x) for name in ("GLAM", "gMLPMultiConv"))
-    torch.testing.assert_close(cut - plain, torch.cat((x, x), dim=1) / math.sqrt(1 + 1e-5))
+    cut, plain = (build(name).eval().conv2 for name in ("GLAM", "gMLPMultiConv"))
+    outputs = torch.cat((plain.conv3(x), plain.conv5(x)), dim=1)
+    torch.testing.assert_close(plain(x), F.relu(outputs / math.sqrt(1 + 1e-5)))
+    torch.testing.assert_close(cut(x), F.relu((outputs + torch.cat((x, x), dim=1)) / math.sqrt(1 + 1e-5)))
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_norms_in_the_weights_change_nothing(name):
+    net, x = build(name), batch(3)
+    norms = [module for module in net.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    with torch.no_grad():
+        for norm in norms:
+            norm.running_mean.normal_(std=0.3), norm.running_var.uniform_(0.3, 2)
+            norm.weight.uniform_(-1, 1.5), norm.bias.normal_(std=0.3)  # below 0: a maximum would become a minimum
+    for where in (torch.contiguous_format, torch.channels_last):
+        net = net.to(memory_format=where).eval()
+        with torch.no_grad():
+            expected = net(x)
+        with torch.inference_mode():
+            torch.testing.assert_close(net(x), expected, rtol=1e-4, atol=1e-5)
+    before = [norm.running_mean.clone() for norm in norms]
+    with torch.inference_mode():
+        net.train()(x)  # here they are norms
+    assert not any(torch.equal(norm.running_mean, mean) for norm, mean in zip(norms, before, strict=True))
+
+
+def test_hooks_see_every_layer_where_gradients_may_be_wanted():
+    net, seen = build("GLAM").eval(), []
+    for name, module in net.named_modules():
+        module.register_forward_hook(lambda *_, name=name: seen.append(name))
+    with torch.no_grad():
+        net(batch(1))
+    assert {"conv1a", "bn1a", "conv2.conv3", "conv4.bn", "conv5", "bn5", "gmlp", "fc"} <= set(seen)
+
+
+@pytest.mark.parametrize("size", [(4, 4), (5, 4), (7, 9)])
+def test_max_pool_is_torchs(size):
+    for where in (torch.contiguous_format, torch.channels_last):
+        x = torch.randn(2, 3, *size).to(memory_format=where)
+        assert torch.equal(max_pool(x), F.max_pool2d(x, 2))
+
+
+def test_fusion_is_the_librarys_gmlp():
+    torch.manual_seed(0)
+    fusion = Fusion(positions=12)
+    for parameter in fusion.parameters():
+        nn.init.normal_(parameter, std=0.3)  # those of the gate begin so near 0 that a wrong one would not be seen
+    x = torch.randn(3, 4, 3, CHANNELS).permute(0, 3, 1, 2).flatten(2).requires_grad_()  # as channels last leaves it
+
+    def results(forward, amp):
+        x.grad = None
+        fusion.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=amp):
+            y = forward(x)
+        y.square().sum().backward()
+        return [y, x.grad.clone(), *(parameter.grad.clone() for parameter in fusion.parameters())]
+
+    def theirs(x):
+        return gMLP.forward(fusion, x)
+
+    def difference(some, others):
+        return torch.stack([(a - b).norm() / b.norm() for a, b in zip(some, others, strict=True)])
+
+    exact = results(theirs, amp=False)
+    assert (difference(results(fusion.forward, amp=False), exact) < 2e-6).all()
+    # in bfloat16 it errs as much as the library does
+    assert (
+        difference(results(fusion.forward, amp=True), exact) < 1.5 * difference(results(theirs, amp=True), exact) + 5e-3
+    ).all()
 
 
 # The registry
