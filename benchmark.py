@@ -6,11 +6,13 @@
 
 The plain loop is what a straightforward script does: librosa on one segment at a time, eager float32 (on a GPU with
 TF32, as ours), a network written layer after layer, a DataLoader over the segments, evaluation of one utterance at a
-time. Plain and fast take turns, and a ratio is of medians; the spread is that of the ratios of neighbouring turns.
-Results are compared in the same run. All data here are SYNTHETIC: noise of speech's size. Times are of this run on this
+time. It has a process of its own, where memory and waiting threads are as Python and torch come with. The two take
+turns, and a ratio is of medians; the spread is that of the ratios of neighbouring turns. Results are compared in the
+same run. All data here are SYNTHETIC: noise of speech's size. Times are of this run on this
 machine; only ratios travel. CUDA rows need a CUDA device.
 """
 
+import multiprocessing
 import os
 import statistics
 import subprocess
@@ -19,11 +21,13 @@ import tempfile
 import time
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Generator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import cli
 import recipes
@@ -55,6 +59,7 @@ if __name__ == "__main__":
 import numpy as np
 import torch
 import torch.nn.functional as F
+from g_mlp_pytorch import gMLP
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -64,6 +69,7 @@ import graphs
 import loops
 import models.cnn
 import models.glam
+import models.layers
 import path
 import resume
 import turns
@@ -102,13 +108,25 @@ def seconds(function: Callable[[], Any]) -> tuple[float, Any]:
     return time.perf_counter() - start, result
 
 
+_plain: list[Callable[[], Any]] = []  # in the plain loop's process: the loop
+
+
+def plain_turn(make: Callable[[], Callable[[], Any]]) -> tuple[float, Any]:
+    """In the plain loop's process: what `seconds` says of the function that `make` returns, made at the first turn."""
+    if not _plain:
+        _plain.append(make())
+    return seconds(_plain[0])
+
+
 def compare(
-    plain: Callable[[], Any], fast: Callable[[], Any], repeats: int, work: int = 1
+    make: Callable[[], Callable[[], Any]], fast: Callable[[], Any], repeats: int, work: int = 1
 ) -> tuple[float, str, Any, Any, float]:
-    """Measure two functions in turns, warmed up; `fast` does `work` times as much. Returns the ratio of their medians,
-    the spread of ratios, the result of each, and the median seconds of `fast`."""
-    plain(), fast()
-    pairs = [(seconds(plain), seconds(fast)) for _ in range(repeats)]
+    """Measure in turns the function that `make` returns, in a process of its own, and `fast`, which does `work` times
+    as much, in this one; two turns before that do not count. Returns the ratio of their medians, the spread of ratios,
+    the result of each, and the median seconds of `fast`."""
+    process = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
+    with patch.dict(os.environ, GOMP_SPINCOUNT="300000"), process:  # what OpenMP takes where it is not set
+        pairs = [(process.submit(plain_turn, make).result(), seconds(fast)) for _ in range(2 + repeats)][2:]
     ratios = sorted(work * p[0] / f[0] for p, f in pairs)
     slow, quick = (statistics.median(pair[i][0] for pair in pairs) for i in (0, 1))
     spread = f"{ratios[0]:.2f} to {ratios[-1]:.2f}, n={repeats}"
@@ -144,18 +162,29 @@ def plain_feature(name: str, x: NDArray) -> NDArray:
     return (np.sign(y) * np.log1p(255 * np.abs(y)) / np.log(256)).T[:400]
 
 
-def feature_row(name: str, needed: float, options: Namespace) -> Row:
-    """White noise, the worst case of `spectrogram`, cut as published, so that neighbouring segments overlap."""
-    n = 256 if options.quick else 512
+def noise(n: int) -> NDArray:
+    """`n` segments of white noise, the worst case of `spectrogram`, cut as published, so that neighbours overlap."""
     wave = np.random.default_rng(0).standard_normal(28800 + 3199 * (n - 1)).astype(np.float32) * 0.1
-    segments = features.segment(wave)
+    return features.segment(wave)
+
+
+def plain_features(name: str, n: int, threads: int) -> Callable[[], NDArray]:
+    """A feature of each of `n` segments, one by one."""
+    segments = noise(n)
+    torch.set_num_threads(threads)
+    return lambda: np.stack([plain_feature(name, np.ascontiguousarray(x)) for x in segments])
+
+
+def feature_row(name: str, needed: float, options: Namespace) -> Row:
+    """A feature of white noise."""
+    n = 256 if options.quick else 512
+    segments = noise(n)
     torch.set_num_threads(options.threads)
-
-    def plain() -> NDArray:
-        device.keep_freed_memory(False)
-        return np.stack([plain_feature(name, np.ascontiguousarray(x)) for x in segments])
-
-    ratio, spread, slow, fast, spent = compare(plain, lambda: features.extract(name, segments).numpy(), options.repeats)
+    ratio, spread, slow, fast, spent = compare(
+        partial(plain_features, name, n, options.threads),
+        lambda: features.extract(name, segments).numpy(),
+        options.repeats,
+    )
     worst = np.abs(slow - fast).max() / (1 if name == "mfcc" else np.ptp(slow))
     if worst > (1e-2 if name == "mfcc" else 1e-4):
         raise UserError(f"{name} differs from its library by {worst:.1e}")
@@ -221,11 +250,17 @@ class PlainGLAM(models.glam.GLAM):
     """GLAM with its layers one after another as a paper's figure has them."""
 
     def trunk(self, x: torch.Tensor) -> torch.Tensor:
+        def both(block: Any, x: torch.Tensor) -> torch.Tensor:
+            return F.relu(block.bn(torch.cat((block.conv3(x) + x, block.conv5(x) + x), dim=1)))
+
         views = F.relu(self.bn1a(self.conv1a(x))), F.relu(self.bn1b(self.conv1b(x)))
         x = torch.cat(views, dim=2)
         for block in (self.conv2, self.conv3):
-            x = F.max_pool2d(F.relu(block(x)), 2)
-        return F.relu(self.bn5(self.conv5(F.relu(self.conv4(x)))))
+            x = F.max_pool2d(both(block, x), 2)
+        return F.relu(self.bn5(self.conv5(both(self.conv4, x))))
+
+    def fuse(self, x: torch.Tensor) -> torch.Tensor:
+        return F.relu(gMLP.forward(self.gmlp, x.flatten(2))).flatten(1)
 
 
 class PlainAPCNN(models.cnn.APCNN):
@@ -264,18 +299,47 @@ def sizes(config: Config, options: Namespace) -> tuple[int, int]:
     return max(32, chosen["train"] // share), max(22, chosen["test"] // share)
 
 
-def plain_training(config: Config, part: loops.Part, test: loops.Part) -> Callable[[], float]:
+def plain_arithmetic(config: Config) -> None:
+    """What the plain loop's process shares with ours: threads, and TF32 on a GPU."""
+    torch.set_num_threads(config.threads)
+    if config.device == "cuda":
+        torch.backends.cudnn.benchmark = torch.backends.cuda.matmul.allow_tf32 = True
+
+
+def plain_training(config: Config, shape: tuple[int, int], n_train: int, n_test: int) -> Callable[[], float]:
     """A model in training, plainly: each call is an epoch with its evaluation, and returns the loss."""
-    model, optimizer = fresh(config, (part.x.shape[1], part.x.shape[2]), fast=False)
+    plain_arithmetic(config)
+    part, test = made_up(shape, n_train, 0, config.device), made_up(shape, n_test, 1, config.device)
+    model, optimizer = fresh(config, shape, fast=False)
     loader, generator = plain_loader(part, config), np.random.RandomState(1)
 
     def epoch() -> float:
-        device.keep_freed_memory(False)
         loss = plain_epoch(model, optimizer, loader, config, generator)
         plain_evaluate(model, test, config)
         return loss
 
     return epoch
+
+
+def plain_seeds(config: Config, shape: tuple[int, int], n_train: int, n_test: int) -> Callable[[], None]:
+    """One seed after another, plainly: each call is an epoch of a new one, with its evaluation."""
+    plain_arithmetic(config)
+    part, test = made_up(shape, n_train, 0, config.device), made_up(shape, n_test, 1, config.device)
+    loader = plain_loader(part, config)
+
+    def epoch() -> None:
+        model, optimizer = fresh(config, shape, fast=False)
+        plain_epoch(model, optimizer, loader, config, np.random.RandomState(1))
+        plain_evaluate(model, test, config)
+
+    return epoch
+
+
+def plain_evaluation(config: Config, shape: tuple[int, int], n: int) -> Callable[[], NDArray[np.float32]]:
+    """The logits of a test set, plainly."""
+    plain_arithmetic(config)
+    test, (model, _) = made_up(shape, n, 1, config.device), fresh(config, shape, fast=False)
+    return lambda: plain_evaluate(model, test, config)
 
 
 def our_training(config: Config, part: loops.Part, test: loops.Part) -> Callable[[], float]:
@@ -293,7 +357,6 @@ def our_training(config: Config, part: loops.Part, test: loops.Part) -> Callable
     turn = turns.Turn(endless(), config.device)
 
     def epoch() -> float:
-        device.keep_freed_memory()
         before = len(losses)
         while len(losses) == before:
             turn.advance()
@@ -308,10 +371,11 @@ def difference_of(
     """By how much the losses of our first epoch differ from the plain one's, of the same weights and draws, on as many
     segments as --quick has: over hundreds of steps the order of summation alone drives two runs apart. Raises UserError
     where it is too much."""
-    few = made_up((test.x.shape[1], test.x.shape[2]), min(n_train, QUICK["train"]), 0, config.device)
+    shape, n = (test.x.shape[1], test.x.shape[2]), min(n_train, QUICK["train"])
+    epoch = plain_training(config, shape, n, len(test.rows))
     loops.set_arithmetic(config)
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False  # its rounding is as much as 1e-3
-    plain = plain_training(config, few, test)()
+    plain, few = epoch(), made_up(shape, n, 0, config.device)
     difference = max(abs(loss - plain) / plain for loss in ours(few))
     loops.set_arithmetic(config)
     if difference > (1e-2 if config.amp else 1e-3):
@@ -324,7 +388,7 @@ def epoch_row(name: str, needed: float, config: Config, options: Namespace) -> R
     shape, (n_train, n_test) = shape_of(config), sizes(config, options)
     part, test = made_up(shape, n_train, 0, config.device), made_up(shape, n_test, 1, config.device)
     difference = difference_of(name, config, n_train, test, lambda few: [our_training(config, few, test)()])
-    plain, ours = plain_training(config, part, test), our_training(config, part, test)
+    plain, ours = partial(plain_training, config, shape, n_train, n_test), our_training(config, part, test)
     ratio, spread, _, _, spent = compare(plain, ours, options.repeats)
     share = 100 * flops(config, shape, n_train, n_test) / spent / matrix_rate(config)
     note = f"{n_train}+{n_test} segments; loss differs by {difference:.0e}; {share:.0f} % of this machine's matrix rate"
@@ -345,17 +409,22 @@ def flops(config: Config, shape: tuple[int, int], n_train: int, n_test: int) -> 
 
 
 def matrix_rate(config: Config) -> float:
-    """Operations a second of a square matrix product in the arithmetic a run uses, measured now."""
+    """Operations a second of a square matrix product in the arithmetic a run uses, measured now: as a product and as a
+    convolution of length 1, the faster of which is a processor's."""
     n, times = (8192, 10) if config.device == "cuda" else (2048, 1)  # so that launches take none of a GPU's time
     kind = torch.bfloat16 if config.amp else torch.float32
     a, b = (torch.randn(n, n, device=config.device, dtype=kind) for _ in range(2))
 
-    def products() -> None:
+    def products(multiply: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> None:
         for _ in range(times):
-            a @ b
+            multiply(a, b)
 
-    products()
-    return times * 2 * n**3 / min(seconds(products)[0] for _ in range(5))
+    def fastest(multiply: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> float:
+        products(multiply)
+        return min(seconds(partial(products, multiply))[0] for _ in range(5))
+
+    ways = [torch.matmul, lambda a, b: models.layers.pointwise(a.unsqueeze(0), b)]
+    return times * 2 * n**3 / min(map(fastest, ways))
 
 
 def glam(options: Namespace, **changes: Any) -> Config:
@@ -373,12 +442,9 @@ def evaluation_row(name: str, needed: float, config: Config, options: Namespace)
     loops.set_arithmetic(config)
     shape, (_, n) = shape_of(config), sizes(config, options)
     test = made_up(shape, n, 1, config.device)
-    slow_model, _ = fresh(config, shape, fast=False)
-    fast_model, _ = fresh(config, shape, fast=True)
+    model, _ = fresh(config, shape, fast=True)
     ratio, spread, slow, fast, spent = compare(
-        lambda: plain_evaluate(slow_model, test, config),
-        lambda: loops.evaluate(fast_model, test, config),
-        options.repeats,
+        partial(plain_evaluation, config, shape, n), lambda: loops.evaluate(model, test, config), options.repeats
     )
     difference = np.abs(slow - fast).max()
     if not config.amp and difference > 1e-3:
@@ -408,12 +474,6 @@ def seeds_row(name: str, needed: float, config: Config, options: Namespace, shar
     shape, (n_train, n_test) = shape_of(config), sizes(config, options)
     part, test = made_up(shape, n_train, 0, config.device), made_up(shape, n_test, 1, config.device)
     epochs, count = 2 if options.quick else 10, options.at_once  # a run of 50 pays its start once
-    loader = plain_loader(part, config)
-
-    def plain() -> None:
-        model, optimizer = fresh(config, shape, fast=False)
-        plain_epoch(model, optimizer, loader, config, np.random.RandomState(1))
-        plain_evaluate(model, test, config)
 
     def together(part: loops.Part, epochs: int) -> list[Any]:
         with tempfile.TemporaryDirectory() as folder:
@@ -426,7 +486,12 @@ def seeds_row(name: str, needed: float, config: Config, options: Namespace, shar
             return [turn.result for turn in running]
 
     difference = difference_of(name, config, n_train, test, lambda few: together(few, 1))
-    ratio, spread, _, _, spent = compare(plain, lambda: together(part, epochs), options.repeats, epochs * count)
+    ratio, spread, _, _, spent = compare(
+        partial(plain_seeds, config, shape, n_train, n_test),
+        lambda: together(part, epochs),
+        options.repeats,
+        epochs * count,
+    )
     rate = 100 * flops(config, shape, n_train, n_test) * epochs * count / spent / matrix_rate(config)
     per_hour = 3600 * epochs * count / spent / config.epochs
     note = (

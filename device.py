@@ -63,21 +63,21 @@ def check_gpu() -> None:
         ) from None
 
 
-def keep_freed_memory(keep: bool = True) -> None:
+def keep_freed_memory() -> None:
     """Tell glibc to keep freed blocks for the next step instead of giving them back to the kernel.
 
     The maps of a spectrogram batch are tens of megabytes each: handing out fresh pages for every one of them, every
     step, costs APCNN a quarter of its time on a CPU; and extracting features takes half as long. Elsewhere than on
-    glibc this does nothing. Without `keep`, go back to what glibc starts with.
+    glibc this does nothing.
     """
     trim_threshold, top_pad, mmap_max = -1, -2, -4  # malloc.h
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):
         return
-    mallopt(mmap_max, 0 if keep else 2**16)
-    mallopt(trim_threshold, -1 if keep else 2**17)  # -1: never; a batch of 128 spectrograms frees 10 GB every step
-    mallopt(top_pad, 2**26 if keep else 2**17)
+    mallopt(mmap_max, 0)
+    mallopt(trim_threshold, -1)  # never; a batch of 128 spectrograms frees 10 GB every step
+    mallopt(top_pad, 2**26)
 
 
 def give_back_memory() -> None:
