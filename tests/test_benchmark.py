@@ -1,7 +1,9 @@
 """benchmark.py: its rows measure what they say and compare results; those for a GPU do the same on a CPU."""
 
+import os
 import re
 from argparse import Namespace
+from functools import partial
 
 import pytest
 import torch
@@ -31,6 +33,14 @@ def test_plain_networks_are_the_networks(name: str) -> None:
         torch.testing.assert_close(other.grad, one.grad, rtol=1e-3, atol=1e-4)
     with torch.no_grad():
         torch.testing.assert_close(fast.eval()(x), plain.eval()(x))
+
+
+def test_the_plain_loop_has_a_process_of_its_own() -> None:
+    waiting = os.environ.get("GOMP_SPINCOUNT")
+    *_, theirs, ours, _ = benchmark.compare(partial(partial, os.getpid), os.getpid, 1)
+    assert theirs != ours == os.getpid()
+    *_, theirs, ours, _ = benchmark.compare(partial(partial, os.getenv, "GOMP_SPINCOUNT"), os.getpid, 1)
+    assert theirs == "300000" and os.environ.get("GOMP_SPINCOUNT") == waiting  # libgomp's own, and ours as before
 
 
 def test_seeds_in_turns_are_compared_with_plain_ones(monkeypatch: pytest.MonkeyPatch) -> None:
