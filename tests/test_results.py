@@ -366,8 +366,8 @@ def test_what_bfloat16_does_is_in_the_records():
 
 def said_of(differences):
     """Their mean and its 95 % t interval, as the page has them."""
-    low, high = scipy.stats.t.interval(0.95, len(differences) - 1, differences.mean(), scipy.stats.sem(differences))
-    mean = round(differences.mean(), 1) + 0.0  # no −0.0
+    interval = scipy.stats.t.interval(0.95, len(differences) - 1, differences.mean(), scipy.stats.sem(differences))
+    mean, low, high = (round(x, 1) + 0.0 for x in (differences.mean(), *interval))  # no −0.0
     return f"{mean:+.1f} [{low:.1f}, {high:.1f}]".replace("-", "−")
 
 
