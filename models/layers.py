@@ -69,7 +69,7 @@ def convolve(
     and short-cuts are put into the weights instead, so that the whole map is written once and not up to four times.
     """
     if torch.is_inference_mode_enabled() and not norm.training:
-        maps = [F.conv2d(x, *each, conv.stride, conv.padding) for conv, each in folded(convs, norm, shortcut)]
+        maps = list(_normed(x, convs, norm, shortcut))
         return _joined([max_pool(y) for y in maps] if pool else maps).relu_()
     maps = [conv(x) for conv in convs]
     if shortcut:
@@ -90,10 +90,8 @@ def max_pool(x: Tensor) -> Tensor:
     return torch.maximum(x[..., ::2], x[..., 1::2])
 
 
-def folded(
-    convs: Sequence[nn.Conv2d], norm: nn.BatchNorm2d, shortcut: bool
-) -> Iterator[tuple[nn.Conv2d, tuple[Tensor, Tensor]]]:
-    """Each convolution, and its weight and bias with its share of the batch norm in them, and its short-cut."""
+def _normed(x: Tensor, convs: Sequence[nn.Conv2d], norm: nn.BatchNorm2d, shortcut: bool) -> Iterator[Tensor]:
+    """What each convolution gives with its share of the batch norm, and its short-cut, in its weight and bias."""
     mean, var = norm.get_buffer("running_mean"), norm.get_buffer("running_var")
     scale = norm.weight * (var + norm.eps).rsqrt()
     shift, sizes = norm.bias - mean * scale, [conv.out_channels for conv in convs]
@@ -103,7 +101,8 @@ def folded(
             height, width = conv.weight.shape[2:]
             middle = weight[:, :, height // 2, width // 2]
             middle += torch.diag_embed(times.view(-1, conv.in_channels)).flatten(0, 1)
-        yield conv, (weight, plus if conv.bias is None else torch.addcmul(plus, conv.bias, times))
+        bias = plus if conv.bias is None else torch.addcmul(plus, conv.bias, times)
+        yield F.conv2d(x, weight, bias, conv.stride, conv.padding)
 
 
 # Blocks: c channels in, 2c out; with `pool`, half the rows and columns.
