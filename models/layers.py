@@ -99,10 +99,10 @@ def _normed(x: Tensor, convs: Sequence[nn.Conv2d], norm: nn.BatchNorm2d, shortcu
         weight = conv.weight * times[:, None, None, None]
         if shortcut:
             height, width = conv.weight.shape[2:]
-            middle = weight[:, :, height // 2, width // 2]
+            middle = weight[:, :, (height - 1) // 2, (width - 1) // 2]
             middle += torch.diag_embed(times.view(-1, conv.in_channels)).flatten(0, 1)
         bias = plus if conv.bias is None else torch.addcmul(plus, conv.bias, times)
-        yield F.conv2d(x, weight, bias, conv.stride, conv.padding)
+        yield conv._conv_forward(x, weight, bias)  # as it pads and strides
 
 
 # Blocks: c channels in, 2c out; with `pool`, half the rows and columns.

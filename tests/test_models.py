@@ -18,7 +18,15 @@ import models
 from cli import UserError
 from models import canonical, create_model, keywords, list_models, paper_name
 from models.glam import CHANNELS, Fusion
-from models.layers import Classifier, area_attention, head_attention, head_projections, max_pool, side_by_side
+from models.layers import (
+    Classifier,
+    area_attention,
+    convolve,
+    head_attention,
+    head_projections,
+    max_pool,
+    side_by_side,
+)
 
 GOLDEN = ["GLAM", "MHResMultiConv3", "MHCNN", "CNN_AttnPooling", "AACNN_flat"]
 WITH_DROPOUT = {"AACNN", "AACNN_flat", "AAResMultiConv3"}
@@ -421,6 +429,25 @@ def test_norms_in_the_weights_change_nothing(name):
     assert not any(torch.equal(norm.running_mean, mean) for norm, mean in zip(norms, before, strict=True))
 
 
+@pytest.mark.parametrize(
+    ("kernel", "settings", "shortcut"),
+    [
+        ((3, 5), {"padding": (2, 4), "dilation": 2}, True),
+        (3, {"padding": 1, "padding_mode": "circular"}, True),
+        (4, {"padding": "same"}, True),
+        (3, {"stride": 2, "groups": 2, "bias": False}, False),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
+def test_norms_in_the_weights_of_any_convolution(kernel, settings, shortcut):
+    conv, norm, x = nn.Conv2d(4, 8, kernel, **settings), nn.BatchNorm2d(8, eps=0.1).eval(), torch.randn(2, 4, 7, 9)
+    with torch.no_grad():
+        norm.running_mean.normal_(), norm.running_var.uniform_(0, 0.2)
+        expected = convolve(x, [conv], norm, shortcut)
+    with torch.inference_mode():
+        torch.testing.assert_close(convolve(x, [conv], norm, shortcut), expected, rtol=1e-4, atol=1e-5)
+
+
 def test_hooks_see_every_layer_where_gradients_may_be_wanted():
     net, seen = build("GLAM").eval(), []
     for name, module in net.named_modules():
@@ -428,6 +455,10 @@ def test_hooks_see_every_layer_where_gradients_may_be_wanted():
     with torch.no_grad():
         net(batch(1))
     assert {"conv1a", "bn1a", "conv2.conv3", "conv4.bn", "conv5", "bn5", "gmlp", "fc"} <= set(seen)
+    seen.clear()
+    with torch.inference_mode():
+        net(batch(1))
+    assert not {"bn1a", "conv4.bn", "bn5"} & set(seen)  # nowhere else: they are in the weights
 
 
 @pytest.mark.parametrize("size", [(4, 4), (5, 4), (7, 9)])
