@@ -57,6 +57,16 @@ def build(name: str, shape: tuple[int, int] = SMALL, **kwargs: int) -> Classifie
     return create_model(name, shape, **kwargs)
 
 
+def trained(net: Classifier) -> list[nn.Module]:
+    """Make its norms as different from each other as training does; returns them."""
+    norms = [module for module in net.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    with torch.no_grad():
+        for norm in norms:
+            norm.running_mean.normal_(std=0.3), norm.running_var.uniform_(0.3, 2)
+            norm.weight.uniform_(-1, 1.5), norm.bias.normal_(std=0.3)  # below 0: a maximum would become a minimum
+    return norms
+
+
 def batch(size: int = 3, shape: tuple[int, int] = SMALL) -> Tensor:
     return torch.randn(size, 1, *shape, generator=torch.Generator().manual_seed(7))
 
@@ -356,7 +366,8 @@ def test_aacnn_starts_glorot_uniform():
 
 @torch.no_grad()
 def test_pooling_before_relu_is_the_same():
-    net, x = build("GLAM"), batch(2)
+    net, x = build("GLAM").eval(), batch(2)
+    trained(net)
     views = [F.relu(net.bn1a(net.conv1a(x))), F.relu(net.bn1b(net.conv1b(x)))]
     y = torch.cat(views, dim=2)
     assert y.shape == (2, 16, 20, 17)
@@ -412,11 +423,7 @@ def test_short_cuts_are_all_that_tells_the_multi_scale_blocks_apart():
 @pytest.mark.parametrize("name", list_models())
 def test_norms_in_the_weights_change_nothing(name):
     net, x = build(name), batch(3)
-    norms = [module for module in net.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
-    with torch.no_grad():
-        for norm in norms:
-            norm.running_mean.normal_(std=0.3), norm.running_var.uniform_(0.3, 2)
-            norm.weight.uniform_(-1, 1.5), norm.bias.normal_(std=0.3)  # below 0: a maximum would become a minimum
+    norms = trained(net)
     for where in (torch.contiguous_format, torch.channels_last):
         net = net.to(memory_format=where).eval()
         with torch.no_grad():
