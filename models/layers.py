@@ -50,7 +50,7 @@ def side_by_side(norms: Sequence[nn.BatchNorm2d], x: Tensor) -> Tensor:
     mean, var, weight, bias = (
         torch.cat([getattr(norm, name) for norm in norms]) for name in ("running_mean", "running_var", "weight", "bias")
     )
-    x = F.batch_norm(x, mean, var, weight, bias, first.training, first.momentum or 0.0, first.eps)
+    x = F.batch_norm(x, mean, var, weight, bias, first.training, first.momentum, first.eps)  # type: ignore[arg-type]
     if first.training:
         for norm, its_mean, its_var in zip(norms, mean.split(sizes), var.split(sizes), strict=True):
             norm.get_buffer("running_mean").copy_(its_mean)

@@ -401,6 +401,8 @@ def test_norms_side_by_side_are_the_norms_one_by_one():
         expected = torch.cat([norm(part) for norm, part in zip(apart, x.split([8, 5], dim=1), strict=True)], dim=1)
         torch.testing.assert_close(side_by_side(together, x), expected)
     assert together[0].num_batches_tracked == 3
+    with pytest.raises(TypeError, match="momentum"):  # torch's average over all batches is not taken for none
+        side_by_side([nn.BatchNorm2d(8, momentum=None)] * 2, torch.randn(2, 16, 3, 3))
 
 
 @pytest.mark.parametrize(("name", "kernel"), [("gMLPResConv3", "conv3"), ("gMLPResConv5", "conv5")])
