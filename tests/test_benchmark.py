@@ -2,6 +2,7 @@
 
 import os
 import re
+import time
 from argparse import Namespace
 from functools import partial
 
@@ -37,10 +38,15 @@ def test_plain_networks_are_the_networks(name: str) -> None:
 
 def test_the_plain_loop_has_a_process_of_its_own() -> None:
     waiting = os.environ.get("GOMP_SPINCOUNT")
-    *_, theirs, ours, _ = benchmark.compare(partial(partial, os.getpid), os.getpid, 1)
-    assert theirs != ours == os.getpid()
-    *_, theirs, ours, _ = benchmark.compare(partial(partial, os.getenv, "GOMP_SPINCOUNT"), os.getpid, 1)
+    torch.manual_seed(1)
+    *_, theirs, ours, _ = benchmark.compare(partial(partial, torch.initial_seed), torch.initial_seed, 1)
+    assert theirs != ours == 1  # nor is it a fork, which would begin with what is set here
+    waits = iter((0.5, 0.5, 0))  # the first two turns do not count
+    ratio, spread, theirs, _, spent = benchmark.compare(
+        partial(partial, os.getenv, "GOMP_SPINCOUNT"), lambda: time.sleep(next(waits)), 1, work=1000
+    )
     assert theirs == "300000" and os.environ.get("GOMP_SPINCOUNT") == waiting  # libgomp's own, and ours as before
+    assert spent < 0.4 and spread == f"{ratio:.2f} to {ratio:.2f}, n=1"
 
 
 def test_seeds_in_turns_are_compared_with_plain_ones(monkeypatch: pytest.MonkeyPatch) -> None:
