@@ -449,6 +449,7 @@ def test_norms_in_the_weights_change_nothing(name):
 )
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
 def test_norms_in_the_weights_of_any_convolution(kernel, settings, shortcut):
+    torch.manual_seed(0)
     conv, norm, x = nn.Conv2d(4, 8, kernel, **settings), nn.BatchNorm2d(8, eps=0.1).eval(), torch.randn(2, 4, 7, 9)
     with torch.no_grad():
         norm.running_mean.normal_(), norm.running_var.uniform_(0, 0.2)
