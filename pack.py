@@ -72,11 +72,12 @@ def pack(folder: Path) -> bool:
 
 
 def pack_if_allowed(folder: Path) -> bool:
-    """`pack`, or a warning for a run that another user owns. Returns whether it was packed."""
+    """`pack`, or a warning for a run that another user owns or that has links. Returns whether it was packed."""
     try:
         return pack(folder)
-    except PermissionError as error:
-        cli.warn(f"{folder} is left as it is: {cli.refusal(error)}")
+    except (PermissionError, records.BrokenRecord) as error:
+        why = cli.refusal(error) if isinstance(error, PermissionError) else error
+        cli.warn(f"{folder} is left as it is: {why}")
         return False
 
 

@@ -313,7 +313,12 @@ def warn_of_replacement(folder: Path, save_model: str | None) -> None:
 @contextmanager
 def locked(folder: Path, wait: bool = False) -> Iterator[bool]:
     """Hold a run folder, if it is free or can be waited for; yields whether it is held. Afterwards its lock is gone,
-    and so is the folder where nothing was written."""
+    and so is the folder where nothing was written. Raises BrokenRecord where it, or something in it, is a link, which
+    in another's runs may lead to any file of ours."""
+    inside = (Path(where, name) for where, folders, files in os.walk(folder) for name in (*folders, *files))
+    if link := next((each for each in (folder, *inside) if each.is_symlink()), None):
+        text = f"{link} is a link, and what is written there would go elsewhere; put what it leads to in its place"
+        raise BrokenRecord(folder, text)
     with lock(folder / "lock", wait) as mine:
         try:
             yield mine

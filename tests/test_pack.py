@@ -228,3 +228,24 @@ def test_a_python_without_lzma_packs_nothing(tmp_path: Path) -> None:
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2 and "this Python lacks the module lzma" in done.stderr
     assert [content(folder) for folder in folders] == before
+
+
+@pytest.mark.parametrize("link", ["epochs.jsonl.gz", "lock", "checkpoint/config.json", "the folder"])
+def test_links_in_anothers_runs_lead_nowhere(link: str, tmp_path: Path, capsys: Any) -> None:
+    folder, ours = runs_in(tmp_path / "runs")
+    elsewhere = tmp_path / "elsewhere"
+    if link == "the folder":
+        folder.rename(elsewhere)
+        (elsewhere / ".mine.tmp").write_text("mine")
+        (elsewhere / "lock").write_text("mine")
+        folder.symlink_to(elsewhere)
+    else:
+        elsewhere.mkdir()
+        (elsewhere / "file").write_text("mine")
+        (folder / link).parent.mkdir(exist_ok=True)
+        (folder / link).symlink_to(elsewhere / ("new" if link == "lock" else "file"))
+    before = content(elsewhere)
+    assert not pack.pack_if_allowed(folder) and pack.pack_if_allowed(ours)
+    assert content(elsewhere) == before
+    named = folder if link == "the folder" else folder / link
+    assert f"{folder} is left as it is: {named} is a link" in capsys.readouterr().err
