@@ -7,6 +7,8 @@ import hashlib
 import json
 import os
 import shutil
+import stat
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -88,22 +90,28 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def read_bytes(path: Path) -> bytes:
-    """The bytes of a file; an error names it."""
+def read_bytes(path: Path, most: int = sys.maxsize) -> bytes:
+    """The bytes of a file; an error names it. Raises OSError for a pipe or a device, which may have no end, and
+    ValueError for a file of more than `most` bytes, which takes no room on a disk where it is a hole."""
     with named(path):
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "it is no ordinary file", str(path))
+        if status.st_size > most:
+            raise ValueError(f"{path} has more than {most} bytes")
         return path.read_bytes()
 
 
-def read_text(path: Path) -> str:
-    """The text of a file in UTF-8; an error names it."""
-    with named(path):
-        return path.read_text(encoding="utf-8")
+def read_text(path: Path, most: int = sys.maxsize) -> str:
+    """The text of a file in UTF-8; errors as of `read_bytes`."""
+    return read_bytes(path, most).decode()
 
 
 def may_be_sound(error: OSError) -> bool:
     """Whether a file that gave this error may be as it was written: its reader has no right, the disk or the network
-    fails, a limit is reached. Not so where there is none, or where it is what an unpacker says of the contents."""
-    return error.errno not in (None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP)
+    fails, a limit is reached. Not so where there is none or no ordinary one, or where it is what an unpacker says of
+    the contents."""
+    return error.errno not in (None, errno.ENOENT, errno.ENOTDIR, errno.EINVAL, errno.ELOOP)
 
 
 def read_json(path: Path, remedy: str = "delete it and run again", read: Callable[[Path], str] = read_text) -> Any:

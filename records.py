@@ -6,7 +6,9 @@ Nothing is recomputed that a run recorded, except where two records are put toge
 import gzip
 import io
 import json
+import math
 import os
+import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -34,7 +36,9 @@ FIELDS: dict[str, type | tuple[type, ...]] = {  # of config.json, as far as repo
 }  # fmt: skip
 STATE = "state.safetensors"  # of a run folder: what an interrupted run goes on from
 TEXTS = ("epochs.jsonl", "split.json")  # of a run folder, which pack.py compresses
-LARGEST = 1 << 26  # bytes that are read from a compressed file; 50 epochs are 20 kB
+# bytes that are read; of another's records, a few may stand for a machine's memory
+LARGEST = 1 << 26  # of a text; 50 epochs are 20 kB
+LARGEST_ARRAY = 1 << 30  # of predictions; 50 epochs of 1000 utterances are 1 MB
 _T = TypeVar("_T")
 
 
@@ -117,10 +121,12 @@ class Run:
         """The arrays of one part as they lie in predictions.npz. Raises BrokenRecord."""
         file = self.folder / "predictions.npz"
         try:
-            raw = io.BytesIO(read_bytes(file))  # at once: of a read that fails, zipfile says it is no zip file
-            with np.load(raw, allow_pickle=False) as arrays:
+            # at once: of a read that fails, zipfile says it is no zip file
+            raw = io.BytesIO(read_bytes(file, LARGEST_ARRAY))
+            with zipfile.ZipFile(raw) as members:
                 # contiguous: packed ones are in another order, which sums depend on
-                return Predictions(*(np.ascontiguousarray(arrays[f"{name}_{f.name}"]) for f in fields(Predictions)))
+                arrays = (_array(members, f"{name}_{f.name}.npy") for f in fields(Predictions))
+                return Predictions(*map(np.ascontiguousarray, arrays))
         except MemoryError:  # which says nothing of the file
             raise
         except Exception as error:  # NumPy raises whatever its zip and header readers do
@@ -160,6 +166,17 @@ class Run:
         return self.epochs[self.pick(rule)]["test"]
 
 
+def _array(members: zipfile.ZipFile, name: str) -> NDArray[Any]:
+    """An array of an .npz. Raises ValueError, among others, where there is none or its header says it is too large."""
+    with members.open(name) as f:
+        np.lib.format.read_magic(f)
+        shape, _, dtype = np.lib.format.read_array_header_1_0(f)
+        if math.prod(shape) * dtype.itemsize > LARGEST_ARRAY:
+            raise ValueError(f"{name} says that it has more than {LARGEST_ARRAY} bytes")
+        f.seek(0)
+        return np.lib.format.read_array(f, allow_pickle=False)
+
+
 def _check_epoch(epoch: Any, parts: Sequence[str]) -> None:
     """Raise KeyError, TypeError, .. unless the record of an epoch has the numbers that tables and figures need."""
     int(epoch["epoch"])
@@ -175,12 +192,12 @@ def _text(file: Path) -> str:
     """
     packed = Path(f"{file}.gz")
     with suppress(FileNotFoundError):
-        return read_text(file)
+        return read_text(file, LARGEST)
     try:
         with named(packed), gzip.open(packed) as f:
-            return f.read(LARGEST).decode()  # of another's records, a few bytes may stand for a machine's memory
+            return f.read(LARGEST).decode()
     except FileNotFoundError:  # there is neither, or it has been written anew meanwhile
-        return read_text(file)
+        return read_text(file, LARGEST)
     except (EOFError, zlib.error) as error:
         raise ValueError(f"{packed}: {error}") from None
 

@@ -171,13 +171,13 @@ def test_a_text_is_read_while_it_is_packed_or_written_anew(
     if way == "unpack":
         pack.pack_text(text)
 
-    def meanwhile(file: Path) -> str:
+    def meanwhile(file: Path, most: int) -> str:
         monkeypatch.setattr(records, "read_text", real)
         if way == "pack":
             pack.pack_text(text)
-            return real(file)
+            return real(file, most)
         try:
-            return real(file)
+            return real(file, most)
         finally:
             text.write_bytes(whole)
             Path(f"{text}.gz").unlink()

@@ -2,14 +2,15 @@
 
 import csv
 import errno
+import io
 import json
 import os
 import re
 import subprocess
 import sys
+import zipfile
 from collections.abc import Sequence
 from html.parser import HTMLParser
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -105,9 +106,44 @@ def test_text_of_a_finished_run_may_be_compressed(tmp_path: Path, monkeypatch: p
     (folder / "split.json.gz").write_bytes(b"not gzip")
     with pytest.raises(records.BrokenRecord, match=r"split\.json cannot be read"):
         records.read_record(folder / "split.json")
+    run = only(tmp_path)
     monkeypatch.setattr(records, "LARGEST", 50)  # not all of what a few bytes may stand for
-    with pytest.raises(records.BrokenRecord, match=r"epochs\.jsonl is not a run's record"):
-        _ = only(tmp_path).epochs
+    with pytest.raises(records.BrokenRecord, match=r"epochs\.jsonl is not a run's record \(JSONDecodeError"):
+        _ = run.epochs
+
+
+@pytest.mark.parametrize("name", ["config.json", "split.json", "epochs.jsonl", "predictions.npz"])
+@pytest.mark.parametrize("kind", ["device", "hole"])
+def test_a_file_without_end_is_no_record(kind: str, name: str, tmp_path: Path) -> None:
+    folder = make_run(tmp_path, RIGHT, LABELS, settings={"epochs": 1})
+    assert audit.problems(folder) == []
+    (folder / name).unlink()
+    if kind == "device":
+        (folder / name).symlink_to("/dev/null")  # in another's runs it is /dev/zero
+    else:
+        with open(folder / name, "wb") as f:
+            f.truncate(records.LARGEST_ARRAY + 1)
+    (told,) = audit.problems(folder)
+    assert str(folder / name) in told and ("more than" if kind == "hole" else "no ordinary file") in told
+
+
+@pytest.mark.parametrize("bytes_there", [0, 1 << 20])
+def test_an_array_that_declares_more_than_the_memory_is_broken(
+    bytes_there: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_run(tmp_path, RIGHT, LABELS)
+    with np.load(folder / "predictions.npz", allow_pickle=False) as there:
+        arrays = dict(there)
+    header, size = io.BytesIO(), bytes_there or 1 << 50
+    about = {"descr": "<f4", "fortran_order": False, "shape": (size // 4,)}
+    np.lib.format.write_array_header_1_0(header, about)
+    np.savez_compressed(folder / "predictions.npz", **{k: v for k, v in arrays.items() if k != "test_logits"})
+    with zipfile.ZipFile(folder / "predictions.npz", "a", zipfile.ZIP_DEFLATED) as members:
+        members.writestr("test_logits.npy", header.getvalue() + bytes(bytes_there))
+    if bytes_there:
+        monkeypatch.setattr(records, "LARGEST_ARRAY", bytes_there - 1)
+    with pytest.raises(records.BrokenRecord, match=r"test_logits\.npy says that it has more than \d+ bytes"):
+        only(tmp_path).predictions("test")
 
 
 @pytest.mark.parametrize("text", ["", "{", '{"epoch": 1}\n', "[]\n", "\xff"])
@@ -919,7 +955,7 @@ def document(tmp_path: Path) -> render.Document:
 
 
 def test_csv_reads_back(document: render.Document) -> None:
-    frame = pd.read_csv(StringIO(render.csv(document)))
+    frame = pd.read_csv(io.StringIO(render.csv(document)))
     glam = frame[(frame["kind"] == "score") & (frame["dataset"] == "impro") & (frame["model"] == "GLAM")]
     assert glam["score"].tolist() == list(metrics.SCORES)
     assert glam["mean"].tolist() == [100] * 4 and glam["n"].tolist() == [6] * 4 and glam["folds"].isna().all()
@@ -1018,7 +1054,7 @@ def test_errors_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys:
     make_run(tmp_path, HALF, LABELS, synthetic=True)
     make_run(tmp_path, RIGHT, LABELS, model="MACNN")
     assert call(monkeypatch, "--runs", tmp_path, "--errors", 1, "--format", "csv") == 0
-    frame = pd.read_csv(StringIO(capsys.readouterr().out))
+    frame = pd.read_csv(io.StringIO(capsys.readouterr().out))
     assert frame[["model", "name", "wrong"]].to_numpy().tolist() == [["GLAM", "u2", 1]]
     call(monkeypatch, "--runs", tmp_path, "--errors")
     told = capsys.readouterr().out
@@ -1066,7 +1102,7 @@ def test_another_csv_of_the_same_name_is_not_the_one_asked_for(
     for asked, n, said in ((files["a"], 2, left), (both, 3, ""), ("mine", 3, ""), (tmp_path / "mine.csv", 3, "")):
         call(monkeypatch, *words, asked)
         told = capsys.readouterr()
-        rows = pd.read_csv(StringIO(told.out))
+        rows = pd.read_csv(io.StringIO(told.out))
         assert rows.loc[rows["score"] == "WA", "n"].sum() == n, asked
         assert said.format(**files) in told.err and bool(said) == bool(told.err)
 
@@ -1519,7 +1555,6 @@ def test_a_record_that_the_system_refuses_to_read_is_not_called_damaged(
         raise OSError(number, os.strerror(number))  # a read names no file
 
     monkeypatch.setattr(Path, "read_bytes", refuse)
-    monkeypatch.setattr(Path, "read_text", refuse)
     for read in {
         "epochs.jsonl": [lambda: run.epochs],
         "split.json": [lambda: records.read_record(folder / "split.json")],
@@ -1535,14 +1570,14 @@ def test_a_record_that_cannot_be_read_hides_no_other_problem(
 ) -> None:
     unread, wrong = (make_run(tmp_path, RIGHT, LABELS, seed=seed) for seed in (1, 2))
     (wrong / "split.json").write_text("{")
-    real = Path.read_text
+    real = Path.read_bytes
 
-    def refuse(file: Path, *given: Any, **more: Any) -> str:
+    def refuse(file: Path, *given: Any, **more: Any) -> bytes:
         if file == unread / "split.json":
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         return real(file, *given, **more)
 
-    monkeypatch.setattr(Path, "read_text", refuse)
+    monkeypatch.setattr(Path, "read_bytes", refuse)
     assert report.main(["--runs", str(tmp_path), "--audit"]) == 1
     told = capsys.readouterr().out
     assert f"cannot use {unread / 'split.json'}: Input/output error" in told
