@@ -97,7 +97,7 @@ class Run:
         try:
             epochs = read_epochs(self.folder)
             for epoch in epochs:
-                _check_epoch(epoch, ("test", "val") if self.has_validation else ("test",))
+                _check_epoch(epoch, ("test", "val") if self.has_validation else ("test",), len(self.config["classes"]))
             if epochs and len(epochs) == self.config["settings"].get("epochs"):
                 return epochs
             problem = f"it has {len(epochs)} epochs, not those that config.json says"
@@ -140,15 +140,15 @@ class Run:
     def _check_predictions(self, name: str, found: Predictions) -> None:
         """Raise BrokenRecord unless the arrays have the types and shapes that the other records say."""
         file = self.folder / "predictions.npz"
-        shape = (len(self.epochs), len(found.names), len(self.config["classes"]))
+        shape = (len(self.epochs), self.config[f"n_{name}"], len(self.config["classes"]))
         if found.logits.shape != shape or found.logits.dtype.kind != "f":
             raise self.broken(f"{file} holds {name} logits of shape {found.logits.shape}, not {shape}")
         for what, kinds in {"names": "U", "speakers": "U", "paths": "U", "labels": "iu"}.items():
             each = getattr(found, what)
             if each.shape != shape[1:2] or each.dtype.kind not in kinds:
                 raise self.broken(f"{file} holds {name} {what} {each.dtype} of shape {each.shape}, not {shape[1:2]}")
-        if not np.isin(found.labels, range(shape[2])).all():
-            raise self.broken(f"{file}: {name} labels are not among the {shape[2]} classes")
+        if found.labels.dtype != np.int64 or not np.isin(found.labels, range(shape[2])).all():
+            raise self.broken(f"{file}: {name} labels are not among the {shape[2]} classes, or not int64")
 
     def pick(self, rule: str) -> int:
         """Index into `epochs` of the epoch a rule reports. Raises UserError where the split has no validation part."""
@@ -177,11 +177,12 @@ def _array(members: zipfile.ZipFile, name: str) -> NDArray[Any]:
         return np.lib.format.read_array(f, allow_pickle=False)
 
 
-def _check_epoch(epoch: Any, parts: Sequence[str]) -> None:
+def _check_epoch(epoch: Any, parts: Sequence[str], classes: int) -> None:
     """Raise KeyError, TypeError, .. unless the record of an epoch has the numbers that tables and figures need."""
     int(epoch["epoch"])
     for part in parts:
-        np.array(epoch[part]["confusion"], int)
+        if np.array(epoch[part]["confusion"], int).shape != (classes, classes):
+            raise ValueError(f"a confusion matrix is not one of {classes} classes")
     sum([epoch["train_loss"], *(epoch[part][score] for part in parts for score in metrics.SCORES)], 0.0)
 
 
@@ -226,7 +227,7 @@ class Halved(Run):
 
     @cached_property
     def _positions(self) -> dict[str, NDArray[np.int64]]:
-        val, test = data.halve(self.whole.n_test, self.seed)
+        val, test = data.halve(len(self.whole.predictions("test").names), self.seed)  # n_test may be any number
         return {"val": val, "test": test}
 
     @cached_property

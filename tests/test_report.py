@@ -1591,6 +1591,7 @@ WRONG = {  # parts of predictions.npz that can be read and are no run's
     "labels in two axes": {"test_labels": np.array([LABELS])},
     "labels that are no numbers": {"test_labels": np.array([*"abcd"])},
     "a class there is none of": {"test_labels": np.array([0, 1, 2, 9])},
+    "labels without a sign": {"test_labels": np.array(LABELS, dtype=np.uint64)},
     "a class below all": {"test_labels": np.array([-1, 1, 2, 3])},
     "logits that are text": {"test_logits": np.full((1, 4, 4), "x")},
 }
@@ -1621,6 +1622,23 @@ def test_wrong_records_are_found_by_the_audit_and_left_out_of_tables(
 def test_the_audit_goes_on_after_a_record_of_other_types(change, sound: Path) -> None:
     change(sound)
     assert audit.problems(sound)
+
+
+@pytest.mark.parametrize("number", [0, 3, 10**15])
+def test_a_number_of_utterances_that_are_not_there_is_broken(number: int, tmp_path: Path) -> None:
+    folder = make_run(tmp_path, RIGHT, LABELS)
+    edit(folder / "config.json", n_test=number)
+    for read in (lambda run: run.predictions("test"), lambda run: records.Halved(run).epochs):
+        with pytest.raises(records.BrokenRecord, match="holds test logits of shape"):
+            read(only(tmp_path))
+
+
+@pytest.mark.parametrize("confusion", [[[1]], [1, 1, 1, 1], [[1] * 5] * 5])
+def test_a_confusion_matrix_of_other_classes_is_broken(confusion: list, tmp_path: Path) -> None:
+    folder = make_run(tmp_path, RIGHT, LABELS)
+    edit_epoch(folder, 0, "test", confusion=confusion)
+    with pytest.raises(records.BrokenRecord, match="is not one of 4 classes"):
+        only(tmp_path).scores("last")
 
 
 def test_settings_that_differ_in_the_eighth_digit_are_two_rows(tmp_path: Path) -> None:
