@@ -1,6 +1,8 @@
 """A reader's check of run folders: do all records say the same, and do the predictions give the scores?"""
 
+import zipfile
 from collections.abc import Iterable, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -91,8 +93,13 @@ def problems(folder: Path) -> list[str]:
         found += _split(run, split)
         if [epoch["epoch"] for epoch in run.epochs] != list(range(1, len(run.epochs) + 1)):
             found.append("epochs.jsonl does not count its epochs from 1")
-        for name in ("test", "val") if run.has_validation else ("test",):
+        parts = ("test", "val") if run.has_validation else ("test",)
+        for name in parts:
             found += _predictions(run, name, run.predictions(name), split[name])
+        known = {f"{part}_{field.name}.npy" for part in parts for field in fields(Predictions)}
+        with zipfile.ZipFile(folder / "predictions.npz") as members:
+            others = sorted({*members.namelist()} - known)  # which only pack.py would read, of any size
+        found += [f"predictions.npz holds {name!r}, which is none of a run's arrays" for name in others]
     except UserError as error:
         found.append(str(error))
     except OSError as error:  # which says nothing of the other runs

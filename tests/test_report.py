@@ -1139,6 +1139,7 @@ def settings_of(folder: Path, **changes: Any) -> dict[str, Any]:
 
 
 TAMPER = {
+    "another array": (lambda f: edit_predictions(f, more=np.zeros(9)), "holds 'more.npy', which is none of a run's"),
     "done is missing": (lambda f: (f / "done").unlink(), "unfinished"),
     "it is being repeated": (lambda f: (f / "state.safetensors").touch(), "unfinished"),
     "another seed": (lambda f: edit(f / "config.json", seed=2), "says seed 2, the folder says 1"),
