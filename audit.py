@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 import recipes
 import tables
-from cli import UserError, refusal
+from cli import UserError, printable_lines, refusal
 from corpora import dataset_folder
 from files import digest_of
 from metrics import SCORES
@@ -139,7 +139,7 @@ def check_folders(
         bad += bool(found)
         for problem in found:
             with tqdm.external_write_mode():  # else the line stands on the bar
-                print(f"{folder.relative_to(root)}: {problem}", flush=True)
+                print(printable_lines(f"{folder.relative_to(root)}: {problem}"), flush=True)
     print(
         f"{len(checked)} run folders checked (finished; configuration and hash; split digest; predictions against the "
         f"scores of every epoch): {bad or 'none'} with a problem"

@@ -93,7 +93,7 @@ def add_device(parser: argparse._ActionsContainer) -> None:
 
 def warn(text: str) -> None:
     """Print a warning to standard error, where it does not disturb tables on standard output."""
-    print(f"warning: {text}", file=sys.stderr, flush=True)
+    print(f"warning: {printable_lines(text)}", file=sys.stderr, flush=True)
 
 
 @cache
@@ -106,6 +106,11 @@ def printable(text: str) -> str:
     """`text` for one line of a terminal: control characters, and bytes that are not UTF-8, are escaped."""
     escaped = "".join(c if c.isprintable() or "\ud800" <= c <= "\udfff" else ascii(c)[1:-1] for c in text)
     return escaped.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def printable_lines(text: str) -> str:
+    """Each line of `text` as `printable`: names in another's records could command the terminal."""
+    return "\n".join(map(printable, text.split("\n")))
 
 
 def need(what: str, file: str, *packages: str) -> None:
@@ -146,7 +151,7 @@ def run_main(
         status = main() or 0
         sys.stdout.flush()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable_lines(str(error))}", file=sys.stderr)
         status = 2
     except KeyboardInterrupt:
         print(interrupted, file=sys.stderr)
@@ -158,6 +163,6 @@ def run_main(
         reason = refusal(error)
         if reason is None:
             raise
-        print(f"error: {reason}", file=sys.stderr)
+        print(f"error: {printable_lines(reason)}", file=sys.stderr)
         status = 2
     sys.exit(status)

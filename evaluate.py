@@ -96,7 +96,7 @@ def predict_all(recognise: "Recogniser", utterances: list[tuple["Utterance", str
     for (utterance, label), result in zip(utterances, results, strict=True):
         if isinstance(result, str):
             with tqdm.external_write_mode():  # else the line stands on the bar
-                print(f"error: {result}", file=sys.stderr, flush=True)
+                print(f"error: {cli.printable(result)}", file=sys.stderr, flush=True)
         else:
             found.append((utterance, label, replace(result, outline=Outline())))  # 20 kB each, for pictures alone
     return found

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from cli import printable_lines
+
 if TYPE_CHECKING:
     from pandas import DataFrame
 
@@ -50,7 +52,7 @@ def markdown(document: Document) -> str:
         blocks.append(_markdown_table(section.frame))
         if section.notes:
             blocks.append("\n".join(f"- {note}" for note in section.notes))
-    return "\n\n".join(blocks) + "\n"
+    return printable_lines("\n\n".join(blocks)) + "\n"
 
 
 def _markdown_table(frame: "DataFrame") -> str:

@@ -1701,3 +1701,21 @@ def test_the_audit_of_8_1_1_looks_at_the_runs_it_is_made_of(tmp_path: Path) -> N
     assert audit.check_folders(tmp_path, splits=["8:1:1"]) == 0
     with pytest.raises(UserError, match="no run folder to audit"):
         audit.check_folders(tmp_path, splits=["session"])
+
+
+@pytest.mark.parametrize(
+    "words", [["--errors"], [], ["--audit"], ["--figure", "alpha"], ["--errors", "broken"]], ids=" ".join
+)
+def test_names_do_not_command_the_terminal(words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """A colour, a window's title, a carriage return and a text that runs from right to left."""
+    ugly = "\x1b[31m\x1b]0;x\a\r\u202e"
+    names = [f"{ugly}{i}" for i in range(4)]
+    folder = make_run(tmp_path, HALF, LABELS, dataset=f"mine{ugly}", corpus="mine", names=names)
+    if "broken" in words:
+        (folder / "predictions.npz").write_bytes(b"")
+    words = [word for word in words if word != "broken"]
+    with pytest.raises(SystemExit):
+        cli.run_main(lambda: report.main(["--runs", str(tmp_path), *words]))
+    told = "".join(capsys.readouterr())
+    assert r"mine\x1b[31m\x1b]0;x\x07\r\u202e" in told.replace("\\\\", "\\"), "Markdown doubles a backslash"
+    assert not {*"\x1b\a\r\u202e"} & {*told}
