@@ -91,6 +91,11 @@ def title(name: str, config: dict[str, Any]) -> str:
     return f"{synthetic}{config['model']} on {config['dataset']}, {run} · {name.removesuffix('/checkpoint')}"
 
 
+def escape(text: str) -> str:
+    """Text that Markdown shows as it is: another's checkpoint might have the page ask for a picture from elsewhere."""
+    return html.escape(text).translate({ord(c): f"&#{ord(c)};" for c in "\\`*_[]!$~"})
+
+
 def describe(config: dict[str, Any]) -> str:
     """What stands under the menu: what the checkpoint was trained on, how well it did, and whose licence holds."""
     scores = config["scores"]["test"]
@@ -101,7 +106,7 @@ def describe(config: dict[str, Any]) -> str:
         f"(rule {config['rule']}{optimistic}).",
         f"Licence of the training corpus: {config['licence']}.",
     ]
-    text = "<br>".join(map(html.escape, lines))
+    text = "<br>".join(map(escape, lines))
     if not config["synthetic"]:
         return text
     return f'<span class="synthetic">SYNTHETIC</span> Trained on made-up sounds: its answers mean nothing.<br>{text}'
@@ -150,9 +155,9 @@ def recognise(folder: Path, file: str, max_minutes: float, max_mb: float) -> "Pr
 
 def answer(prediction: "Prediction") -> str:
     """The result in Markdown."""
-    note = f" {html.escape(prediction.note).capitalize()}." if prediction.note else ""
+    note = f" {escape(prediction.note).capitalize()}." if prediction.note else ""
     segments = f"{len(prediction.starts)} segment" + "s" * (len(prediction.starts) != 1)
-    head = f"## {html.escape(prediction.label)}"
+    head = f"## {escape(prediction.label)}"
     return f"{head}\n{prediction.probabilities.max():.0%} likely, by {segments} in {prediction.seconds:.1f} s.{note}"
 
 
@@ -177,7 +182,7 @@ def make_page(root: Path, max_minutes: float, max_mb: float, pictures: Path) -> 
         try:
             prediction = recognise(root / chosen, file, max_minutes, max_mb)
         except UserError as error:
-            return about, f'<p class="refused">{html.escape(str(error))}</p>', *nothing
+            return about, f'<p class="refused">{escape(str(error))}</p>', *nothing
         with tempfile.NamedTemporaryFile(dir=pictures, suffix=".png", delete=False) as picture:
             plot(prediction, Path(picture.name), recogniser(root / chosen).checkpoint.title)
         shares = dict(zip(prediction.classes, map(float, prediction.probabilities), strict=True))
