@@ -26,6 +26,7 @@ SAMPLE_RATE = 16000  # Hz
 BLOCK = 2**20  # samples decoded at once, of all channels
 RATES = range(1000, 768001)  # Hz: a header with any other is wrong, and resampling as it says could fill the memory
 SILENT = 5e-4  # the greatest sample, of 1: A-law's zero, and the noise of the last bit, are below
+LONGEST = 3600 * SAMPLE_RATE  # samples of an utterance
 LOUDEST = 1e6  # times full scale: above, the square of a spectrum overflows float32
 # of a data chunk, from writers that could not seek: 0x7ffff000 is SoX's, the next two arecord's, then LAME's
 UNKNOWN_SIZES = (0, 0x7FFFF000, 0x80000000, 0x7FFFFF00, 0x7FFFFFFF, 0xFFFFFFFF)
@@ -278,10 +279,17 @@ def _waves(blocks: Iterable[tuple[NDArray[np.float32], int]]) -> Iterator[Wave]:
 
 
 def decode(data: bytes) -> Wave:
-    """What `load_audio` gives for a file of these bytes. Raises ValueError saying what is wrong."""
+    """What `load_audio` gives for a file of these bytes, of an hour at most: what is heard at once must fit into the
+    memory, and of silence a day is some megabytes of FLAC. Raises ValueError saying what is wrong."""
     if not data:
         raise ValueError("is empty (0 bytes)")
-    return np.concatenate(list(_waves(_blocks(_Raw(lambda count, at: data[at : at + count], data)))))
+    waves, samples = [], 0
+    for wave in _waves(_blocks(_Raw(lambda count, at: data[at : at + count], data))):
+        waves.append(wave)
+        samples += len(wave)
+        if samples > LONGEST:
+            raise ValueError("is longer than an hour; cut it into utterances")
+    return np.concatenate(waves)
 
 
 def from_samples(wave: NDArray, rate: int = SAMPLE_RATE) -> Iterator[Wave]:

@@ -312,3 +312,13 @@ def test_damaged_recordings_give_an_error_or_finite_samples(tmp_path: Path, seed
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
     assert peak < 100e6
+
+
+def test_what_is_decoded_at_once_is_an_hour_at_most() -> None:
+    """Of silence: a quarter of a megabyte."""
+    hour, more = io.BytesIO(), io.BytesIO()
+    soundfile.write(hour, np.zeros(3600 * 16000, np.int16), 16000, format="FLAC")
+    soundfile.write(more, np.zeros(3600 * 16000 + 1, np.int16), 16000, format="FLAC")
+    assert len(audio.decode(hour.getvalue())) == 3600 * 16000
+    with pytest.raises(ValueError, match="is longer than an hour; cut it into utterances"):
+        audio.decode(more.getvalue())
