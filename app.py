@@ -237,8 +237,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="app-") as scratch:
         os.environ |= {"GRADIO_TEMP_DIR": scratch, "GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1"}
         cli.need("the page", "requirements-app.txt", "gradio")
-        page = make_page(args.checkpoints or path.RUNS, args.max_minutes, args.max_mb, Path(scratch))
-        serve(page, args.host, args.port, args.max_mb, Path(scratch))
+        pictures = Path(scratch) / "pictures"  # apart: of an allowed folder an uploaded page would be shown as ours
+        pictures.mkdir()
+        page = make_page(args.checkpoints or path.RUNS, args.max_minutes, args.max_mb, pictures)
+        serve(page, args.host, args.port, args.max_mb, pictures)
 
 
 if __name__ == "__main__":

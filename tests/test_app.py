@@ -344,3 +344,11 @@ def test_a_port_in_use_is_told_in_words(address, runs, command):
     port = address.rsplit(":", 1)[1]
     told = command("app.py", "--checkpoints", runs, "--port", port, status=2).stderr
     assert f"no page can be served at 127.0.0.1:{port}" in told and "--port" in told
+
+
+@pytest.mark.browser
+def test_an_uploaded_page_is_not_shown_as_ours(page, address):
+    body = {"files": {"name": "x.html", "mimeType": "text/html", "buffer": b"<script>alert(1)</script>"}}
+    (file,) = page.request.post(f"{address}/gradio_api/upload", multipart=body).json()
+    served = page.request.get(f"{address}/gradio_api/file={file}")
+    assert served.ok and served.headers["content-disposition"].startswith("attachment")
