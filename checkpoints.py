@@ -183,7 +183,8 @@ def check(config: Any, where: str) -> None:
     )
     tested = config["scores"].get("test")
     need(
-        isinstance(tested, dict) and all(_has_type(tested.get(s), NUMBER) for s in metrics.SCORES),
+        isinstance(tested, dict)
+        and all(_has_type(tested.get(s), NUMBER) and 0 <= tested[s] <= 100 for s in metrics.SCORES),
         "'scores' lacks the test's",
     )
     for name in ("corpus", "dataset", "temperature_note"):

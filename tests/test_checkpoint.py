@@ -305,6 +305,7 @@ def test_a_shape_that_would_fill_the_memory(copy: Path) -> None:
         ({"temperature_note": "a\x1b[2J"}, "'temperature_note' has characters"),
         ({"seed": True}, "'seed' is wrong"),
         ({"scores": {"test": dict.fromkeys(metrics.SCORES, "50")}}, "'scores' lacks the test's"),
+        ({"scores": {"test": dict.fromkeys(metrics.SCORES, 10**400)}}, "'scores' lacks the test's"),
         ({"scores": {"test": {"WA": 50.0, "UA": 50.0, "macroF1": 50.0}}}, "'scores' lacks the test's"),
     ],
 )
