@@ -222,7 +222,7 @@ def test_what_is_no_file(tmp_path: Path) -> None:
         load_audio(tmp_path / f"{40 * '각'}.wav")  # which macOS would write in 300 bytes
     with pytest.raises(AudioError, match="is not a file"):
         load_audio(tmp_path)
-    with pytest.raises(AudioError, match="null byte"):
+    with pytest.raises(AudioError, match=r"null (byte|character)"):  # as Python 3.11 and 3.13 say
         load_audio("a\0b.wav")
 
 
