@@ -5,9 +5,12 @@ import re
 import shutil
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from tests.conftest import ROOT
 
@@ -253,6 +256,19 @@ def test_requirements_are_installed_where_they_changed_and_nowhere_else(tmp_path
     assert set_up(tmp_path, "setup", "requirements-dev.txt") == (0, [f"{pip} requirements.txt"])
     assert set_up(tmp_path, "setup", "requirements-dev.txt") == (0, [])
     assert set_up(tmp_path, "setup", "requirements-none.txt") == (2, [])
+
+
+def test_pins_agree_with_each_other():
+    """Or pip refuses to install two of the files together, and one after the other it replaces what the first asks for.
+    Of packages that are installed here."""
+    pinned = "\n".join(file.read_text() for file in ROOT.glob("requirements*.txt"))
+    pins = {canonicalize_name(name): version for name, version in re.findall(r"^(\S+)==(\S+)$", pinned, re.M)}
+    there = [each for each in metadata.distributions() if canonicalize_name(each.name) in pins]
+    assert len(there) > 20
+    for each in there:
+        for needed in map(Requirement, each.requires or []):
+            if (name := canonicalize_name(needed.name)) in pins and (not needed.marker or needed.marker.evaluate()):
+                assert needed.specifier.contains(pins[name], prereleases=True), f"{each.name} needs {needed}"
 
 
 @pytest.mark.parametrize("failing", range(5))
