@@ -225,7 +225,7 @@ def test_emodb_tables_go_on_after_a_run_that_fails(tmp_path):
     assert "report.py --runs results/emodb/runs --audit" in asked
 
 
-def set_up(folder, name, *words, fails="nothing"):
+def set_up(folder, name, *words, fails="nothing", active=None):
     """A script that installs, where nothing is installed: its exit status and what it calls."""
     for part in ("scripts", "bin"):
         (folder / part).mkdir(exist_ok=True)
@@ -239,7 +239,7 @@ def set_up(folder, name, *words, fails="nothing"):
         (folder / "bin" / command).write_text(f'#!/bin/sh\ncase "$*" in {cases} *) {told};; esac\n')
         (folder / "bin" / command).chmod(0o755)
     (folder / "asked").write_text("")
-    environment = {"PATH": f"{folder}/bin:/usr/bin:/bin", "VIRTUAL_ENV": str(folder)}
+    environment = {"PATH": f"{folder}/bin:/usr/bin:/bin", **(active or {"VIRTUAL_ENV": str(folder)})}
     command = ["bash", f"scripts/{name}", *words]
     done = subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL
@@ -256,6 +256,16 @@ def test_requirements_are_installed_where_they_changed_and_nowhere_else(tmp_path
     assert set_up(tmp_path, "setup", "requirements-dev.txt") == (0, [f"{pip} requirements.txt"])
     assert set_up(tmp_path, "setup", "requirements-dev.txt") == (0, [])
     assert set_up(tmp_path, "setup", "requirements-none.txt") == (2, [])
+
+
+def test_nothing_is_installed_into_another_python_than_the_active_environments(tmp_path):
+    """PATH is set anew in a login shell, as tmux starts them, and VIRTUAL_ENV is not."""
+    (tmp_path / "other").mkdir()
+    other = {"VIRTUAL_ENV": str(tmp_path / "other")}
+    assert set_up(tmp_path, "setup", active=other) == (2, [])
+    assert set_up(tmp_path, "setup", active={"CONDA_PREFIX": other["VIRTUAL_ENV"]}) == (2, [])
+    status, asked = set_up(tmp_path, "setup", active={**other, "CONDA_PREFIX": str(tmp_path)})
+    assert status == 0 and len(asked) == 1
 
 
 def test_pins_agree_with_each_other():
