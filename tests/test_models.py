@@ -312,6 +312,14 @@ def test_the_ablation_by_area_attention_attends_over_all_positions_row_by_row():
     torch.testing.assert_close(net.hidden(x)[0], naive_area_attention(positions).relu().flatten())
 
 
+@pytest.mark.parametrize("name", ["ResMultiConv3", "ResMultiConv5", "CNN_GAP"])
+@torch.no_grad()
+def test_without_a_head_the_map_goes_into_the_last_layer_channel_by_channel(name):
+    net, x = build(name, (12, 21)).eval(), batch(1, (12, 21))
+    maps = net.trunk(x)[0]  # type: ignore[operator]
+    assert torch.equal(net.hidden(x)[0], torch.cat([row for channel in maps for row in channel]))
+
+
 def test_a_runs_settings_reach_its_network():
     four = models.of_run("MACNN", (26, 57), 5, 4, 64)
     two = models.of_run("MACNN", (26, 57), 5, 2, 8)

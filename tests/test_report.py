@@ -33,7 +33,7 @@ import sweep
 import tables
 from cli import UserError
 from corpora import Utterance
-from files import read_json, write_json
+from files import digest_file, read_json, write_json
 
 RIGHT, HALF = [[0, 1, 2, 3]], [[0, 1, 0, 0]]  # of labels 0 1 2 3: WA = UA = 100, and 50
 LABELS = [0, 1, 2, 3]
@@ -357,6 +357,7 @@ def test_published_figures_stand_beside_what_they_are_for(
 def test_published_numbers_are_the_papers() -> None:
     assert len(tables.published()) == 12 + 3 + 6 + 9  # comparison; the ablation's own; alpha's own; 8:1:1
     assert tables.published()["8:1:1", "script", "APCNN", ""]["macroF1"] == (48.14, 4.27)
+    assert digest_file(Path(report.__file__).parent / "results" / "published.csv") == "7120cba6dd88c11b284f390115cfe78d"
 
 
 def test_settings_corpora_and_synthetic_data_are_not_mixed(tmp_path: Path) -> None:

@@ -111,6 +111,17 @@ def test_tables_of_the_reading_are_the_records(emodb):
         ]
 
 
+def test_the_readme_quotes_the_papers_numbers():
+    section = (ROOT / "README.md").read_text(encoding="utf-8").split("## Published numbers")[1].replace("**", "")
+    rows = re.findall(r"^\| (\w+)(?: \(`MACNN`\))?" + r" \| ([\d./ ]+)" * 3 + r" \|$", section, re.MULTILINE)
+    found = tables.published()
+    assert [row[0] for row in rows] == list(tables.COMPARED)
+    for name, *cells in rows:
+        for dataset, cell in zip(("impro", "script", "all"), cells, strict=True):
+            scores = found["8:2", dataset, tables.COMPARED[name], ""]
+            assert cell == f"{scores['WA'][0]:.2f} / {scores['UA'][0]:.2f}", (name, dataset)
+
+
 def test_figures_of_emodb_in_the_readme_are_the_records(emodb):
     """`91.50 ± 0.99 (3)`: mean, standard deviation where there is one, and how many seeds."""
     found = {key: f"{score} ({n})" for key, (score, n, _) in emodb.items()}
