@@ -93,10 +93,9 @@ def problems(folder: Path) -> list[str]:
         found += _split(run, split)
         if [epoch["epoch"] for epoch in run.epochs] != list(range(1, len(run.epochs) + 1)):
             found.append("epochs.jsonl does not count its epochs from 1")
-        parts = ("test", "val") if run.has_validation else ("test",)
-        for name in parts:
+        for name in run.parts:
             found += _predictions(run, name, run.predictions(name), split[name])
-        known = {f"{part}_{field.name}.npy" for part in parts for field in fields(Predictions)}
+        known = {f"{part}_{field.name}.npy" for part in run.parts for field in fields(Predictions)}
         with zipfile.ZipFile(folder / "predictions.npz") as members:
             others = sorted({*members.namelist()} - known)  # which only pack.py would read, of any size
         found += [f"predictions.npz holds {name!r}, which is none of a run's arrays" for name in others]

@@ -87,6 +87,11 @@ class Run:
         self.has_validation = bool(config["n_val"])
         self._picked: dict[str, int] = {}  # by rule
 
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Names of the parts that were scored."""
+        return ("test", "val") if self.has_validation else ("test",)
+
     @cached_property
     def split_digest(self) -> str:
         return self.config["split_digest"]
@@ -97,7 +102,7 @@ class Run:
         try:
             epochs = read_epochs(self.folder)
             for epoch in epochs:
-                _check_epoch(epoch, ("test", "val") if self.has_validation else ("test",), len(self.config["classes"]))
+                _check_epoch(epoch, self.parts, len(self.config["classes"]))
             if epochs and len(epochs) == self.config["settings"].get("epochs"):
                 return epochs
             problem = f"it has {len(epochs)} epochs, not those that config.json says"
@@ -227,13 +232,15 @@ class Halved(Run):
 
     @cached_property
     def _positions(self) -> dict[str, NDArray[np.int64]]:
-        val, test = data.halve(len(self.whole.predictions("test").names), self.seed)  # n_test may be any number
+        val, test = data.halve(self.whole.n_test, self.seed)  # which may be any number: compare it before
         return {"val": val, "test": test}
 
     @cached_property
     def split_digest(self) -> str:
         parts = read_record(self.folder / "split.json")
         try:
+            if len(parts["test"]) != self.whole.n_test:
+                raise ValueError(f"its test part is not of {self.whole.n_test} utterances")
             val, test = ([parts["test"][i] for i in self._positions[name]] for name in ("val", "test"))
             return digest_of([parts["train"], val, test])
         except (KeyError, IndexError, TypeError, ValueError) as error:
@@ -245,7 +252,8 @@ class Halved(Run):
         return [{**epoch, "val": v, "test": t} for epoch, v, t in zip(self.whole.epochs, val, test, strict=True)]
 
     def predictions(self, name: str) -> Predictions:
-        return self.whole.predictions("test").take(self._positions[name])
+        whole = self.whole.predictions("test")
+        return whole.take(self._positions[name])
 
 
 def trained_as(split: str) -> str:

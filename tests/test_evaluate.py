@@ -47,6 +47,11 @@ def corpus(tmp_path: Path) -> Path:
     return tmp_path / "mine.csv"
 
 
+def read_rows(file: Path) -> list[dict[str, str]]:
+    with file.open(newline="", encoding="utf-8") as f:
+        return list(csv.DictReader(f))
+
+
 def part_of(corpus: Path, names: set[str], file: Path) -> Path:
     """A CSV beside a corpus with some of its recordings."""
     head, *rows = corpus.read_text().splitlines()
@@ -69,7 +74,7 @@ def test_scores_are_those_of_the_run(here: Path, corpus: Path, command: Command,
     assert "is spelt" not in out
     error = metrics.ece(test.logits[-1], test.labels)
     assert out.endswith(f"expected calibration error of the probabilities: {error:.1f} %\n")
-    rows = {row["name"]: row for row in csv.DictReader((tmp_path / "p.csv").read_text().splitlines())}
+    rows = {row["name"]: row for row in read_rows(tmp_path / "p.csv")}
     assert sorted(rows) == sorted(test.names.tolist())
     for name, logits, label in zip(test.names, test.logits[-1], test.labels, strict=True):
         p = [float(rows[name][f"p_{c}"]) for c in run.config["classes"]]
@@ -130,9 +135,7 @@ def test_what_trained_or_chose_the_model_is_never_scored(
     if rule == "paper":  # of the whole corpus those too short to train on are left, of one class
         assert "the corpus 3 recordings of" in done.stderr and "not trained on or chosen by" in done.stderr
         return
-    scored = {
-        row["name"].removeprefix("copy-") for row in csv.DictReader((tmp_path / "p.csv").read_text().splitlines())
-    }
+    scored = {row["name"].removeprefix("copy-") for row in read_rows(tmp_path / "p.csv")}
     assert scored == {f"{i}.wav" for i in range(40)} - heard
 
 
@@ -182,7 +185,7 @@ def test_what_a_report_says_of_its_predictions(tmp_path: Path) -> None:
     said = f"expected calibration error of the probabilities: {warm:.1f} %, {plain:.1f} % without the temperature"
     assert text.endswith(said) and f"{warm:.1f}" != f"{plain:.1f}"
     write_predictions(tmp_path / "p.csv", scored, classes)
-    for i, row in enumerate(csv.DictReader((tmp_path / "p.csv").read_text().splitlines())):
+    for i, row in enumerate(read_rows(tmp_path / "p.csv")):
         said_of_it = (row["speaker"], row["class"], row["predicted"])
         assert said_of_it == (f"s{speakers[i]}", classes[labels[i]], classes[logits[i].argmax()])
 

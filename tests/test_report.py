@@ -1633,6 +1633,8 @@ def test_a_number_of_utterances_that_are_not_there_is_broken(number: int, tmp_pa
     for read in (lambda run: run.predictions("test"), lambda run: records.Halved(run).epochs):
         with pytest.raises(records.BrokenRecord, match="holds test logits of shape"):
             read(only(tmp_path))
+    with pytest.raises(records.BrokenRecord, match="is not a run's split"):
+        _ = records.Halved(only(tmp_path)).split_digest
 
 
 @pytest.mark.parametrize("confusion", [[[1]], [1, 1, 1, 1], [[1] * 5] * 5])
