@@ -69,7 +69,7 @@ def _wave(axis: Axes, prediction: Prediction) -> None:
 
 def _say_points(prediction: Prediction, few: Prediction) -> str:
     """What a point of the curves is; nothing where they are a straight line, of a single segment."""
-    if prediction.ends[0] >= prediction.seconds:
+    if len(prediction.starts) == 1:
         return ""
     if few is not prediction:
         return f"; means over {few.starts[1] - few.starts[0]:.1f} s"
@@ -88,10 +88,8 @@ def _time_axis(axis: Axes, seconds: float, points: str) -> None:
 
 def _strip(axis: Axes, prediction: Prediction) -> None:
     """Which class is likeliest around the middle of each segment, in its colour."""
-    middles, best = (
-        (prediction.starts + prediction.ends) / 2,
-        np.where(prediction.heard, prediction.timeline.argmax(1), -1),
-    )
+    middles = (prediction.starts + prediction.ends) / 2
+    best = np.where(prediction.heard, prediction.timeline.argmax(1), -1)
     edges = np.concatenate(([0.0], (middles[1:] + middles[:-1]) / 2, [prediction.seconds]))
     first = np.flatnonzero(np.concatenate(([True], np.diff(best) != 0)))
     for start, stop in zip(first, [*first[1:], len(best)], strict=True):

@@ -472,10 +472,12 @@ def test_the_picture_says_what_a_point_is(recordings: Path, recognise: inference
     starts = np.arange(count) * 0.2
     many = {"starts": starts, "ends": starts + 1.8, "timeline": np.tile(z.timeline[:1], (count, 1))}
     hour = replace(z, **many, heard=np.ones(count, dtype=bool), seconds=101.6)
-    said = {"z": "seconds; each point a segment of ", "short": "seconds<", "hour": "seconds; means over 0."}
+    said = {"z": "seconds; each point a segment of ", "short": "seconds<", "one": "seconds<",
+            "hour": "seconds; means over 0."}  # fmt: skip
     short = recognise(recordings / "b" / "short.wav")
+    one_segment = recognise.samples(np.ones(recognise.checkpoint.size + 9) / 9)  # and what is no whole one
     with matplotlib.rc_context({"svg.fonttype": "none"}):
-        for (name, text), one in zip(said.items(), (z, short, hour), strict=True):
+        for (name, text), one in zip(said.items(), (z, short, one_segment, hour), strict=True):
             timeline.plot(one, tmp_path / f"{name}.svg", "a test")
             assert text in (tmp_path / f"{name}.svg").read_text(encoding="utf-8")
 
