@@ -67,8 +67,12 @@ def format_scores(record: dict[str, Any], classes: list[str]) -> str:
     lines.append(" " * width + "".join(f"{c:>{w}}" for c, w in zip(classes, widths, strict=True)))
     for name, row in zip(classes, confusion, strict=True):
         lines.append(f"{name:<{width}}" + "".join(f"{n:{w}d}" for n, w in zip(row, widths, strict=True)))
-    lines += ["", "   ".join(f"{name} {record[name]:.2f}" for name in SCORES)]
-    return "\n".join([*lines, *_say_absent_classes(confusion)])
+    return "\n".join([*lines, "", say_scores(record), *_say_absent_classes(confusion)])
+
+
+def say_scores(record: dict[str, Any]) -> str:
+    """The four scores in a line: `WA 81.18   UA 79.25   macro F1 79.87   weighted F1 80.99`."""
+    return "   ".join(f"{name} {record[score]:.2f}" for score, name in SCORE_NAMES.items())
 
 
 def _say_absent_classes(confusion: NDArray) -> list[str]:

@@ -362,10 +362,7 @@ def print_result(folder: Path) -> None:
             continue
         best = run.epochs[run.pick(rule)]
         note = " (chosen on the test set: optimistic)" if rule == "paper" else ""
-        print(
-            f"rule {rule}: epoch {best['epoch']}{note}: "
-            + "   ".join(f"{n} {best['test'][n]:.2f}" for n in metrics.SCORES)
-        )
+        print(f"rule {rule}: epoch {best['epoch']}{note}: {metrics.say_scores(best['test'])}")
     print(f"\n{folder}", flush=True)
 
 

@@ -65,8 +65,8 @@ def test_scores_are_those_of_the_run(here: Path, corpus: Path, command: Command,
     (run,) = records.runs(here)
     test = run.predictions("test")
     out = command("evaluate.py", corpus, "--checkpoint", here, "--gpu", -1, "--csv", tmp_path / "p.csv").stdout
-    for name in metrics.SCORES:
-        assert f"{name} {run.scores('last')[name]:.2f}" in out
+    for score, name in metrics.SCORE_NAMES.items():
+        assert f"{name} {run.scores('last')[score]:.2f}" in out
     assert (
         f"{run.n_test} utterances; left out: {run.config['n_train']} it was trained on or chosen by, 0 of other" in out
     )

@@ -59,7 +59,7 @@ def test_a_class_that_does_not_occur_has_no_recall():
         ["b", "0", "0", "0"],
         ["c", "0", "0", "0"],
     ]
-    assert "WA 66.67   UA 66.67   macroF1 40.00   weightedF1 80.00" in text
+    assert "WA 66.67   UA 66.67   macro F1 40.00   weighted F1 80.00" in text
     assert text.endswith("the 1 classes that occur, of 3; macro F1 has 1 more, predicted but absent, as 0")
 
 

@@ -253,7 +253,7 @@ def test_one_run_from_the_command_line(here, command):
         "split.json",
     ]
     assert {"model.safetensors", "config.json"} <= {f.name for f in (folder / "checkpoint").iterdir()}
-    for word in ("neutral", "happy", "precision", "confusion", "weightedF1", "SYNTHETIC", "dropped", "optimistic"):
+    for word in ("neutral", "happy", "precision", "confusion", "weighted F1", "SYNTHETIC", "dropped", "optimistic"):
         assert word in done.stdout, word
     assert f"\n{config['params']:,} parameters" in done.stdout
 
