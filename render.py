@@ -73,7 +73,7 @@ def csv(document: Document) -> str:
 LATEX_ESCAPES = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
-    "±": r"$\pm$", "−": "$-$", "–": "--", "—": "---", "×": r"$\times$", "≥": r"$\geq$", "α": r"$\alpha$",
+    "±": r"$\pm$", "−": "$-$", "–": "--", "—": "---", "×": r"$\times$", "→": r"$\to$", "α": r"$\alpha$",
 }  # fmt: skip
 
 

@@ -669,6 +669,8 @@ def check(args: Namespace) -> None:
         raise UserError(
             f"--set {named[0]}: --dataset, --split and --model say which; a table has its own models and seeds"
         )
+    if args.figure == "alpha" and "alpha" in args.set:
+        raise UserError("--set alpha: the figure is of all values there are; leave it out")
     if args.table and (args.figure or args.errors):
         raise UserError(f"--table {args.table}: goes with --audit only, not with --figure or --errors")
 

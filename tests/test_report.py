@@ -868,6 +868,7 @@ def test_protocols_say_what_choosing_on_the_test_set_is_worth(tmp_path: Path) ->
     assert numbers["low"].tolist()[0] == -50 and set(numbers["other"]) == {"8:2, paper"}
     chain = "8:2, paper → 8:1:1, validation → session, validation"  # without the rule `last`
     assert f"GLAM on impro: WA and UA fall or stay all along {chain}." in document.sections[0].notes
+    assert "8:2, paper $\\to$ 8:1:1, validation" in render.latex(document)  # as all that is not in Latin 1
     make_run(tmp_path, [HALF[0] * 2] * 2, **BOTH, dataset="script")
     frame = report.named_table("protocols", report.runs(tmp_path), ["impro", "script"])[0].numbers
     last = frame[(frame["kind"] == "change") & (frame["rule"] == "last") & (frame["score"] == "WA")]
@@ -1341,6 +1342,7 @@ def test_a_setting_that_is_a_list(tmp_path, monkeypatch, capsys):
         (["--audit", "--output", "audit.md"], "--output does not go with --audit"),
         (["--audit", "--format", "html"], "--format does not go with --audit"),
         (["--figure", "curves", "--format", "html"], "--format html: a figure is written as PDF and PNG"),
+        (["--figure", "alpha", "--set", "alpha=0.3"], "--set alpha: the figure is of all values there are"),
         (["--audit", "--split", "speaker"], "no run folder to audit of these"),
         (
             ["--table", "comparison", "--model", "CNN_GAP"],
