@@ -79,7 +79,8 @@ def convert(checkpoint: "Checkpoint", output: Path, waveform: bool = False, opse
         example = torch.randn(2, c.size, generator=torch.Generator().manual_seed(0)) / 10
     else:
         example = torch.randn(2, 1, rows, frames, generator=torch.Generator().manual_seed(0))
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it tells of packages that are not needed here
+    for name in ("torch.onnx", "onnxscript"):  # of packages that are not needed here, of constants that stay apart
+        logging.getLogger(name).setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program = torch.onnx.export(

@@ -53,10 +53,11 @@ SLOW = pytest.mark.slow
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=SLOW) if n in SLOWER else n for n in models.list_models()])
-def test_every_model(name: str, tmp_path: Path) -> None:
+def test_every_model(name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     folder = make_checkpoint(tmp_path / "c", name, **{**SMALL, "feature": "mfcc"})
     checkpoint, file = checkpoints.load(folder), tmp_path / "model.onnx"
     export.convert(checkpoint, file)
+    assert "WARNING" not in caplog.text  # the command would print it
     for rows in (1, 5):  # the batch is free, and the example's was 2
         x = torch.randn(rows, 1, *checkpoint.config["shape"])
         logits = session(file).run(None, {"features": x.numpy()})[0]
