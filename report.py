@@ -74,6 +74,16 @@ def say_rules(rules: Iterable[str]) -> str:
     return " ".join(f"Rule {rule}: {said}." for rule, said in RULES.items() if rule in wanted)
 
 
+def say_unpublished(splits: set[str]) -> list[str]:
+    """What a caption says of the rule `paper` on splits with a validation part; nothing where there are none."""
+    if not splits:
+        return []
+    return [
+        f"On {', '.join(sorted(splits))} this rule is no published one; folds each have an epoch chosen on their own "
+        "test part. --rule validation chooses it on validation data."
+    ]
+
+
 # -------------------------------------------------------------------------------------- what is there, as it is
 
 
@@ -197,11 +207,7 @@ def overview(found: list[Run], rule: str, begun: int, command: str) -> render.Do
             "Folds: scores of the test utterances of all folds pooled, and the mean of the folds' scores (folds ±: the "
             "sample standard deviation over folds, each the mean over seeds)."
         )
-    if rule == "paper" and (others := sorted({run.split for run in found if run.has_validation})):
-        caption.append(
-            f"On {', '.join(others)} this rule is no published one; folds each have an epoch chosen on their own test "
-            "part. --rule validation chooses it on validation data."
-        )
+    caption += say_unpublished({run.split for run in found if rule == "paper" and run.has_validation})
     if repeats:
         caption.append(say_repeats(repeats))
     if begun:
@@ -344,8 +350,8 @@ def sweep_command(
 
 
 def say_unfinished(begun: int) -> str:
-    """How many runs are not counted, as they are not finished."""
-    return f"{begun} unfinished run{'s are' if begun > 1 else ' is'} not counted"
+    """How many runs are not counted, as they are not finished; of all that there are, whatever is asked for."""
+    return f"{begun} unfinished run{'s' * (begun > 1)} in the runs folder {'are' if begun > 1 else 'is'} not counted"
 
 
 def say_repeats(count: int) -> str:
@@ -450,6 +456,7 @@ def caption_of(rows: Sequence[Row], settings: dict[str, Any], command: str) -> l
     groups = [row.counted for row in rows if row.counted]
     scores = "Scores in per cent: mean ± sample standard deviation over n seeds [95 % interval of the mean]."
     text = [f"{scores} {say_rules(row.spec.rule for row in rows)}"]
+    text += say_unpublished({g.split for g in groups if g.rule == "paper" and g.first.has_validation})
     if any(group.synthetic for group in groups):
         text.append(SYNTHETIC)
     text.append(

@@ -560,6 +560,9 @@ def test_a_table_under_another_rule_has_no_published_figures(tmp_path: Path) -> 
     document, _ = report.named_table("comparison", report.runs(tmp_path), ["impro"], rule="last")
     frame = document.sections[0].frame
     assert cell(frame, "WA", Model="GLAM").startswith("50.00") and "published" not in set(frame["Source"])
+    fold_runs(tmp_path)
+    document, _ = report.named_table("speaker_independent", report.runs(tmp_path), ["impro"], rule="paper")
+    assert "On session this rule is no published one" in document.caption[1]
     with pytest.raises(UserError, match="8:2 has no validation part"):
         report.named_table("comparison", [], rule="validation")
     with pytest.raises(UserError, match="have their own rules"):
@@ -1290,7 +1293,8 @@ def test_overview_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
     make_run(tmp_path, RIGHT, LABELS, seed=3, model="MACNN")
     assert call(monkeypatch, "--runs", tmp_path) == 0
     out = capsys.readouterr().out
-    assert "optimistic" in out and "1 unfinished run is not counted" in out and "demo (SYNTHETIC)" in out
+    assert "optimistic" in out and "demo (SYNTHETIC)" in out
+    assert "1 unfinished run in the runs folder is not counted" in out
     call(monkeypatch, "--runs", tmp_path, "--dataset", "impro,demo", "--model", "MACNN", "--rule", "last")
     out = capsys.readouterr().out
     assert "demo" not in out.split("|", 1)[1] and "the last epoch" in out and "76.09" not in out
@@ -1298,7 +1302,7 @@ def test_overview_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
     frame = pd.read_csv(tmp_path / "out.csv")
     assert set(frame["dataset"]) == {"demo"} and set(frame["changed"]) == {"batch_size=16"} and frame["synthetic"].all()
     call(monkeypatch, "--runs", tmp_path, "--table", "comparison")
-    assert "1 unfinished run is not counted" in capsys.readouterr().err
+    assert "1 unfinished run in the runs folder is not counted" in capsys.readouterr().err
 
 
 def test_overview_under_validation_reads_8_2_as_8_1_1(
