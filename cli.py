@@ -40,8 +40,7 @@ class UserError(Exception):
 
 def parser(**kwargs: Any) -> argparse.ArgumentParser:
     """An argument parser that takes no abbreviated flags and keeps the lines of its description."""
-    kwargs.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
-    return argparse.ArgumentParser(allow_abbrev=False, **kwargs)
+    return argparse.ArgumentParser(allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **kwargs)
 
 
 def in_help(folder: object) -> str:

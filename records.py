@@ -92,7 +92,7 @@ class Run:
         """Names of the parts that were scored."""
         return ("test", "val") if self.has_validation else ("test",)
 
-    @cached_property
+    @property
     def split_digest(self) -> str:
         return self.config["split_digest"]
 
@@ -215,7 +215,7 @@ def read_epochs(folder: Path) -> list[Any]:
 
 def no_validation(split: str) -> UserError:
     """The error that a split has no validation part to pick an epoch on."""
-    have = ", ".join(name for name, split in data.SPLITS.items() if split.has_validation)
+    have = ", ".join(name for name, other in data.SPLITS.items() if other.has_validation)
     return UserError(
         f"--rule validation: the split {split} has no validation part; {have} have one. "
         "Runs of 8:2 can be read as 8:1:1: --split 8:1:1"

@@ -41,7 +41,8 @@ def make_run(
 ) -> Path:  # fmt: skip
     """Write a run folder: `predicted` are the classes predicted at each epoch `(E, U)`, `val` its (labels, predicted).
 
-    Utterances are called u0, u1, .. and speakers A and B take turns, unless names are given.
+    Utterances are called u0, u1, .. and speakers A and B take turns, unless names are given. Neither `changed` nor the
+    hash knows how few epochs there are: a run of two stands for one of fifty.
     """
     config = recipes.config_for(model, split=split, dataset=dataset, seed=seed, fold=fold, **(settings or {}))
     changed = json.loads(json.dumps(config.changed()))
