@@ -31,6 +31,7 @@ from tqdm import tqdm
 import audit
 import cli
 import figures
+import models
 import path
 import recipes
 import records
@@ -89,10 +90,8 @@ def say_unpublished(splits: set[str]) -> list[str]:
 
 def _canonical(name: str) -> str:
     """The name that a model's runs go by, given an alias such as MHCNN; a name of no model stays as it is."""
-    import models  # torch, a second
-
     with suppress(UserError):
-        return models.canonical(name)
+        return models.canonical(name)  # which imports torch, a second
     return name
 
 
@@ -620,7 +619,7 @@ def command_line() -> ArgumentParser:
         "--rule",
         choices=list(RULES),
         help="which epoch is reported (default: paper, or validation "
-        "where every run has a validation part; a table has its own)",
+        "where every run has a validation part; a table has its own; the figures curves and tsne need none)",
     )
     names: dict[str, Any] = {"type": recipes.name_list, "metavar": "A,B,.."}
     add("--dataset", "--datasets", help="only these datasets; with --table, instead of the table's own", **names)
