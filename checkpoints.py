@@ -25,7 +25,7 @@ import models
 from cli import UserError
 from corpora import LONGEST_LABEL
 from files import atomic, digest_file, read_json, walk, write_json, write_text
-from recipes import HAPPY, LARGEST, RULES, usable_test_overlap
+from recipes import HAPPY, LARGEST, RULES, settings_text, usable_test_overlap
 
 if TYPE_CHECKING:
     from models.layers import Classifier
@@ -301,7 +301,7 @@ def model_card(config: dict[str, Any]) -> str:
         + ["synthetic"] * config["synthetic"],
     )
     fold = "" if config["fold"] is None else f", fold {config['fold']}"
-    changed, names = config.get("changed") or {}, ", ".join(config["classes"])
+    names = ", ".join(config["classes"])
     temperature, (rows, frames) = config["temperature"], config["shape"]
     emphasis = "**" if config["rule"] == "paper" else ""
     warning = "> Trained on SYNTHETIC sound: this shows that the code runs, and knows nothing about speech.\n\n"
@@ -314,7 +314,7 @@ def model_card(config: dict[str, Any]) -> str:
 
 - Corpus: {config["corpus"]}, dataset `{config["dataset"]}`; split `{config["split"]}`{fold}, seed {config["seed"]}
 - Weights of epoch {config["epoch"]}, chosen by the rule `{config["rule"]}`: {emphasis}{RULES[config["rule"]]}{emphasis}
-- Changed from the recipe {config["recipe"]}: {", ".join(f"{k} = {v}" for k, v in changed.items()) or "nothing"}
+- Changed from the recipe {config["recipe"]}: {settings_text(config.get("changed") or {}) or "nothing"}
 - Feature: {settings["feature"]}, {rows} x {frames}; segments overlap by {settings["test_overlap"]} s
 - Temperature of the probabilities: {"" if temperature is None else f"{temperature}, "}{config["temperature_note"]}
 

@@ -186,7 +186,7 @@ def test_the_model_card(tmp_path: Path) -> None:
     card = ModelCard.load(folder / "README.md")
     assert card.data.license == "mit" and card.data.pipeline_tag == "audio-classification"
     assert {"synthetic", "rule-paper", "glam"} <= set(card.data.tags)
-    for words in ("SYNTHETIC", "optimistic", "alpha = 0.3", "predict.py", "none needed", "no validation part"):
+    for words in ("SYNTHETIC", "optimistic", "alpha=0.3", "predict.py", "none needed", "no validation part"):
         assert words in card.text, words
     real = ModelCard.load(make_checkpoint(tmp_path / "r", synthetic=False) / "README.md")
     assert real.data.license == "other" and "SYNTHETIC" not in real.text and "optimistic" not in real.text
@@ -196,7 +196,8 @@ def test_the_numbers_of_a_model_card(made: Path) -> None:
     config = checkpoints.load(made).config
     settings = {**config["settings"], "segment_length": 0.6, "train_overlap": 0.1, "test_overlap": 0.3}
     test, val = (dict(zip(metrics.SCORES, numbers, strict=True)) for numbers in ((1, 2, 3, 4), (5, 6, 7, 8)))
-    told = {"fold": 6, "seed": 77, "epoch": 9, "n_test": 40, "n_val": 30, "temperature": 1.25, "settings": settings}
+    told = {"fold": 6, "seed": 77, "epoch": 9, "n_test": 40, "n_val": 30, "temperature": 1.25, "settings": settings,
+            "changed": {"classes": ["sad", "angry"], "alpha": 1.0}}  # fmt: skip
     card = checkpoints.model_card({**config, **told, "rule": "validation", "scores": {"test": test, "val": val}})
     assert metrics.SCORES == ("WA", "UA", "macroF1", "weightedF1")
     for line in (
@@ -210,6 +211,7 @@ def test_the_numbers_of_a_model_card(made: Path) -> None:
         "Weights of epoch 9, chosen by the rule `validation`",
         "from segments of 0.6 s",
         "segments overlap by 0.3 s",
+        "recipe MACNN: alpha=1, classes=sad,angry\n",
         "probabilities: 1.25, fitted on",
     ):
         assert words in card
