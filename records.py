@@ -484,7 +484,7 @@ class Group:
         most = Counter(machines)
         for _, run in sorted(zip(machines, runs, strict=True), key=lambda each: (-most[each[0]], each[0])):
             unique.setdefault((run.seed, run.fold), run)
-        self.repeats = len(runs) - len(unique)
+        self.repeats = {run.folder for run in runs} - {run.folder for run in unique.values()}
         every = [
             Round([run for (s, _), run in unique.items() if s == seed], rule) for seed in sorted({s for s, _ in unique})
         ]

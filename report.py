@@ -147,8 +147,8 @@ def table(found: Iterable[Run], rule: str = "paper") -> "DataFrame":
     return records.leaving_out_broken(lambda usable: _overview(usable, rule)[0], found)
 
 
-def _overview(usable: list[Run], rule: str) -> tuple["DataFrame", "DataFrame", int]:
-    """The rows as text, and as numbers, and how many runs repeat one that is counted."""
+def _overview(usable: list[Run], rule: str) -> tuple["DataFrame", "DataFrame", list[str]]:
+    """The rows as text, and as numbers, and what `say_repeats` says of them."""
     from pandas import DataFrame
 
     groups = records.group_by_setting(usable, rule)
@@ -175,7 +175,7 @@ def _overview(usable: list[Run], rule: str) -> tuple["DataFrame", "DataFrame", i
     columns = list(dict.fromkeys(column for text in texts for column in text))
     frame = DataFrame([{column: text.get(column) or "–" for column in columns} for text in texts])
     frame = frame.drop(columns=[c for c in ("Changed", "Folds") if (frame[c] == "–").all()])
-    return frame, DataFrame(numbers), sum(group.repeats for group in groups)
+    return frame, DataFrame(numbers), say_repeats(groups)
 
 
 def _overview_lines(group: Group, head: dict[str, str]) -> list[dict[str, str]]:
@@ -207,8 +207,7 @@ def overview(found: list[Run], rule: str, begun: int, command: str) -> render.Do
             "sample standard deviation over folds, each the mean over seeds)."
         )
     caption += say_unpublished({run.split for run in found if rule == "paper" and run.has_validation})
-    if repeats:
-        caption.append(say_repeats(repeats))
+    caption += repeats
     if begun:
         caption.append(f"{say_unfinished(begun)}.")
     caption.append(f"Made with `{command}`.")
@@ -353,12 +352,13 @@ def say_unfinished(begun: int) -> str:
     return f"{begun} unfinished run{'s' * (begun > 1)} in the runs folder {'are' if begun > 1 else 'is'} not counted"
 
 
-def say_repeats(count: int) -> str:
-    """The sentence on runs that are there twice."""
-    runs = "1 run repeats" if count == 1 else f"{count} runs repeat"
-    are = "is" if count == 1 else "are"
+def say_repeats(groups: Iterable[Group]) -> list[str]:
+    """The sentence on runs that are there twice, if there are some; of rows that share runs, each once."""
+    if not (count := len({folder for group in groups for folder in group.repeats})):
+        return []
+    repeat, are = ("1 run repeats", "is") if count == 1 else (f"{count} runs repeat", "are")
     where = "on another device or thread count than most or in a second folder"
-    return f"{runs} a seed, {where}, and {are} not counted again."
+    return [f"{repeat} a seed, {where}, and {are} not counted again."]
 
 
 def other_settings(rows: Sequence[Row], found: Iterable[Run]) -> list[str]:
@@ -439,8 +439,7 @@ def notes_of(rows: Sequence[Row], command: str) -> list[str]:
     for said, places in about.items():
         everywhere = len(places) == len(groups) > 2
         notes.append(f"{'Every row with runs' if everywhere else '; '.join(dict.fromkeys(places))}: {said}.")
-    if repeats := sum(group.repeats for group in groups):
-        notes.append(say_repeats(repeats))
+    notes += say_repeats(groups)
     if any(group.has_folds for group in groups):
         notes.append(
             "Folds pooled: scores of the test utterances of all folds put together, each fold at the epoch picked for "

@@ -625,6 +625,7 @@ def test_a_seed_counts_once(tmp_path: Path) -> None:
     said = "1 run repeats a seed, on another device or thread count than most or in a second folder, "
     said += "and is not counted again."
     assert said in document.sections[0].notes
+    assert said in report.named_table("protocols", report.runs(tmp_path))[0].sections[0].notes  # of three rows one run
     assert said in report.overview(report.runs(tmp_path), "paper", 0, "").caption
     assert report.overview(report.runs(tmp_path)[:1], "paper", 0, "").caption[1:] == ["Made with ``."]
 
@@ -636,7 +637,7 @@ def test_of_two_machines_the_one_with_most_runs_counts(tmp_path: Path, most: int
             if threads == most or seed == 1:
                 make_run(tmp_path, said, LABELS, seed=seed, settings={"threads": threads})
     (group,) = records.group_by_setting(report.runs(tmp_path), "paper")
-    assert group.repeats == 2
+    assert len(group.repeats) == 2
     assert group.scores()[:, 0].tolist() == [100 if most == 2 else 50] * 3
 
 
