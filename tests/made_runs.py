@@ -37,7 +37,6 @@ def make_run(
     val: tuple[Sequence[int], Sequence[Sequence[int]]] | None = None, settings: dict[str, Any] | None = None,
     names: Sequence[str] | None = None, speakers: Sequence[str] | None = None, classes: Sequence[str] = CLASSES,
     corpus: str = "IEMOCAP", corpus_digest: str = DIGEST, synthetic: bool = False, done: bool = True,
-    losses: Sequence[float] | None = None,
 ) -> Path:  # fmt: skip
     """Write a run folder: `predicted` are the classes predicted at each epoch `(E, U)`, `val` its (labels, predicted).
 
@@ -69,8 +68,7 @@ def make_run(
     })  # fmt: skip
     lines = []
     for epoch in range(len(predicted)):
-        loss = losses[epoch] if losses else 1 / (epoch + 1)
-        record: dict[str, Any] = {"epoch": epoch + 1, "lr": 0.001, "train_loss": loss, "seconds": 0.1}
+        record: dict[str, Any] = {"epoch": epoch + 1, "lr": 0.001, "train_loss": 1 / (epoch + 1), "seconds": 0.1}
         for name, part in parts.items():
             record[name] = metrics.scores(part[f"{name}_logits"][epoch], part[f"{name}_labels"])
         lines.append(json.dumps(record) + "\n")
