@@ -331,9 +331,9 @@ def say_protocols(rows: Sequence[Row]) -> list[str]:
 
 def sweep_command(
     name: str, datasets: Sequence[str] | None, settings: dict[str, Any], splits: Sequence[str] | None, seeds: int,
-    root: Path | None, like: Run | None, found: Iterable[Run], models: Sequence[str] | None,
+    root: Path | None, found: Iterable[Run], models: Sequence[str] | None,
 ) -> str:  # fmt: skip
-    """The command that trains what a table lacks, with the machine settings of its run `like`."""
+    """The command that trains what a table lacks."""
     words = ["python", "sweep.py", "--table", name, "--seeds", str(seeds)]
     files = {run.dataset: run.config["settings"].get("dataset") for run in found}  # a CSV's runs go by its stem
     if datasets:
@@ -344,7 +344,7 @@ def sweep_command(
         words += ["--models", ",".join(models)]
     if root:
         words += ["--runs", str(root)]
-    return shlex.join([*words, *recipes.train_flags({**(records.machine_settings(like) if like else {}), **settings})])
+    return shlex.join([*words, *recipes.train_flags(settings)])
 
 
 def say_unfinished(begun: int) -> str:
@@ -512,8 +512,9 @@ def named_table(
     rows = records.leaving_out_broken(lambda usable: tables.find(specs, usable), one_corpus)
     lacking = {row.spec.split for row in rows if row.status}
     seeds = max((len(row.counted.rounds) for row in rows if row.counted and row.spec.split in lacking), default=1)
-    like = one_corpus[0] if one_corpus else None
-    more = sweep_command(name, datasets, settings, splits, seeds, root, like, [*found, *one_corpus], models)
+    machines = [records.machine_settings(run) for run in one_corpus] or [{}]
+    sought = max(machines, key=machines.count) | settings  # as most runs: else these are trained again
+    more = sweep_command(name, datasets, sought, splits, seeds, root, [*found, *one_corpus], models)
     others = other_settings(rows, [run for run in found if run.corpus_digest.startswith(corpus)])
     notes = [*notes_of(rows, more), *others]
     return _document(name, definition, rows, notes, caption_of(rows, settings, command)), rows

@@ -639,6 +639,8 @@ def test_of_two_machines_the_one_with_most_runs_counts(tmp_path: Path, most: int
     (group,) = records.group_by_setting(report.runs(tmp_path), "paper")
     assert len(group.repeats) == 2
     assert group.scores()[:, 0].tolist() == [100 if most == 2 else 50] * 3
+    (note, *_) = report.named_table("comparison", report.runs(tmp_path), ["impro"])[0].sections[0].notes
+    assert ("--threads 3 " in note, "--threads" in note) == (most == 3, most == 3)  # 2 are the default
 
 
 def test_of_machines_with_equally_many_runs_the_same_counts_in_whatever_order_they_are_read(tmp_path: Path) -> None:
