@@ -1,4 +1,4 @@
-"""Run folders read back: which are finished, which epoch a rule picks, what it scored.
+"""Run folders: where one lies, who holds it, whether it is finished; which epoch a rule picks, what it scored.
 
 Nothing is recomputed that a run recorded, except where two records are put together: folds pooled, 8:2 read as 8:1:1.
 """
@@ -292,6 +292,9 @@ def read_run(folder: Path) -> Run:
         text = f"{folder / 'config.json'}: {odd[0]} {config[odd[0]]!r} is no name; delete its folder and run again"
         raise BrokenRecord(folder, text)  # files are called after them
     return Run(folder, config)
+
+
+# ------------------------------------------------------------------------------------- folders, finished or not
 
 
 def folders(root: Path) -> list[Path]:
