@@ -518,7 +518,8 @@ def style(settings: dict[Any, Any] = STYLE) -> Iterator[None]:
     from matplotlib import font_manager, rc_context
 
     there = {font.name for font in font_manager.fontManager.ttflist}
-    with rc_context({"font.family": ["DejaVu Sans", *(font for font in FONTS if font in there)], **settings}):
+    fonts = ["DejaVu Sans", *(font for font in FONTS if font in there)]
+    with rc_context({"font.family": fonts, "text.parse_math": False, **settings}):  # a $ in a name is a $
         yield
 
 
@@ -540,7 +541,8 @@ def save(drawn: Drawn, stem: Path) -> list[Path]:
     width = int(drawn.figure.get_figwidth() * 17.8)
     text = "\n".join(textwrap.wrap(drawn.caption, width))
     drawn.figure.set_figheight(drawn.figure.get_figheight() + 0.14 * (text.count("\n") + 2))
-    drawn.figure.supxlabel(text, x=0.01, ha="left", fontsize=7.5, color="#333333")
+    with style():
+        drawn.figure.supxlabel(text, x=0.01, ha="left", fontsize=7.5, color="#333333")
     written = []
     for kind in ("pdf", "png"):
         file = stem.with_name(f"{stem.name}.{kind}")

@@ -31,7 +31,7 @@ def plot(prediction: Prediction, output: Path, title: str = "") -> None:
         for axis in (wave, strip, course):
             axis.spines[["top", "right"]].set_visible(False)
         notes = "; ".join(text for text in (title, prediction.note) if text)
-        figure.supxlabel(textwrap.fill(notes, 150), x=0.01, ha="left", fontsize=8, color="#444444", parse_math=False)
+        figure.supxlabel(textwrap.fill(notes, 150), x=0.01, ha="left", fontsize=8, color="#444444")
         with atomic(output) as temporary:
             figure.savefig(temporary, format=output.suffix.lstrip(".").lower(), dpi=150, facecolor="white")
 
@@ -64,7 +64,7 @@ def _wave(axis: Axes, prediction: Prediction) -> None:
     name = cli.printable(prediction.file)
     name = name if len(name) <= 70 else "…" + name[-69:]
     found = f"{prediction.label} ({prediction.probabilities.max():.0%})" if prediction.heard.any() else "silent"
-    axis.set_title(f"{name}: {found}", loc="left", fontsize=11, parse_math=False)  # a $ is a $
+    axis.set_title(f"{name}: {found}", loc="left", fontsize=11)
 
 
 def _say_points(prediction: Prediction, few: Prediction) -> str:
@@ -100,7 +100,7 @@ def _strip(axis: Axes, prediction: Prediction) -> None:
         if right - left > 0.011 * len(prediction.classes[c]) * prediction.seconds:
             ink = "white" if c % len(COLOURS) in (0, 2, 6) else "black"
             axis.text((left + right) / 2, 0.5, prediction.classes[c], color=ink, fontsize=8, ha="center", va="center",
-                      transform=axis.get_xaxis_transform(), clip_on=True, parse_math=False)  # fmt: skip
+                      transform=axis.get_xaxis_transform(), clip_on=True)  # fmt: skip
     axis.set_yticks([])
     axis.spines[:].set_visible(False)
     axis.tick_params(length=0)
@@ -120,11 +120,7 @@ def _course(axis: Axes, prediction: Prediction) -> None:
         width = 1.6 if len(at) < 1000 else 0.8
         axis.plot(at, heard[:, c], color=colour, linestyle=dashes, linewidth=width, label=label)
         axis.plot(at[alone], heard[alone, c], ".", color=colour)
-    legend = axis.legend(
-        loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, handlelength=3.2, title="whole recording"
-    )
-    for text in legend.get_texts():
-        text.set_parse_math(False)
+    axis.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, handlelength=3.2, title="whole recording")
     axis.set_ylim(0, 1)
     axis.set_ylabel("probability")
     axis.grid(True, color="#dddddd", linewidth=0.6)

@@ -83,6 +83,19 @@ def test_written_as_pdf_and_png(runs: list[records.Run], tmp_path: Path, name: s
     assert [file.read_bytes() for file in figures.make(name, runs, arguments(output=tmp_path / "out"))] == before
 
 
+@pytest.mark.parametrize("name", ["confusion", "curves", "reliability"])
+def test_names_are_no_formulas_and_captions_have_the_fonts_of_all_scripts(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(figures, "FONTS", ("DejaVu Serif",))
+    odd: dict[str, Any] = {"dataset": "a_$5_$9", "corpus": "$\\frac$", "classes": ["$_{$", *CLASSES[1:]]}
+    make_run(tmp_path, [RIGHT], LABELS, **odd)
+    with figures.style():
+        drawn = figures.FIGURES[name](figures.complete_groups(report.runs(tmp_path), "paper"))
+    figures.save(drawn, tmp_path / "x")
+    assert is_drawn(tmp_path / "x.pdf") and drawn.figure._supxlabel.get_fontfamily()[-1] == "DejaVu Serif"
+
+
 def test_confusion_shows_row_per_cent_and_counts_under_the_right_names(runs: list[records.Run]) -> None:
     groups = figures.complete_groups([run for run in runs if run.model == "GLAM"], "paper")
     drawn = figures.confusion(groups)
