@@ -153,7 +153,7 @@ def _read(folder: Path) -> tuple[NDArray[np.float32], dict[str, Any]]:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(folder))
         raise Damaged("x.npy is missing")
     with open(folder / "x.npy", "rb") as f:
-        for size, crc in blocks:
+        for size, crc in tqdm(blocks, "checking", unit=" blocks", leave=False, delay=1, disable=None):
             data = f.read(size)
             if len(data) < size:
                 raise Damaged(f"x.npy is cut off after {f.tell()} bytes")

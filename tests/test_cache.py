@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from itertools import repeat
+from itertools import count, repeat
 from pathlib import Path
 from typing import Any
 
@@ -601,6 +601,17 @@ def test_quick_work_shows_no_progress_bar(
     load(utterances, "mfcc", 1.8, 1.6)
     captured = capsys.readouterr()
     assert captured.out == captured.err == ""
+
+
+def test_features_that_take_long_to_check_show_a_progress_bar(
+    utterances: list[Utterance], capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """APCNN's spectrograms are 8 to 15 GB, which are read from end to end before the first step."""
+    load(utterances, "mfcc", 1.8, 1.6)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setattr("tqdm.std.time", count(0.0, 2.0).__next__)
+    load(utterances, "mfcc", 1.8, 1.6)
+    assert "checking: " in capsys.readouterr().err
 
 
 def test_rows_are_a_numpy_file(tmp_path: Path) -> None:
