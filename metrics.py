@@ -46,10 +46,17 @@ def scores_of(confusions: NDArray) -> NDArray[np.float64]:
 
 def scores(logits: NDArray, labels: NDArray) -> dict[str, Any]:
     """The four scores in per cent, and `confusion`, from utterance logits `(U, C)` and labels `(U,)`."""
+    return scores_by_epoch(logits[None], labels)[0]
+
+
+def scores_by_epoch(logits: NDArray, labels: NDArray) -> list[dict[str, Any]]:
+    """`scores` of each of several logits `(E, U, C)` of the same utterances."""
     if len(labels) == 0:
         raise ValueError("no utterances to score")
-    confusion = confusion_matrix(labels, logits.argmax(1), logits.shape[1])
-    return {**dict(zip(SCORES, scores_of(confusion).tolist(), strict=True)), "confusion": confusion.tolist()}
+    confusions = np.array([confusion_matrix(labels, each, logits.shape[2]) for each in logits.argmax(2)])
+    values = scores_of(confusions).tolist()
+    pairs = zip(values, confusions.tolist(), strict=True)
+    return [{**dict(zip(SCORES, each, strict=True)), "confusion": confusion} for each, confusion in pairs]
 
 
 def format_scores(record: dict[str, Any], classes: list[str]) -> str:

@@ -67,7 +67,7 @@ class Predictions:
 
     def scores(self) -> list[dict[str, Any]]:
         """What `metrics.scores` gives, epoch by epoch."""
-        return [metrics.scores(logits, self.labels) for logits in self.logits]
+        return metrics.scores_by_epoch(self.logits, self.labels)
 
 
 class Run:
@@ -86,6 +86,7 @@ class Run:
         self.n_test: int = config["n_test"]
         self.has_validation = bool(config["n_val"])
         self._picked: dict[str, int] = {}  # by rule
+        self._counts: dict[str, dict[str, NDArray[np.int64]]] = {}  # by rule
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -170,6 +171,18 @@ class Run:
         """The test scores in per cent, and `confusion`, of the epoch a rule picks."""
         return self.epochs[self.pick(rule)]["test"]
 
+    def counts(self, rule: str) -> dict[str, NDArray[np.int64]]:
+        """Confusion counts `(C, C)` of each speaker's test utterances, in the epoch a rule picks."""
+        if rule not in self._counts:
+            epoch, test = self.pick(rule), self.predictions("test")
+            predicted, classes = test.logits[epoch].argmax(1), len(self.config["classes"])
+            self._counts[rule] = {
+                speaker: metrics.confusion_matrix(test.labels[own], predicted[own], classes)
+                for speaker in np.unique(test.speakers).tolist()
+                for own in [test.speakers == speaker]
+            }
+        return self._counts[rule]
+
 
 def _array(members: zipfile.ZipFile, name: str) -> NDArray[Any]:
     """An array of an .npz. Raises ValueError, among others, where there is none or its header says it is too large."""
@@ -248,12 +261,12 @@ class Halved(Run):
 
     @cached_property
     def epochs(self) -> list[dict[str, Any]]:
-        val, test = (self.predictions(name).scores() for name in ("val", "test"))
+        whole = self.whole.predictions("test")
+        val, test = (whole.take(self._positions[name]).scores() for name in ("val", "test"))
         return [{**epoch, "val": v, "test": t} for epoch, v, t in zip(self.whole.epochs, val, test, strict=True)]
 
     def predictions(self, name: str) -> Predictions:
-        whole = self.whole.predictions("test")
-        return whole.take(self._positions[name])
+        return self.whole.predictions("test").take(self._positions[name])
 
 
 def trained_as(split: str) -> str:
@@ -459,9 +472,8 @@ class Round:
         """Counts `(P, C, C)` of the pooled test utterances of each of `speakers`."""
         counts = np.zeros((len(speakers), *self.confusion.shape), dtype=np.int64)
         for run in self.runs:
-            test, epoch = run.predictions("test"), run.pick(self.rule)
-            who = np.array([speakers.index(s) for s in test.speakers.tolist()], dtype=np.int64)
-            np.add.at(counts, (who, test.labels, test.logits[epoch].argmax(1)), 1)
+            for speaker, own in run.counts(self.rule).items():
+                counts[speakers.index(speaker)] += own
         return counts
 
 
@@ -513,7 +525,7 @@ class Group:
     @cached_property
     def speakers(self) -> list[str]:
         """Who speaks the test utterances."""
-        return sorted({str(s) for run in self.runs for s in run.predictions("test").speakers})
+        return sorted({speaker for run in self.runs for speaker in run.counts(self.rule)})
 
     @property
     def n_speakers(self) -> int | None:

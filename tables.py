@@ -283,7 +283,7 @@ def change(before: Group, after: Group) -> tuple[NDArray[np.float64], stats.Inte
 def changes(name: str, rows: Sequence[Row]) -> list[dict[str, Any]]:
     """The CSV's records of how each row differs from the first row of its dataset and model, `other`: one a score."""
     found = []
-    for row in rows:
+    for row in tqdm(rows, unit="change", leave=False, delay=1, disable=None):
         spec = row.spec
         first = next(r for r in rows if (r.spec.dataset, r.spec.model) == (spec.dataset, spec.model))
         if row is first or not first.counted or not row.counted:
@@ -360,6 +360,10 @@ def paired(a: Group, b: Group) -> Pair:
 
 def _scores_in_common(one: Run, other: Run, one_rule: str, other_rule: str) -> list[dict[str, Any]] | None:
     """The scores of both on the test utterances of both, if these are all that one of them has."""
+    by_size = sorted(((one, one_rule), (other, other_rule)), key=lambda each: each[0].n_test)
+    few, many = (run.counts(rule) for run, rule in by_size)
+    if not all(speaker in many and (few[speaker].sum(1) <= many[speaker].sum(1)).all() for speaker in few):
+        return None  # told without reading the names in the predictions of hundreds of runs
     tests = [run.predictions("test") for run in (one, other)]
     common = set(tests[0].names.tolist()) & set(tests[1].names.tolist())
     if len(common) < min(len(test.names) for test in tests):

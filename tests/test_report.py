@@ -3,12 +3,14 @@
 import csv
 import errno
 import io
+import itertools
 import json
 import os
 import re
 import subprocess
 import sys
 import zipfile
+from collections import Counter
 from collections.abc import Sequence
 from html.parser import HTMLParser
 from pathlib import Path
@@ -425,6 +427,26 @@ def test_pooling_confusions_is_pooling_logits(tmp_path: Path) -> None:
     logits = np.concatenate([part.logits[epoch] for part, epoch in parts])
     scores = metrics.scores(logits, np.concatenate([part.labels for part, _ in parts]))
     assert group.scores()[0] == pytest.approx([scores[name] for name in metrics.SCORES])
+
+
+def test_a_run_is_read_once_however_many_rows_and_comparisons_it_is_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Packed, the predictions of a hundred seeds take minutes to read. 8:1:1 also halves them and picks by them."""
+    for seed, model in itertools.product(range(6), ("GLAM", "MACNN", "AACNN")):
+        own = {"speakers": [*"CCCCDDDD"], "names": [*"abcdefgh"]} if model == "AACNN" else {}  # another split
+        make_run(tmp_path, [LABELS * 2], model=model, seed=seed, **{**BOTH, **own})
+    read, real = Counter[Path](), records.Run._read_predictions
+
+    def counting(run: records.Run, part: str) -> records.Predictions:
+        read[run.folder] += 1
+        return real(run, part)
+
+    monkeypatch.setattr(records.Run, "_read_predictions", counting)
+    for table, times in (("comparison", 1), ("split811", 3), ("protocols", 5)):
+        report.named_table(table, report.runs(tmp_path), ["impro"])
+        assert len(read) == 18 and {*read.values()} == {times}, table
+        read.clear()
 
 
 def test_incomplete_rounds_are_marked_and_not_counted(tmp_path: Path) -> None:
