@@ -259,14 +259,20 @@ def corpus_of(config: Config) -> Corpus:
 
 
 @cache
-def _identity(dataset: str, happy: str, classes: tuple[str, ...], test_dataset: str) -> tuple[str, str]:
+def _first_look(dataset: str, happy: str, classes: tuple[str, ...], test_dataset: str) -> tuple[Corpus, str]:
     whole = corpus(dataset, happy, classes, test_dataset)
-    return whole.dataset, corpus_digest(whole)
+    return whole, corpus_digest(whole)
+
+
+def first_look(config: Config) -> tuple[Corpus, str]:
+    """The corpus, or the two, as they were when they were first asked for, and the digest they had."""
+    return _first_look(config.dataset, config.happy, config.classes, config.test_dataset)
 
 
 def identity(config: Config) -> tuple[str, str]:
     """What a corpus is called in the runs folder, and its digest."""
-    return _identity(config.dataset, config.happy, config.classes, config.test_dataset)
+    whole, digest = first_look(config)
+    return whole.dataset, digest
 
 
 # -------------------------------------------------------------------------------------------------- splits
@@ -716,7 +722,7 @@ def warped(d: Data, train: NDArray, config: Config) -> tuple[NDArray[np.float32]
 def forget() -> None:
     """Drop what `load` and `identity` keep in memory, for when path.py's folders or their contents have changed."""
     _load.cache_clear()
-    _identity.cache_clear()
+    _first_look.cache_clear()
 
 
 def upsample(train: NDArray, labels: NDArray, seed: int) -> NDArray[np.int64]:

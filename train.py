@@ -387,13 +387,13 @@ def folds_to_run(config: Config, skip_bad: bool, dry_run: bool = False) -> Itera
     split = data.split_by_name(config.split)
 
     def utterances() -> Sequence[Utterance]:
-        return (data.corpus_of(config) if dry_run else data.load(config, skip_bad).corpus).utterances
+        return (data.first_look(config)[0] if dry_run else data.load(config, skip_bad).corpus).utterances
 
     if split.check:
         split.check(utterances())
     if config.fold is not None:
         # dividing refuses a fold that there is not; it needs no features, which a dry run would not have
-        split(data.corpus_of(config).utterances if split.folds else (), config.seed, config.fold)
+        split(data.first_look(config)[0].utterances if split.folds else (), config.seed, config.fold)
     if split.folds is None or config.fold is not None:
         yield config
         return

@@ -203,6 +203,17 @@ def test_a_look_at_folds_extracts_nothing(here: Path, tmp_path: Path, monkeypatc
     assert not (tmp_path / "cache" / "features").exists()
 
 
+def test_a_corpus_is_listed_once_for_all_rows_with_folds(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import data
+    import handleIEMOCAP
+
+    listed, index = [], handleIEMOCAP.index
+    monkeypatch.setattr(handleIEMOCAP, "index", lambda root: listed.append(root) or index(root))
+    data.forget()
+    assert len(jobs("--models", "GLAM,CNN_GAP", "--splits", "session,speaker", "--dry_run")) == 2 * (5 + 10)
+    assert len(listed) == 1
+
+
 def test_a_stale_csv_is_one_by_any_of_its_paths(here: Path, small_release: Path, tmp_path: Path, monkeypatch) -> None:
     import data
     import handleIEMOCAP
