@@ -126,8 +126,8 @@ def variants(vary: list[str]) -> list[dict[str, Any]]:
 
 
 def combinations(asked: dict[str, Any], given: dict[str, Any]) -> list[dict[str, Any]]:
-    """The flags that differ between runs of one seed. With --table, a --dataset or --split moves from `given` to
-    `asked`, as the table's own. Raises UserError for flags that contradict each other."""
+    """The flags that differ between runs of one seed. With --table, a --dataset, --split or --model moves from
+    `given` to `asked`, as the table's own. Raises UserError for flags that contradict each other."""
     axes = {"model": asked["models"], "dataset": asked["datasets"], "split": asked["splits"]}
     for name, values in axes.items():
         if values and name in given:
@@ -234,7 +234,9 @@ def describe(config: recipes.Config) -> str:
     words = [config.model, config.dataset, config.split, f"seed {config.seed}"]
     if config.fold is not None:
         words.append(f"fold {config.fold}")
-    if changed := config.changed():
+    others = {k: getattr(config, k) for k in ("test_dataset", *recipes.MACHINE)}  # which --vary takes too
+    usual = recipes.Config()
+    if changed := config.changed() | {k: v for k, v in others.items() if v != getattr(usual, k)}:
         words.append(recipes.settings_text(changed))
     return " ".join(words)
 

@@ -1,5 +1,6 @@
 """sweep.py: which runs there are, what state they are in, and that all of them get done."""
 
+import dataclasses
 import errno
 import json
 import os
@@ -187,6 +188,14 @@ def test_what_vary_names_it_takes() -> None:
     for name in names:
         assert f"--{name} " in flags or f"--{name}," in flags, name
         sweep.variants([f"{name}={values.get(name) or getattr(recipes.Config(), name)}"])
+
+
+def test_runs_that_differ_in_what_vary_takes_are_told_apart() -> None:
+    usual = recipes.config_for("GLAM")
+    other = {bool: not usual.padding, int: 1, float: 0.125, str: "other"}
+    for name in sweep.VARIED:
+        varied = dataclasses.replace(usual, **{name: other[type(getattr(usual, name))]})
+        assert f"{name}={getattr(varied, name)}" in sweep.describe(varied)
 
 
 def test_a_cluster_writes_no_tensorboard_here(here: Path) -> None:
