@@ -48,7 +48,9 @@ class Board:
 
 
 def write(folder: Path) -> None:
-    """Make `tensorboard/` of a finished run."""
+    """Make `tensorboard/` of a finished run that has none."""
+    if (folder / FOLDER).exists():
+        return
     run = records.read_run(folder)
     try:
         Board(folder, run.config, run.epochs).close()

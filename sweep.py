@@ -24,6 +24,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+import board
 import cli
 import data
 import path
@@ -447,6 +448,8 @@ def main() -> int:
             print(", ".join(f"{n} {state}" for state, n in Counter(job.state for job in jobs).items()))
         print(time_left(todo, None if asked["ray"] else max(asked["jobs"], asked["at_once"])))
         todo = []
+    elif given.get("tensorboard"):  # finished runs get the curves that they lack
+        todo = [job for job in jobs if job.state != "done" or not (job.folder / board.FOLDER).exists()]
     failures: list[str] = []
     if todo:
         with _executor(asked, given, todo) as execute:

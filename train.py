@@ -175,7 +175,7 @@ def steps(
     if records.finished(folder, save_model):
         if not options.quiet:
             say_finished(folder)
-        if options.tensorboard and not (folder / board.FOLDER).exists():
+        if options.tensorboard:
             board.write(folder)
         return folder
     if config.amp:
@@ -196,6 +196,8 @@ def steps(
                 (folder / STATE).unlink()
                 yield from _epochs(config, d, parts, folder, options)
             device.give_back_memory()
+    if options.tensorboard:  # also where another process has trained it meanwhile
+        board.write(folder)
     return folder
 
 

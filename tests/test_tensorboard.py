@@ -12,6 +12,7 @@ import data
 import loops
 import metrics
 import recipes
+import records
 import train
 
 
@@ -99,6 +100,23 @@ def test_a_finished_run_gets_its_curves_without_training(config, monkeypatch, te
     before = sorted((folder / board.FOLDER).iterdir())
     train.train(config, quiet=True, tensorboard=True)
     assert sorted((folder / board.FOLDER).iterdir()) == before
+
+
+def test_a_run_that_another_process_finished_meanwhile_gets_its_curves(config, monkeypatch, tensorboard):
+    folder, real, looks = train.train(config, quiet=True), records.finished, iter([False])
+    monkeypatch.setattr(records, "finished", lambda *given: next(looks, True) and real(*given))
+    monkeypatch.setattr(loops.Trainer, "epoch", None)
+    train.train(config, quiet=True, tensorboard=True)
+    check(folder)
+
+
+def test_a_sweep_gives_finished_runs_the_curves_they_lack(config, command, tensorboard):
+    folder = train.train(config, quiet=True)
+    words = ("--splits", "8:1:1", "--epochs", 3, "--train_overlap", 0, "--test_overlap", 0, "--seed", config.seed)
+    asked = ("sweep.py", "--gpu", -1, "--models", "CNN_GAP", "--datasets", "all", *words, "--tensorboard")
+    assert "done: CNN_GAP" in command(*asked).stdout
+    check(folder)
+    assert "1 were done, 0 are now" in command(*asked).stdout
 
 
 def test_curves_that_broke_off_after_the_run_are_made_again(config, monkeypatch, tensorboard):
