@@ -33,7 +33,7 @@ import shlex
 import shutil
 import subprocess
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import cache
@@ -382,7 +382,7 @@ def report_command(folder: Path, given: dict[str, Any]) -> str:
 # ------------------------------------------------------------------------------------------ command line
 
 
-def folds_to_run(config: Config, skip_bad: bool, dry_run: bool = False) -> Iterator[Config]:
+def folds_to_run(config: Config, skip_bad: bool, dry_run: bool = False) -> list[Config]:
     """The configuration, or one for each fold where its split has folds and none was chosen. A `dry_run` extracts no
     features, so that a speaker whose utterances are all too short counts too. Raises NoSplit, and UserError for a fold
     that the split does not have."""
@@ -396,11 +396,9 @@ def folds_to_run(config: Config, skip_bad: bool, dry_run: bool = False) -> Itera
     if config.fold is not None:
         # dividing refuses a fold that there is not; it needs no features, which a dry run would not have
         split(data.first_look(config)[0].utterances if split.folds else (), config.seed, config.fold)
-    if split.folds is None or config.fold is not None:
-        yield config
-        return
-    for fold in range(split.folds(utterances())):
-        yield replace(config, fold=fold)
+    elif split.folds:
+        return [replace(config, fold=fold) for fold in range(split.folds(utterances()))]
+    return [config]
 
 
 def main() -> None:
@@ -413,12 +411,12 @@ def main() -> None:
     config = recipes.parse_config(given)
     quiet, folder = given.get("quiet", False), None
     with device.explaining_out_of_memory():
-        for run in folds_to_run(config, given.get("skip_bad", False)):
+        runs = folds_to_run(config, given.get("skip_bad", False))
+        for run in runs:
             folder = train(run, **given)
             if folder and not quiet:
                 print_result(folder)
-    all_folds = config.fold is None and data.split_by_name(config.split).folds is not None
-    if folder and not quiet and all_folds:
+    if folder and not quiet and len(runs) > 1:
         print(f"all folds together: {report_command(folder, given)}", flush=True)
 
 
