@@ -49,10 +49,12 @@ class Board:
 
 def write(folder: Path) -> None:
     """Make `tensorboard/` of a finished run that has none."""
-    if (folder / FOLDER).exists():
-        return
-    run = records.read_run(folder)
     try:
+        (folder / FOLDER).mkdir()
+    except FileExistsError:  # also where another process is making them now
+        return
+    try:
+        run = records.read_run(folder)
         Board(folder, run.config, run.epochs).close()
     except BaseException:
         shutil.rmtree(folder / FOLDER, ignore_errors=True)  # a part would count as the whole

@@ -119,6 +119,19 @@ def test_a_sweep_gives_finished_runs_the_curves_they_lack(config, command, tenso
     assert "1 were done, 0 are now" in command(*asked).stdout
 
 
+def test_of_two_processes_that_make_a_runs_curves_one_does(config, monkeypatch, tensorboard):
+    folder, real = train.train(config, quiet=True), records.read_run
+
+    def read_while_another_asks(folder):
+        monkeypatch.setattr(records, "read_run", real)
+        board.write(folder)
+        return real(folder)
+
+    monkeypatch.setattr(records, "read_run", read_while_another_asks)
+    board.write(folder)
+    check(folder)
+
+
 def test_curves_that_broke_off_after_the_run_are_made_again(config, monkeypatch, tensorboard):
     folder, real = train.train(config, quiet=True), board.Board.add
 
