@@ -110,7 +110,7 @@ def in_turns(configs: Sequence[Config], at_once: int, options: Options) -> Itera
                 except Exception as error:
                     if device.is_out_of_memory(error) and len(running) > 1:
                         room = len(running) - 1
-                        warn(f"{len(running)} runs at once do not fit into the GPU's memory: {room} go on")
+                        warn(f"{len(running)} runs at once do not fit into memory: {room} go on")
                         queue.appendleft(config)
                         outcome = None
                     else:

@@ -98,8 +98,8 @@ def test_more_at_once_than_memory_holds(here: Path, tmp_path: Path, capsys, monk
     monkeypatch.setattr(loops.Trainer, "epoch", epoch)
     assert run(*words, "--at_once", 4) == 0
     told = capsys.readouterr()
-    assert "4 runs at once do not fit into the GPU's memory: 3 go on" in told.err
-    assert "3 runs at once do not fit into the GPU's memory: 2 go on" in told.err
+    assert "4 runs at once do not fit into memory: 3 go on" in told.err
+    assert "3 runs at once do not fit into memory: 2 go on" in told.err
     assert "4 are now, 0 failed" in told.out and max(most) == 2
     one, other = finished(here), finished(tmp_path / "sequential")
     assert one.keys() == other.keys() and all(content(one[k]) == content(other[k]) for k in one)
@@ -135,7 +135,7 @@ def test_another_model_may_find_more_room(here: Path, capsys, monkeypatch, model
     monkeypatch.setattr(turns.Turn, "_begin", begin)
     assert run("--models", models, "--epochs", 1, "--seeds", 3 if "," in models else 6, "--at_once", 3) == 0
     told = capsys.readouterr()
-    assert told.err.count("3 runs at once do not fit into the GPU's memory: 2 go on") == 1 and "6 are now" in told.out
+    assert told.err.count("3 runs at once do not fit into memory: 2 go on") == 1 and "6 are now" in told.out
     assert max(at_once) == most
 
 
