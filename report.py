@@ -15,12 +15,11 @@ does the same on the validation part and, of equally good epochs, takes the one 
 """
 
 import filecmp
-import itertools
 import shlex
 import sys
 from argparse import ArgumentParser, Namespace
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 import audit
+import captions
 import cli
 import figures
 import models
@@ -36,7 +36,6 @@ import path
 import recipes
 import records
 import render
-import stats
 import tables
 from cli import UserError, warn
 from corpora import dataset_folder, is_csv
@@ -48,9 +47,6 @@ from tables import TABLES, Row, Table, measure, published_scores
 
 if TYPE_CHECKING:
     from pandas import DataFrame
-
-SPLITS = "Splits: a digest of which utterances are in which part, equal for equal splits; “of 5”, of five of them."
-SYNTHETIC = "SYNTHETIC data: sound made by a formula; these numbers say nothing about speech."
 
 
 def folds_sd(measured: dict[str, Any]) -> str:
@@ -67,22 +63,6 @@ def with_sd(mean: float, sd: float | None, low: float | None = None, high: float
 def signed(value: float) -> str:
     """`+0.30`, `−0.30`"""
     return f"{value:+.2f}".replace("-", "−")
-
-
-def say_rules(rules: Iterable[str]) -> str:
-    """The caption's sentence on which epoch is reported."""
-    wanted = set(rules)
-    return " ".join(f"Rule {rule}: {said}." for rule, said in RULES.items() if rule in wanted)
-
-
-def say_unpublished(splits: set[str]) -> list[str]:
-    """What a caption says of the rule `paper` on splits with a validation part; nothing where there are none."""
-    if not splits:
-        return []
-    return [
-        f"On {', '.join(sorted(splits))} this rule is no published one; folds each have an epoch chosen on their own "
-        "test part. --rule validation chooses it on validation data."
-    ]
 
 
 # -------------------------------------------------------------------------------------- what is there, as it is
@@ -148,7 +128,7 @@ def table(found: Iterable[Run], rule: str = "paper") -> "DataFrame":
 
 
 def _overview(usable: list[Run], rule: str) -> tuple["DataFrame", "DataFrame", list[str]]:
-    """The rows as text, and as numbers, and what `say_repeats` says of them."""
+    """The rows as text, and as numbers, and what `captions.say_repeats` says of them."""
     from pandas import DataFrame
 
     groups = records.group_by_setting(usable, rule)
@@ -175,7 +155,7 @@ def _overview(usable: list[Run], rule: str) -> tuple["DataFrame", "DataFrame", l
     columns = list(dict.fromkeys(column for text in texts for column in text))
     frame = DataFrame([{column: text.get(column) or "–" for column in columns} for text in texts])
     frame = frame.drop(columns=[c for c in ("Changed", "Folds") if (frame[c] == "–").all()])
-    return frame, DataFrame(numbers), say_repeats(groups)
+    return frame, DataFrame(numbers), captions.say_repeats(groups)
 
 
 def _overview_lines(group: Group, head: dict[str, str]) -> list[dict[str, str]]:
@@ -199,17 +179,17 @@ def overview(found: list[Run], rule: str, begun: int, command: str) -> render.Do
     """The table of what there is, with its caption."""
     frame, numbers, repeats = records.leaving_out_broken(lambda usable: _overview(usable, rule), found)
     synthetic = any(run.synthetic for run in found)
-    text = f"Mean ± sample standard deviation over n seeds, in per cent of the test utterances. {say_rules([rule])}"
-    caption = [f"{text} {SPLITS}", *([SYNTHETIC] if synthetic else [])]
+    text = "Mean ± sample standard deviation over n seeds, in per cent of the test utterances."
+    caption = [f"{text} {captions.say_rules([rule])} {captions.SPLITS}", *([captions.SYNTHETIC] if synthetic else [])]
     if "Folds" in frame:
         caption.append(
             "Folds: scores of the test utterances of all folds pooled, and the mean of the folds' scores (folds ±: the "
             "sample standard deviation over folds, each the mean over seeds)."
         )
-    caption += say_unpublished({run.split for run in found if rule == "paper" and run.has_validation})
+    caption += captions.say_unpublished({run.split for run in found if rule == "paper" and run.has_validation})
     caption += repeats
     if begun:
-        caption.append(f"{say_unfinished(begun)}.")
+        caption.append(f"{captions.say_unfinished(begun)}.")
     caption.append(f"Made with `{command}`.")
     return render.Document("Runs", caption, [render.Section(frame)], numbers, synthetic=synthetic)
 
@@ -254,38 +234,6 @@ def _ours(row: Row, group: Group) -> list[dict[str, str]]:
     return found
 
 
-def _say_tests(tests: Sequence[dict[str, Any]]) -> list[str]:
-    """What must be known to read the paired tests."""
-    sizes = " or ".join(str(size) for size in sorted({test["family"] for test in tests}))
-    notes = [
-        "Mean difference: the first of a pair minus the second, in points.",
-        "Two-sided Wilcoxon signed-rank tests over the seeds both models share or, where the split has folds, over "
-        "folds (each the mean over shared seeds; folds hold other speakers, seeds only repeat them). Over seeds, a "
-        "test speaks of other seeds on the same recordings, not of other speakers. Differences of zero drop out of p.",
-        f"p (Holm) is corrected for the tests of one dataset, split and score that could tell something ({sizes} of "
-        "them). “n too small to tell”: even if all n differences had one sign, p = 2 / 2^n would stay above 0.05, be "
-        "it alone, and then it is not counted, or corrected.",
-        "Same split: how many of the shared runs were tested on the same utterances. Models with longer segments drop "
-        "more short utterances, and the same seed then draws another split.",
-    ]
-    if any(test["verdict"] == stats.DISAGREE for test in tests):
-        notes.append(
-            f"“{stats.DISAGREE}”: most differences have one sign; a few large ones of the other make the mean."
-        )
-    if any(test["unit"] == "folds" for test in tests):
-        notes.append(
-            "Folds share most of the speakers they train on. So they are not independent, and p is smaller than it "
-            "should be (Bengio and Grandvalet, “No Unbiased Estimator of the Variance of K-Fold Cross-Validation”, "
-            "2004)."
-        )
-    if any(test["in_common"] for test in tests):
-        notes.append(
-            "Of pairs without the same split, where one model’s test utterances contain all of the other’s, both are "
-            "scored on those, so that the mean difference is not quite that of the rows above."
-        )
-    return notes
-
-
 def comparison_section(tests: Sequence[dict[str, Any]]) -> render.Section:
     """The paired tests as they are read."""
     from pandas import DataFrame
@@ -304,182 +252,7 @@ def comparison_section(tests: Sequence[dict[str, Any]]) -> render.Section:
         })  # fmt: skip
     frame = DataFrame(texts)
     frame = frame.drop(columns=["Split"] if frame["Split"].nunique() == 1 else [])
-    return render.Section(frame, "Which is better than which", _say_tests(tests))
-
-
-def say_protocols(rows: Sequence[Row]) -> list[str]:
-    """Whether WA and UA fall from protocol to protocol, as they may be expected to."""
-    notes = []
-    for dataset, model in dict.fromkeys((row.spec.dataset, row.spec.model) for row in rows):
-        chain = [
-            (f"{row.spec.split}, {row.spec.rule}", row.counted.scores().mean(0))
-            for row in rows
-            if (row.spec.dataset, row.spec.model) == (dataset, model) and row.counted and row.spec.rule != "last"
-        ]
-        rises = [
-            f"{score} rises by {after[i] - before[i]:.2f} from {a} to {b}"
-            for (a, before), (b, after) in itertools.pairwise(chain)
-            for i, score in enumerate(SCORES[:2])
-            if after[i] > before[i]
-        ]
-        if rises:
-            notes.append(f"{model} on {dataset} does not fall along the row as may be expected: {'; '.join(rises)}.")
-        elif len(chain) > 1:
-            notes.append(f"{model} on {dataset}: WA and UA fall or stay all along {' → '.join(a for a, _ in chain)}.")
-    return notes
-
-
-def sweep_command(
-    name: str, datasets: Sequence[str] | None, settings: dict[str, Any], splits: Sequence[str] | None, seeds: int,
-    root: Path | None, found: Iterable[Run], models: Sequence[str] | None,
-) -> str:  # fmt: skip
-    """The command that trains what a table lacks."""
-    words = ["python", "sweep.py", "--table", name, "--seeds", str(seeds)]
-    files = {run.dataset: run.config["settings"].get("dataset") for run in found}  # a CSV's runs go by its stem
-    if datasets:
-        words += ["--datasets", ",".join(files.get(each) or each for each in datasets)]
-    if splits:
-        words += ["--splits", ",".join(splits)]
-    if models:
-        words += ["--models", ",".join(models)]
-    if root:
-        words += ["--runs", str(root)]
-    return shlex.join([*words, *recipes.train_flags(settings)])
-
-
-def say_unfinished(begun: int) -> str:
-    """How many runs are not counted, as they are not finished; of all that there are, whatever is asked for."""
-    return f"{begun} unfinished run{'s' * (begun > 1)} in the runs folder {'are' if begun > 1 else 'is'} not counted"
-
-
-def say_repeats(groups: Iterable[Group]) -> list[str]:
-    """The sentence on runs that are there twice, if there are some; of rows that share runs, each once."""
-    if not (count := len({folder for group in groups for folder in group.repeats})):
-        return []
-    repeat, are = ("1 run repeats", "is") if count == 1 else (f"{count} runs repeat", "are")
-    where = "on another device or thread count than most or in a second folder"
-    return [f"{repeat} a seed, {where}, and {are} not counted again."]
-
-
-def other_settings(rows: Sequence[Row], found: Iterable[Run]) -> list[str]:
-    """A note on finished runs of missing rows' models that have other settings than the table; empty without any."""
-    specs = [row.spec for row in rows if row.group is None]
-    lacking = {(dataset_folder(c.dataset), c.model, s) for c in specs for s in (c.split, records.trained_as(c.split))}
-    others = [run for run in found if not any(tables.runs_of(row.spec, [run]) for row in rows)]
-    counts = Counter(settings_text(run.changed) for run in others if (run.dataset, run.model, run.split) in lacking)
-    if not counts:
-        return []
-    said = "; ".join(f"{settings or 'as published'} ({n})" for settings, n in counts.most_common(5))
-    return [
-        f"Of models whose rows are missing there are finished runs with other settings: {said}. "
-        "`--set SETTING=VALUE` asks for them."
-    ]
-
-
-def _why_no_interval(group: Group) -> str:
-    if group.n_speakers is None:
-        return "speakers are not known"
-    if group.n_speakers > 1:
-        few = group.n_speakers < stats.FEWEST
-        return f"there are fewer than {stats.FEWEST} speakers" if few else "most draws of speakers lack a class"
-    return f"there is one speaker, and there are fewer than {stats.FEWEST} seeds"
-
-
-def _say_seeds(row: Row, group: Group) -> str:
-    """Which of a row's seeds are not among the published 100; "" if all are, or nothing published can be compared."""
-    own = group.unpublished_seeds
-    named = f"{', '.join(map(str, own[:3]))}{', ..' * (len(own) > 3)}"
-    if 0 < len(own) < len(group.rounds):
-        return f"counted beside seeds of the published 100: {named}"
-    comparable = row.paper or row.spec.dataset in recipes.IEMOCAP_DATASETS
-    return f"every seed is other than the published 100: {named}" if own and comparable else ""
-
-
-def _say_row(row: Row, group: Group) -> Iterator[str]:
-    """Notes on a row with runs: which seeds and folds do not count, what its interval and its UA leave out."""
-    if group.incomplete:
-        yield f"not counted, {group.missing_folds}"
-    if said := _say_seeds(row, group):
-        yield said
-    if row.interval is None:
-        yield f"no interval, as {_why_no_interval(group)}"
-    elif row.interval.over != "speakers and seeds":
-        yield f"the interval resamples {row.interval.over}"
-    elif (few := len(group.rounds)) < stats.FEWEST:
-        yield f"{few} seeds hardly tell how much seeds differ, and the interval may be too narrow"
-    if lacking := sum(not all(map(sum, run.scores(group.rule)["confusion"])) for run in group.runs):
-        units = "folds" if group.has_folds else "test sets"
-        yield f"{lacking} of {len(group.runs)} {units} lack a class, and their UA is the mean over the others"
-
-
-def _say_other_corpora(rows: Sequence[Row]) -> list[str]:
-    """Why rows of IEMOCAP's datasets have no published figures beside them: their runs are of other recordings."""
-    own = [(row.spec, row.group) for row in rows if row.group and row.elsewhere and not row.group.synthetic]
-    corpora = {f"{spec.dataset}: {group.corpus}" for spec, group in own if spec.dataset in recipes.IEMOCAP_DATASETS}
-    if not corpora:
-        return []
-    names = "; ".join(sorted(corpora))
-    return [f"No published figures: these runs are not of IEMOCAP's complete release ({names})."]
-
-
-def notes_of(rows: Sequence[Row], command: str) -> list[str]:
-    """What must be said under a table about its rows."""
-    notes = []
-    if lacking := sum(bool(row.status) for row in rows):
-        apart = any(row.group is None and row.spec.split in ("session", "speaker", "dialog") for row in rows)
-        never = "; a row stays empty where the corpus does not say sessions, speakers or dialogs" if apart else ""
-        notes.append(f"`{command}` trains what is missing ({lacking} of {len(rows)} rows){never}.")
-    notes += _say_other_corpora(rows)
-    groups = [row.counted for row in rows if row.counted]
-    about: dict[str, list[str]] = {}  # what is said of which rows
-    for row in rows:
-        if row.counted:
-            for said in _say_row(row, row.counted):
-                about.setdefault(said, []).append(f"{row.spec.name} on {row.spec.dataset}, {row.spec.split}")
-    for said, places in about.items():
-        everywhere = len(places) == len(groups) > 2
-        notes.append(f"{'Every row with runs' if everywhere else '; '.join(dict.fromkeys(places))}: {said}.")
-    notes += say_repeats(groups)
-    if any(group.has_folds for group in groups):
-        notes.append(
-            "Folds pooled: scores of the test utterances of all folds put together, each fold at the epoch picked for "
-            "it; mean over folds: the mean of the folds' own scores (folds ±: their sample standard deviation, each "
-            "fold the mean over seeds). n counts seeds with all their folds."
-        )
-    return notes
-
-
-def caption_of(rows: Sequence[Row], settings: dict[str, Any], command: str) -> list[str]:
-    """The caption of a table by name."""
-    groups = [row.counted for row in rows if row.counted]
-    scores = "Scores in per cent: mean ± sample standard deviation over n seeds [95 % interval of the mean]."
-    text = [f"{scores} {say_rules(row.spec.rule for row in rows)}"]
-    text += say_unpublished({g.split for g in groups if g.rule == "paper" and g.first.has_validation})
-    if any(group.synthetic for group in groups):
-        text.append(SYNTHETIC)
-    text.append(
-        f"Interval: bootstrap, {stats.RESAMPLES:,} resamples of speakers (each with all test utterances) and of seeds, "
-        "drawn jointly, in each without the seeds that lack a class; percentiles expanded for the small number of "
-        "speakers (seeds, where one speaks). The picked epochs stay, so it holds nothing of a rule's optimism."
-    )
-    text.append(f"Utterances: tested on with one seed, in all of its folds; Speakers: of those of all seeds. {SPLITS}")
-    if any(row.paper for row in rows):
-        text.append(
-            "Published: Zhu and Li, ICASSP 2022 (results/published.csv); its “micro F1” is the weighted F1 here."
-        )
-    if any(row.paper and row.spec.split == "8:1:1" for row in rows):
-        text.append(
-            "No code of the published 8:1:1 is known: how its 20 % were halved and its epoch was chosen is our reading."
-        )
-    independent = [row.spec for row in rows if row.spec.split in ("session", "speaker") and not row.elsewhere]
-    if any(spec.dataset in recipes.IEMOCAP_DATASETS for spec in independent):
-        text.append("We know of no speaker-independent results of the paper's models.")
-    corpora = {(g.dataset, g.corpus, g.corpus_digest[:8], g.first.config["licence"]) for g in groups}
-    text += [f"{dataset}: corpus {name}, digest {digest}; {terms}." for dataset, name, digest, terms in sorted(corpora)]
-    splits = {row.spec.split for row in rows}
-    about = f"Split {splits.pop()}. " if len(splits) == 1 else ""
-    about += f"In every row: {settings_text(settings)}. " if settings else ""
-    return [*text, f"{about}Made with `{command}`."]
+    return render.Section(frame, "Which is better than which", captions.say_tests(tests))
 
 
 def named_table(
@@ -514,10 +287,10 @@ def named_table(
     seeds = max((len(row.counted.rounds) for row in rows if row.counted and row.spec.split in lacking), default=1)
     machines = [records.machine_settings(run) for run in one_corpus] or [{}]
     sought = max(machines, key=machines.count) | settings  # as most runs: else these are trained again
-    more = sweep_command(name, datasets, sought, splits, seeds, root, [*found, *one_corpus], models)
-    others = other_settings(rows, [run for run in found if run.corpus_digest.startswith(corpus)])
-    notes = [*notes_of(rows, more), *others]
-    return _document(name, definition, rows, notes, caption_of(rows, settings, command)), rows
+    more = captions.sweep_command(name, datasets, sought, splits, seeds, root, [*found, *one_corpus], models)
+    others = captions.other_settings(rows, [run for run in found if run.corpus_digest.startswith(corpus)])
+    notes = [*captions.notes_of(rows, more), *others]
+    return _document(name, definition, rows, notes, captions.of_table(rows, settings, command)), rows
 
 
 def _document(name: str, definition: Table, rows: list[Row], notes: list[str], caption: list[str]) -> render.Document:
@@ -530,7 +303,7 @@ def _document(name: str, definition: Table, rows: list[Row], notes: list[str], c
     frame = DataFrame([{column: text.get(column, "") for column in columns} for text in texts])
     frame = frame.drop(columns=[c for c in ("Split", "Rule") if len(set(frame[c]) - {""}) == 1])
     if definition.protocols:
-        notes = ["A change's interval draws the same speakers on both sides.", *say_protocols(rows), *notes]
+        notes = ["A change's interval draws the same speakers on both sides.", *captions.say_protocols(rows), *notes]
     sections = [render.Section(frame, notes=notes)]
     tests = [] if definition.protocols else tables.comparisons(name, rows, definition.against)
     if tests:
@@ -590,7 +363,7 @@ def errors_document(found: list[Run], rule: str, most: int, command: str) -> ren
             sections.append(render.Section(frame.rename(columns=str.capitalize), heading))
     caption = [
         f"The {most} utterances most often wrong over seeds, of those ever wrong; equals by name; paths as in the "
-        f"corpus. {say_rules([rule])}",
+        f"corpus. {captions.say_rules([rule])}",
         f"Made with `{command}`.",
     ]
     made_up = any(run.synthetic for run in found)
@@ -695,7 +468,7 @@ def main(words: Sequence[str] | None = None) -> int:
     found, begun = without_namesakes(runs(root), args.dataset or ()), records.unfinished(root)
     if args.table:
         if begun:
-            warn(say_unfinished(begun))
+            warn(captions.say_unfinished(begun))
         print_table(args, found, command)
         return 0
     if not found:

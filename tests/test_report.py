@@ -22,6 +22,7 @@ import pytest
 from made_runs import DIGEST, guesses, make_run
 
 import audit
+import captions
 import cli
 import data
 import metrics
@@ -1519,7 +1520,7 @@ def test_a_row_that_stays_empty_is_told_of_only_where_one_is_empty(tmp_path: Pat
         make_run(tmp_path, RIGHT, LABELS, split="speaker", fold=fold, folds=10)
     for model, said in (("GLAM", False), ("MACNN", True)):
         spec = tables.RowSpec(model, model, "speaker", "last", dataset="impro")
-        notes = " ".join(report.notes_of(tables.find([spec], report.runs(tmp_path)), "python sweep.py"))
+        notes = " ".join(captions.notes_of(tables.find([spec], report.runs(tmp_path)), "python sweep.py"))
         assert "trains what is missing (1 of 1 rows)" in notes and ("a row stays empty" in notes) == said
 
 
