@@ -98,6 +98,11 @@ class Run:
         return self.config["split_digest"]
 
     @cached_property
+    def halved(self) -> "Halved":
+        """This run of 8:2 read as 8:1:1."""
+        return Halved(self)
+
+    @cached_property
     def epochs(self) -> list[dict[str, Any]]:
         """`read_epochs` of its folder, with all that tables and figures need. Raises BrokenRecord."""
         try:
@@ -282,7 +287,7 @@ def with_derived(runs: Sequence[Run]) -> list[Run]:
         return run.dataset, run.corpus_digest, run.model, settings_text(run.changed), run.seed
 
     own = {key(run) for run in runs if run.split == "8:1:1"}
-    return [*runs, *(Halved(run) for run in runs if run.split == "8:2" and run.n_test > 1 and key(run) not in own)]
+    return [*runs, *(run.halved for run in runs if run.split == "8:2" and run.n_test > 1 and key(run) not in own)]
 
 
 def read_record(file: Path) -> Any:

@@ -242,9 +242,12 @@ def find(specs: Iterable[RowSpec], found: Sequence[Run]) -> list[Row]:
         own = runs_of(spec, found)
         row = Row(spec, Group(own, spec.rule) if own else None, elsewhere=dataset_folder(spec.dataset) in foreign)
         if row.counted:
-            _ = row.counted.scores(), row.counted.splits  # a broken record shows itself here
-            row.interval = stats.interval(row.counted.confusions()) if row.counted.n_speakers else None
+            # a broken record shows itself here, and those that were read are not read again without it
+            _ = row.counted.scores(), row.counted.splits, row.counted.speakers
         rows.append(row)
+    for row in tqdm(rows, unit="interval", leave=False, delay=1, disable=None):
+        if row.counted and row.counted.n_speakers:
+            row.interval = stats.interval(row.counted.confusions())
     return rows
 
 

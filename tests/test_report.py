@@ -430,7 +430,7 @@ def test_pooling_confusions_is_pooling_logits(tmp_path: Path) -> None:
     assert group.scores()[0] == pytest.approx([scores[name] for name in metrics.SCORES])
 
 
-def test_a_run_is_read_once_however_many_rows_and_comparisons_it_is_in(
+def test_a_run_is_read_once_however_many_rows_comparisons_and_broken_runs_there_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Packed, the predictions of a hundred seeds take minutes to read. 8:1:1 also halves them and picks by them."""
@@ -444,10 +444,20 @@ def test_a_run_is_read_once_however_many_rows_and_comparisons_it_is_in(
         return real(run, part)
 
     monkeypatch.setattr(records.Run, "_read_predictions", counting)
-    for table, times in (("comparison", 1), ("split811", 3), ("protocols", 5)):
+    rows, interval = [], stats.interval
+    monkeypatch.setattr(stats, "interval", lambda counts: rows.append(len(counts)) or interval(counts))
+    tables_and_reads = {"comparison": 1, "split811": 3, "protocols": 5}
+    for table, times in tables_and_reads.items():
         report.named_table(table, report.runs(tmp_path), ["impro"])
         assert len(read) == 18 and {*read.values()} == {times}, table
         read.clear()
+    broken = report.runs(tmp_path)[-1].folder
+    (broken / "predictions.npz").write_bytes(b"")
+    for table, times in tables_and_reads.items():  # without it a table is made anew, from what was read
+        report.named_table(table, report.runs(tmp_path), ["impro"])
+        assert read.pop(broken, 0) <= 1 and max(read.values()) == times, table
+        read.clear()
+    assert len(rows) == 2 * (3 + 3 + 9)  # an interval a row, with the broken run and without it
 
 
 def test_incomplete_rounds_are_marked_and_not_counted(tmp_path: Path) -> None:
