@@ -1,19 +1,28 @@
-"""Run folders made by hand, as train.py writes them: what each test of the reports is about can be chosen."""
+"""Run folders made by hand, as train.py writes them: what each test of the reports is about can be chosen. How such
+tests change a record, and ask for what is made of it."""
 
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
+import pytest
 from numpy.typing import NDArray
 
 import metrics
 import recipes
-from files import digest_of, write_json
+import records
+import report
+from files import digest_of, read_json, write_json
 
 CLASSES = ["neutral", "sad", "angry", "happy"]
 DIGEST = "c0ffee00c0ffee00c0ffee00c0ffee00"
+RIGHT, HALF = [[0, 1, 2, 3]], [[0, 1, 0, 0]]  # of labels 0 1 2 3: WA = UA = 100, and 50
+LABELS = [0, 1, 2, 3]
+BOTH: dict[str, Any] = {"labels": LABELS * 2, "speakers": [*"AAAABBBB"]}  # each speaker has every class
 
 
 def one_hot(predicted: Any, classes: int) -> np.ndarray:
@@ -87,3 +96,61 @@ def guesses(seed: int, labels: np.ndarray, accuracy: Sequence[float], classes: i
     generator = np.random.default_rng(seed)
     right = generator.random((len(accuracy), len(labels))) < np.array(accuracy)[:, None]
     return np.where(right, labels, generator.integers(0, classes, (len(accuracy), len(labels))))
+
+
+def only(root: Path) -> records.Run:
+    """The one run under a folder."""
+    (run,) = report.runs(root)
+    return run
+
+
+def call(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+    """`python report.py ...` in this process."""
+    monkeypatch.setattr(sys, "argv", ["report.py", *map(str, arguments)])
+    return report.main()
+
+
+def cell(frame: pd.DataFrame, column: str, **where: str) -> Any:
+    """The one value of a column where others have these values."""
+    for name, value in where.items():
+        frame = frame[frame[name] == value]
+    assert len(frame) == 1, frame
+    return frame[column].iloc[0]
+
+
+def fold_runs(root: Path, seed: int = 1, folds: Sequence[int] = (0, 1), **more: Any) -> None:
+    """Fold 0: labels 0 0 0 1, all said 0: WA 75, UA 50. Fold 1: labels 0 1, all said 1: WA 50, UA 50.
+    Pooled: 4 of 6 right, WA 66.67; recalls 3/4 and 1/2, UA 62.5. Averaged: WA 62.5, UA 50. A second epoch is all
+    right, and worse on the validation part."""
+    for fold, labels, said in ((0, [0, 0, 0, 1], 0), (1, [0, 1], 1)):
+        if fold in folds:
+            predicted, val = [[said] * len(labels), labels], (LABELS, [RIGHT[0], HALF[0]])
+            make_run(root, predicted, labels, split="session", seed=seed, fold=fold, folds=2, val=val,
+                     speakers=[f"S{fold}"] * len(labels), **more)  # fmt: skip
+
+
+def csv_run(root: Path, file: Path, digest: str = DIGEST, **more: Any) -> None:
+    """A run of a CSV file, as train.py records it."""
+    folder = make_run(root, RIGHT, LABELS, dataset=file.stem, corpus=file.stem, corpus_digest=digest, **more)
+    run = read_json(folder / "config.json")
+    write_json(folder / "config.json", {**run, "settings": {**run["settings"], "dataset": str(file)}})
+
+
+def worst(runs: Path, rule: str = "paper", most: int = 20) -> pd.DataFrame:
+    return report.errors_document(report.runs(runs), rule, most, "").numbers
+
+
+def edit(file: Path, **changes: Any) -> None:
+    write_json(file, {**read_json(file), **changes})
+
+
+def edit_predictions(folder: Path, **changes: np.ndarray) -> None:
+    with np.load(folder / "predictions.npz") as arrays:
+        kept = dict(arrays)
+    np.savez(folder / "predictions.npz", **{**kept, **changes})
+
+
+def edit_epoch(folder: Path, epoch: int, part: str, **changes: Any) -> None:
+    lines = [json.loads(line) for line in (folder / "epochs.jsonl").read_text().splitlines()]
+    lines[epoch][part] |= changes
+    (folder / "epochs.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
