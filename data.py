@@ -690,7 +690,9 @@ def check_parts(d: Data, parts: Parts, config: Config) -> None:
         )
 
 
-def warped(d: Data, train: NDArray, config: Config) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+def warped(
+    d: Data, train: NDArray, config: Config, quiet: bool = True
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """One VTLP-warped copy of each training utterance: its segments' features `(M, F, T)` and classes `(M,)`.
 
     The factors come from the run's seed, so they are made anew for each run and not kept in the cache. Raises UserError
@@ -710,7 +712,7 @@ def warped(d: Data, train: NDArray, config: Config) -> tuple[NDArray[np.float32]
         lambda row: features.vtlp(audio.load_audio(row[0].path), row[1]), zip(utterances, factors, strict=True), threads
     )
     parts, labels = [], []
-    bar = tqdm(waves, "VTLP", len(train), unit="utterance", disable=None)
+    bar = tqdm(waves, "VTLP", len(train), unit="utterance", disable=quiet or None)
     for i, wave in zip(train, bar, strict=True):
         segments = features.segment(wave, config.segment_length, config.train_overlap, config.padding)
         x = features.extract(config.feature, segments, config.n_mfcc, config.device)

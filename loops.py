@@ -82,14 +82,14 @@ def add_warped(part: Part, warped: NDArray, labels: NDArray) -> Part:
     return replace(part, x=x, rows=torch.arange(len(x), device=x.device), labels=torch.cat([part.labels, more]))
 
 
-def training_part(d: data.Data, train: NDArray, config: Config) -> Part:
+def training_part(d: data.Data, train: NDArray, config: Config, quiet: bool = True) -> Part:
     """The training segments in their published order, with what the recipe's augmentation adds."""
     labels = d.corpus.labels
     if config.augment == "upsampling":
         train = data.upsample(train, labels, config.seed)
     part = make_part(d.train, train, labels, config.device)
     if config.augment == "vtlp":
-        part = add_warped(part, *data.warped(d, train, config))
+        part = add_warped(part, *data.warped(d, train, config, quiet))
     return part
 
 

@@ -402,7 +402,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     )
     add("--tensorboard", **yes_no, help="learning curves and settings for TensorBoard, in the run folder")
     add("--skip_bad", **yes_no, help="leave broken recordings out, and count them, instead of stopping")
-    add("--quiet", **yes_no, help="no bars, no model summary, no table")
+    add("--quiet", **yes_no, help="no bars in training, no model summary, no table")
 
 
 def parse_config(given: dict[str, Any]) -> Config:

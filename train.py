@@ -245,7 +245,7 @@ def _epochs(
         print_summary(model, run)
     model.to(config.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = loops.make_optimizer(config, model)
-    training = loops.training_part(d, parts.train, config)
+    training = loops.training_part(d, parts.train, config, quiet)
     weights = loops.loss_weights(training, len(d.corpus.classes)) if config.class_weights else None
     scored = {
         name: loops.make_part(d.test, rows, d.corpus.labels, config.device)

@@ -22,7 +22,7 @@ import recipes
 import records
 import train
 from cli import UserError
-from tests.conftest import ROOT
+from tests.conftest import ROOT, at_a_terminal
 
 SETTINGS = {"epochs": 2, "lr_schedule": "exp", "head": 2, "attn_hidden": 32}
 SMALL = ("--gpu", -1, "--model", "MACNN", "--seed", 1, *recipes.train_flags(SETTINGS))
@@ -276,6 +276,12 @@ def test_a_run_is_of_the_parts_of_its_own_split_seed_and_fold(here, split, fold,
         for name, rows in {"val": parts.val, "test": parts.test}.items():
             if rows is not None:
                 assert predictions[f"{name}_names"].tolist() == [whole[i].name for i in rows]
+
+
+def test_a_quiet_run_leaves_nothing_on_the_terminal(here):
+    words = ("--dataset", "all", "--model", "CNN_GAP", "--epochs", 1, "--gpu", -1, "--threads", 1, "--train_overlap", 0)
+    lines = at_a_terminal("train.py", *words, "--augment", "vtlp", "--quiet")
+    assert not [line for line in lines if line and not line.startswith("warning: ")]
 
 
 def test_after_all_folds_the_command_for_their_score_is_told(here, command, tmp_path, monkeypatch, capsys):
