@@ -556,8 +556,8 @@ class Data:
     """A corpus ready for training: its usable utterances and their segments."""
 
     corpus: Corpus
-    train: Segments
-    test: Segments  # the same object as `train` where the overlaps are equal
+    train: Segments  # of all utterances, at the overlap of training
+    test: Segments  # of all, at that of scoring: the same object as `train` where the two are equal
     digest: str  # of the whole corpus, too short utterances included
     dropped: tuple[str, ...]  # names of utterances shorter than a segment
     bad: tuple[tuple[str, str], ...]  # (name, reason) of broken recordings left out
