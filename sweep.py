@@ -259,6 +259,8 @@ def _seconds(root: Path, pattern: str) -> float | None:
 def time_left(todo: list[Job], at_once: int | None) -> str:
     """How long these runs will take, judged by finished ones. `at_once`: how many are trained at once, None where that
     is not known, as on a cluster."""
+    if not todo:
+        return "nothing to do"
     pace_of = cache(_seconds)
     seconds = []  # of each run that has a finished one to judge by
     for job in todo:
@@ -268,8 +270,6 @@ def time_left(todo: list[Job], at_once: int | None) -> str:
         if pace is not None:
             done = len(epochs(job.folder)) if job.state == "started" else 0
             seconds.append(pace * max(0, job.config.epochs - done))
-    if not todo:
-        return "nothing to do"
     if not seconds:
         return "time left: unknown until a first run is finished"
     together = min(at_once or 1, len(seconds))

@@ -143,12 +143,9 @@ def save_checkpoint(
     """checkpoint/: the weights of the epoch a rule picks, and what they are."""
     import checkpoints
 
-    epoch = history.pick(rule)
+    epoch, val = history.pick(rule), history.val
     model.load_state_dict(history.best)
-    validation = None
-    if history.val is not None:
-        logits, labels = history.val
-        validation = logits[epoch], labels
+    validation = None if val is None else (val[0][epoch], val[1])
     checkpoints.save(folder, model, {**run, "heard": heard}, rule, history.records[epoch], validation)
 
 
