@@ -140,7 +140,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     said = str(error).lower()
     marks = ("error: out of memory", "alloc_failed", "allocation_failed", "cublas_status_not_initialized",
              "unable to find an engine to execute this computation", "allocate memory")  # fmt: skip
-    return isinstance(error, torch.OutOfMemoryError) or (
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or (
         isinstance(error, RuntimeError) and any(mark in said for mark in marks)
     )
 
@@ -150,9 +150,9 @@ def out_of_memory(
 ) -> UserError:
     """What to raise for an error that `is_out_of_memory`. `remedy` is for a GPU; the default is that of training."""
     where = "the GPU"
-    if "allocate memory" in str(error):
+    if isinstance(error, MemoryError) or "allocate memory" in str(error):
         where, remedy = "this machine", "finished runs are kept. Use fewer --jobs; in training, a smaller --batch_size"
-    return UserError(f"{where} ran out of memory; {remedy} ({error})")
+    return UserError(f"{where} ran out of memory; {remedy} ({str(error) or type(error).__name__})")
 
 
 @contextmanager
@@ -160,7 +160,7 @@ def explaining_out_of_memory(*remedy: str) -> Iterator[None]:
     """Raise `out_of_memory`, with this remedy if one is given, for an error in the block that `is_out_of_memory`."""
     try:
         yield
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
         raise out_of_memory(error, *remedy) from None

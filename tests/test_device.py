@@ -3,9 +3,11 @@
 import platform
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -126,12 +128,12 @@ def test_what_a_full_gpu_says(error, is_memory):
     assert device.is_out_of_memory(error) == is_memory
 
 
-def test_too_little_memory_on_a_cpu_is_told_as_such():
-    error = RuntimeError("[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory")
-    assert device.is_out_of_memory(error)
-    told = str(device.out_of_memory(error))
-    assert told.startswith("this machine ran out of memory; finished runs are kept. Use fewer --jobs")
-    assert "GPU" not in told
+@pytest.mark.parametrize("allocate", [torch.empty, np.empty, bytearray], ids=["torch", "numpy", "python"])
+def test_too_little_memory_on_a_cpu_is_told_as_such(allocate: Callable[[int], object]) -> None:
+    with pytest.raises(UserError) as told, device.explaining_out_of_memory():
+        allocate(2**58)
+    assert str(told.value).startswith("this machine ran out of memory; finished runs are kept. Use fewer --jobs")
+    assert "GPU" not in str(told.value) and "()" not in str(told.value)
 
 
 def test_memory_that_was_kept_is_given_back():
