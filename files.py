@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from cli import UserError
+from cli import UserError, warn
 
 FORGOTTEN = 86400  # seconds: a temporary file that nobody wrote to for as long is a killed writer's
 
@@ -126,9 +126,10 @@ def read_json(path: Path, remedy: str = "delete it and run again", read: Callabl
 
 
 @contextmanager
-def lock(path: Path, wait: bool = True) -> Iterator[bool]:
+def lock(path: Path, wait: bool = True, waiting: str = "") -> Iterator[bool]:
     """Hold an exclusive lock on `path` (created if missing); yields whether it was got. The kernel drops it when the
-    process ends, however it ends. Whoever holds the lock may remove the file."""
+    process ends, however it ends. Whoever holds the lock may remove the file. Where another process holds it, `waiting`
+    is said, if there is something to say, before it is waited for."""
     while True:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -137,10 +138,13 @@ def lock(path: Path, wait: bool = True) -> Iterator[bool]:
             continue
         with f:
             try:
-                fcntl.flock(f, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+                fcntl.flock(f, fcntl.LOCK_EX | (fcntl.LOCK_NB if waiting or not wait else 0))
             except BlockingIOError:
-                yield False
-                return
+                if not wait:
+                    yield False
+                    return
+                warn(waiting)
+                fcntl.flock(f, fcntl.LOCK_EX)
             except OSError as error:
                 error.filename = str(path)
                 if error.errno not in (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP):

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -182,6 +183,28 @@ def test_a_run_folder_in_which_nothing_was_written_is_removed(tmp_path: Path) ->
                 (folder / "config.json").touch()
             raise ValueError("refused")
         assert folder.exists() == writes and not (folder / "lock").exists()
+
+
+def test_a_run_that_another_process_trains_is_waited_for_and_that_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    folder = tmp_path / "run"
+    with records.locked(folder), records.locked(folder) as mine:
+        assert not mine and not capsys.readouterr().err  # nor is it waited for unless asked to
+
+    def wait() -> None:
+        with records.locked(folder, wait=True) as mine:
+            held.append(mine)
+
+    held: list[bool] = []
+    with records.locked(folder) as mine:
+        assert mine
+        other = threading.Thread(target=wait)
+        other.start()
+        other.join(0.5)
+        assert f"{folder} is being trained by another process" in capsys.readouterr().err and not held
+    other.join(30)
+    assert held == [True]
 
 
 def test_weights_that_are_gone_are_made_again(here: Path) -> None:
