@@ -181,7 +181,7 @@ def main() -> None:
             )
     kind = f"{args.output}: {'waveform' if args.waveform else 'features'} to logits, opset {args.opset}, "
     print(f"{kind}{args.output.stat().st_size / 1e6:.1f} MB; {checkpoint.title}")
-    what = f"{len(args.check)} recordings" if args.check else "noise"
+    what = f"{len(args.check)} recording{'s' * (len(args.check) > 1)}" if args.check else "noise"
     print(
         f"on {len(segments)} segments of {what} its logits differ from torch's by at most {result.difference:.1e}; "
         f"a segment takes {result.onnx_ms:.2f} ms in ONNX Runtime and {result.torch_ms:.2f} ms in torch on this CPU"

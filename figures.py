@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import calibration
+import captions
 import metrics
 import path
 import recipes
@@ -101,6 +102,8 @@ def say_runs(groups: Sequence[Group], rule: bool = True) -> str:
     said = f"Corpus {corpus}; split {first.split}; {epoch}; "
     said += f"n = {n}{folds}, {' or '.join(tested)} test utterances a seed."
     said += f" Throughout: {recipes.settings_text(_common(groups))}." if _common(groups) else ""
+    if rule and first.rule == "paper" and first.first.has_validation:
+        said += " " + " ".join(captions.say_unpublished({first.split}))
     return said + (" SYNTHETIC data: these say nothing about speech." if first.synthetic else "")
 
 

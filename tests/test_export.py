@@ -116,7 +116,7 @@ def test_the_command_line(tmp_path: Path, command: Command) -> None:
     recording, output = tmp_path / "a.wav", tmp_path / "new" / "model.onnx"
     soundfile.write(recording, np.random.default_rng(0).normal(0, 0.1, 22050), 22050)
     done = command("export.py", "--checkpoint", folder, "--output", output, "--waveform", "--check", recording)
-    assert "3 segments of 1 recordings" in done.stdout and "ms in ONNX Runtime" in done.stdout
+    assert "3 segments of 1 recording its" in done.stdout and "ms in ONNX Runtime" in done.stdout
     onnx.checker.check_model(onnx.load(output))
     opened = session(output)
     (given,), (made,) = opened.get_inputs(), opened.get_outputs()

@@ -133,6 +133,13 @@ def test_captions_say_corpus_split_rule_n(runs: list[records.Run]) -> None:
     assert "rule paper" in figures.confusion(groups).caption and "optimistic" in figures.confusion(groups).caption
 
 
+def test_the_rule_paper_on_a_split_with_validation_is_said_to_be_unpublished(tmp_path: Path) -> None:
+    make_run(tmp_path, [SOME], LABELS, split="dialog", val=(LABELS, [SOME]))
+    for rule, said in (("paper", True), ("last", False)):
+        groups = figures.complete_groups(report.runs(tmp_path), rule)
+        assert ("On dialog this rule is no published one" in figures.confusion(groups).caption) == said
+
+
 def test_groups_that_differ_are_told_apart(tmp_path: Path) -> None:
     """Of models with other settings, seeds and utterances what all share stands in the caption, the rest above each."""
     make_run(tmp_path, [SOME], LABELS, settings={"epochs": 1})
