@@ -99,8 +99,8 @@ def _normed(x: Tensor, convs: Sequence[nn.Conv2d], norm: nn.BatchNorm2d, shortcu
         weight = conv.weight * times[:, None, None, None]
         if shortcut:
             height, width = conv.weight.shape[2:]
-            middle = weight[:, :, (height - 1) // 2, (width - 1) // 2]
-            middle += torch.diag_embed(times.view(-1, conv.in_channels)).flatten(0, 1)
+            middle = weight[:, :, (height - 1) // 2, (width - 1) // 2].unflatten(0, (-1, conv.in_channels))
+            middle.diagonal(dim1=1, dim2=2).add_(times.view(-1, conv.in_channels))
         bias = plus if conv.bias is None else torch.addcmul(plus, conv.bias, times)
         yield conv._conv_forward(x, weight, bias)  # as it pads and strides
 

@@ -454,6 +454,36 @@ def test_a_step_that_is_captured_stays_on_the_gpu(name: str, monkeypatch) -> Non
             assert trainer.step(torch.arange(4), 0.25, 0.75, torch.arange(4)).is_cuda, "a plain step"
 
 
+class ChannelsLast(NothingFromTheHost):
+    """Refuses also a convolution whose maps or weight do not lie channels last: cuDNN would convert them."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = super().__torch_dispatch__(func, types, args, kwargs)
+        if "conv" in str(func):
+            self.seen = [*getattr(self, "seen", []), func]
+            for each in (*args[:2], out):
+                assert each.is_contiguous(memory_format=torch.channels_last), (func, each.shape, each.stride())
+        return out
+
+
+@pytest.mark.parametrize("name", models.list_models())
+def test_a_batch_that_is_scored_stays_on_the_gpu_channels_last(name: str) -> None:
+    """With the norms in the weights, on tensors without memory as above."""
+    config = recipes.config_for(name, device="cuda")
+    shape = (400, 197) if config.feature == "spectrogram" else (26, 57)
+    with FakeTensorMode():
+        with torch.device("cuda"):
+            model = models.of_run(name, shape, 4, config.head, config.attn_hidden)
+            x, labels = torch.zeros(10, *shape), torch.zeros(10, dtype=torch.int64)
+            part = loops.Part(x, torch.arange(10), np.arange(10), labels, np.arange(10))
+        for layer in model.modules():
+            if isinstance(layer, torch.nn.Conv2d):  # as model.to(memory_format=...), which these tensors refuse
+                layer.weight = torch.nn.Parameter(layer.weight.to(memory_format=torch.channels_last))
+        with ChannelsLast() as mode:
+            next(loops.evaluation(model, part, config))
+        assert len(mode.seen) >= 6
+
+
 @pytest.mark.gpu
 @CUDA
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
