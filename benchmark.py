@@ -99,12 +99,11 @@ def seconds(function: Callable[[], Any]) -> tuple[float, Any]:
     """How long a call takes, the GPU's work included, and what it returns. First a rest: the threads of the library
     that was at work before, OpenBLAS's for one, spin on for a while and would take the processor from this one."""
     time.sleep(0.2)
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
+    wait = torch.cuda.synchronize if torch.cuda.is_initialized() else lambda: None  # a row of the CPU needs no GPU
+    wait()
     start = time.perf_counter()
     result = function()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
+    wait()
     return time.perf_counter() - start, result
 
 
@@ -303,6 +302,7 @@ def plain_arithmetic(config: Config) -> None:
     """What the plain loop's process shares with ours: threads, and TF32 on a GPU."""
     torch.set_num_threads(config.threads)
     if config.device == "cuda":
+        device.check_gpu()  # which may be for one process alone
         torch.backends.cudnn.benchmark = torch.backends.cuda.matmul.allow_tf32 = True
 
 
@@ -652,7 +652,8 @@ def main() -> int:
     failed = False
     for name in wanted:
         try:
-            line = ROWS[name](options).line()
+            with device.explaining_out_of_memory("a smaller --at_once takes less"):
+                line = ROWS[name](options).line()
         except UserError as error:  # the other rows are worth having
             warn(str(error))
             failed, line = True, f"| {name} | not measured |  |  | {error} |"

@@ -74,9 +74,35 @@ def test_a_fast_way_to_something_else_is_no_result(monkeypatch: pytest.MonkeyPat
             row("GLAM", 12, benchmark.glam(OPTIONS), OPTIONS)
 
 
-def test_a_row_that_fails_does_not_end_the_table(monkeypatch: pytest.MonkeyPatch, tmp_path, capsys) -> None:
+def test_a_row_of_the_cpu_needs_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is for one process alone, which the plain loop's then cannot use."""
+    waits: list[None] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: waits.append(None))
+    assert benchmark.seconds(lambda: len(waits))[1] == len(waits) == 0
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)  # as after a tensor there
+    assert benchmark.seconds(lambda: len(waits))[1] == 1 and len(waits) == 2
+
+    def refuse() -> None:
+        raise UserError("it is in use")
+
+    monkeypatch.setattr(benchmark.device, "check_gpu", refuse)
+    with pytest.raises(UserError, match="it is in use"):
+        benchmark.plain_arithmetic(benchmark.glam(OPTIONS, device="cuda"))
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (UserError("it differs"), "it differs"),
+        (torch.OutOfMemoryError("CUDA out of memory"), "the GPU ran out of memory; a smaller --at_once takes less"),
+    ],
+)
+def test_a_row_that_fails_does_not_end_the_table(
+    error: Exception, said: str, monkeypatch: pytest.MonkeyPatch, tmp_path
+) -> None:
     def broken(options: Namespace) -> benchmark.Row:
-        raise UserError("it differs")
+        raise error
 
     monkeypatch.setitem(benchmark.ROWS, "glam_fp32", broken)
     words = ["benchmark.py", "--quick", "--only", "glam_fp32,glam_cuda", "--output", str(tmp_path / "table.md")]
@@ -84,7 +110,7 @@ def test_a_row_that_fails_does_not_end_the_table(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert benchmark.main() == 1
     told = (tmp_path / "table.md").read_text()
-    assert "| glam_fp32 | not measured |  |  | it differs |" in told and "no CUDA device here" in told
+    assert f"| glam_fp32 | not measured |  |  | {said}" in told and "no CUDA device here" in told
 
 
 def test_rows_that_need_a_gpu_say_so_without_one(monkeypatch: pytest.MonkeyPatch) -> None:
