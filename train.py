@@ -33,6 +33,7 @@ import shlex
 import shutil
 import subprocess
 import time
+import traceback
 from collections.abc import Generator, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -191,6 +192,7 @@ def steps(
             except BrokenState as error:
                 warn(f"{error}; the run starts again")
                 (folder / STATE).unlink()
+                traceback.clear_frames(error.__traceback__)  # they hold the model and its data, on a GPU too
                 yield from _epochs(config, d, parts, folder, options)
             device.give_back_memory()
     if options.tensorboard:  # also where another process has trained it meanwhile

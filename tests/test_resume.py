@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -108,6 +109,26 @@ def test_best_weights_asked_for_too_late_are_trained_again(here: Path, tmp_path:
     again = trained(config, here, "paper")
     assert content(again) == content(whole)
     assert "starts again" in capsys.readouterr().err
+
+
+def test_a_run_that_starts_again_has_let_go_of_its_first_model(here: Path, stop, monkeypatch) -> None:
+    """And so of its segments, which on a GPU would leave too little room for the same once more."""
+    config = config_of("CNN_GAP", epochs=2)
+    stop(1)
+    with pytest.raises(Killed):
+        trained(config, here)
+    stop(None)
+    real, made = train.models.of_run, []
+
+    def of_run(*given):
+        assert not any(model() is not None for model in made)
+        model = real(*given)
+        made.append(weakref.ref(model))
+        return model
+
+    monkeypatch.setattr(train.models, "of_run", of_run)
+    trained(config, here, "paper")
+    assert len(made) == 2
 
 
 def test_weights_that_another_rule_picked_are_not_taken_for_this_ones(
