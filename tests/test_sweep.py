@@ -91,7 +91,7 @@ def test_the_table_printed_is_of_the_runs_trained(here: Path, monkeypatch, capsy
     assert "In every row: batch_size=64, device=cpu, epochs=3, threads=1." in told
     assert run(*words, "--dry_run") == 0
     told = capsys.readouterr().out
-    assert told.startswith("done    CNN_GAP all") and "1 done\n" in told and "trained" not in told and row in told
+    assert told.startswith("done    CNN_GAP all") and "1 done\n" in told and "are now" not in told and row in told
     words[-1:-1] = ["--next", "1"]  # of seeds.txt, when nothing of it is left to train
     first = seeds.read_seeds()[0]
     monkeypatch.setattr(seeds, "read_seeds", lambda: [first])
