@@ -141,11 +141,11 @@ def test_broken_predictions_are_named(tmp_path: Path) -> None:
         run.predictions("test")
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"dataset": "impro"}'])
-def test_broken_configurations_are_left_out(tmp_path: Path, capsys: pytest.CaptureFixture, text: str) -> None:
+@pytest.mark.parametrize("text", ["", "[]", '{"dataset": "impro"}', None])
+def test_broken_configurations_are_left_out(tmp_path: Path, capsys: pytest.CaptureFixture, text: str | None) -> None:
     folder = make_run(tmp_path, RIGHT, LABELS, seed=1)
     make_run(tmp_path, RIGHT, LABELS, seed=2)
-    (folder / "config.json").write_text(text)
+    (folder / "config.json").unlink() if text is None else (folder / "config.json").write_text(text)
     assert [run.seed for run in report.runs(tmp_path)] == [2]
     assert str(folder / "config.json") in capsys.readouterr().err
 

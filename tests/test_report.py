@@ -51,10 +51,10 @@ def test_mean_and_deviation(tmp_path: Path) -> None:
 
 
 def test_seeds_tested_on_other_utterances_say_so(tmp_path: Path) -> None:
-    make_run(tmp_path, HALF, LABELS, seed=1)
-    make_run(tmp_path, [[*HALF[0], 0]], [*LABELS, 0], seed=2)
+    make_run(tmp_path, [LABELS * 2], LABELS * 2, seed=1)
+    make_run(tmp_path, [[0] * 7], [0] * 7, seed=2)
     frame = report.table(report.runs(tmp_path))
-    assert frame["Utterances"].tolist() == ["4–5"] and frame["Splits"].iloc[0].endswith(" of 2")
+    assert frame["Utterances"].tolist() == ["7–8"] and frame["Splits"].iloc[0].endswith(" of 2")
 
 
 @pytest.mark.parametrize(

@@ -145,6 +145,8 @@ def test_synthetic_stands_beside_the_numbers(tmp_path: Path) -> None:
     frame = document.sections[0].frame
     assert cell(frame, "WA", Source="ours SYNTHETIC").startswith("50.00")
     assert set(frame["Source"]) == {"missing", "ours SYNTHETIC"}  # the published are of another corpus in every row
+    own = document.numbers[document.numbers["n"] > 0]
+    assert own["synthetic"].all() and set(own["corpus"]) == {"synthetic"} and set(own["corpus_digest"]) == {DIGEST}
     assert any("SYNTHETIC" in text for text in document.caption)
 
 
@@ -591,9 +593,11 @@ def test_folds_of_two_models_are_paired_only_if_they_have_the_same_speakers(tmp_
 
 
 def test_protocols_say_what_choosing_on_the_test_set_is_worth(tmp_path: Path) -> None:
+    fold_runs(tmp_path)
+    document, _ = report.named_table("protocols", report.runs(tmp_path))
+    assert set(document.numbers["kind"]) == {"score"}, "there is no first protocol yet to change from"
     for seed in (1, 2):
         make_run(tmp_path, [RIGHT[0] * 2, HALF[0] * 2], **BOTH, seed=seed)
-    fold_runs(tmp_path)
     document, _ = report.named_table("protocols", report.runs(tmp_path))
     assert re.findall(r"Rule (\w+):", document.caption[0]) == ["paper", "validation", "last"]
     frame = document.sections[0].frame
