@@ -162,7 +162,7 @@ def _verdict(p: list[float], i: int, d: NDArray[np.float64], sign: int, names: t
     reachable = holm([*p[:i], smallest_p(len(d)), *p[i + 1 :]])[i]  # had this pair been as clear as n allows
     if reachable > LEVEL:
         return "n too small to tell"
-    if holm(p)[i] > LEVEL or sign == 0:
+    if holm(p)[i] > LEVEL:  # as where neither sign has the larger rank sum: p is 1
         return "no difference shown"
     if sign * d.mean() < 0:
         return DISAGREE
