@@ -103,8 +103,11 @@ def test_ours_published_difference(tmp_path: Path) -> None:
     assert (frame["Utterances"][at], frame["Speakers"][at]) == ("8", "2")
     assert frame["Splits"][at] == only_digest(tmp_path)[:8]  # both seeds list the same names here
     assert cell(frame[frame["Dataset"] == "impro"], "Source", Model="MHCNN (MACNN)") == "missing"
+    published = document.numbers.loc[document.numbers["n"] > 0, ["published_mean", "published_sd"]]
+    assert published.to_numpy().tolist()[1] == [79.25, 1.88]
     text = " ".join(document.caption)
     assert "optimistic" in text and "Split 8:2" in text and "speakers" in text and "Published: Zhu and Li" in text
+    assert re.findall(r"Rule (\w+):", text) == ["paper"] and "no published one" not in text
     assert f"impro: corpus IEMOCAP, digest {DIGEST[:8]}; as its owner says." in document.caption
 
 
@@ -140,12 +143,14 @@ def test_a_table_under_another_rule_has_no_published_figures(tmp_path: Path) -> 
 
 
 def test_synthetic_stands_beside_the_numbers(tmp_path: Path) -> None:
-    make_run(tmp_path, HALF, LABELS, synthetic=True, corpus="synthetic")
+    for model in ("GLAM", "MACNN"):
+        make_run(tmp_path, HALF, LABELS, synthetic=True, corpus="synthetic", model=model)
     document, _ = report.named_table("comparison", report.runs(tmp_path), ["impro"])
     frame = document.sections[0].frame
-    assert cell(frame, "WA", Source="ours SYNTHETIC").startswith("50.00")
+    assert cell(frame, "WA", Model="GLAM", Source="ours SYNTHETIC").startswith("50.00")
+    assert set(document.sections[1].frame["Dataset"]) == {"impro (SYNTHETIC)"}
     assert set(frame["Source"]) == {"missing", "ours SYNTHETIC"}  # the published are of another corpus in every row
-    own = document.numbers[document.numbers["n"] > 0]
+    own = document.numbers[(document.numbers["n"] > 0) & (document.numbers["kind"] == "score")]
     assert own["synthetic"].all() and set(own["corpus"]) == {"synthetic"} and set(own["corpus_digest"]) == {DIGEST}
     assert any("SYNTHETIC" in text for text in document.caption)
 
@@ -458,7 +463,8 @@ def test_better_over_seeds(tmp_path: Path) -> None:
     assert cell(frame, "p", Score="WA") == "0.0312" and cell(frame, "n", Score="WA") == "6 seeds"
     assert cell(frame, "Mean difference", Score="UA") == "−50.00"  # MHCNN against GLAM
     assert cell(frame, "Same split", Score="WA") == "6 of 6"
-    assert not any("they are not independent" in note for note in document.sections[1].notes), "that is of folds"
+    unsaid = "not independent|ranks and mean disagree|without the same split"  # of folds, and of other pairs
+    assert not any(re.search(unsaid, note) for note in document.sections[1].notes)
     make_run(tmp_path, HALF, LABELS, seed=0, model="APCNN")  # two pairs of one seed, which are not corrected for
     document, _ = report.named_table("comparison", report.runs(tmp_path), ["impro"])
     assert len(document.sections[1].frame) == 2 * 3 and "(1 of them)" in " ".join(document.sections[1].notes)
@@ -494,7 +500,8 @@ def test_a_family_is_of_one_dataset_and_one_split(tmp_path: Path) -> None:
                          val=(LABELS, RIGHT))  # fmt: skip
     document, _ = report.named_table("speaker_independent", report.runs(tmp_path), ["impro", "script"])
     tests, frame = document.numbers[document.numbers["kind"] == "comparison"], document.sections[1].frame
-    assert set(tests["p_holm"]) == {2**-5} and set(tests["family"]) == {1}
+    assert set(tests["p_holm"]) == {2**-5} and set(tests["family"]) == {1} and set(tests["rule"]) == {"validation"}
+    assert set(tests["label"]) == {"MHCNN"} and set(tests["model"]) == {"MACNN"} and set(tests["other"]) == {"GLAM"}
     shown = frame[frame["Score"] == "UA"][["Dataset", "Split", "Verdict"]].to_numpy().tolist()
     assert shown == [
         ["impro", "session", "GLAM is better"],
