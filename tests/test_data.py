@@ -122,9 +122,9 @@ def test_no_leak_in_any_corpus(name, whole, seed):
 def test_sessions_whose_speakers_are_not_known_are_told(capsys):
     data.SPLITS["session"](made_up(), 1, 0)
     assert not capsys.readouterr().err
-    whole = [replace(u, speaker="") if u.session == "2" else u for u in made_up()]
+    whole = [replace(u, speaker="") if u.session in "23" else u for u in made_up()]
     data.SPLITS["session"](whole, 1, 0)
-    assert "48 of 240 utterances have no speaker: whether a session left out is one of unheard speakers" in (
+    assert "96 of 240 utterances have no speaker: whether a session left out is one of unheard speakers" in (
         capsys.readouterr().err
     )
 
@@ -148,6 +148,12 @@ def test_one_scene_of_two_parts_is_one_scenario():
     for dialog, scenario in (("Ses03M_impro05a", "impro05"), ("Ses03F_impro05b", "impro05"), ("b10", "b10"),
                              ("Ses05M_script01_1b", "script01_1"), ("Ses01F_script03_2", "script03_2")):  # fmt: skip
         assert data.scenario(Utterance("", "", "", "", dialog, "", "")) == scenario
+
+
+def test_a_tenth_of_the_scenarios_is_the_nearest_number():
+    whole = made_up(dialogs=16)
+    parts = data.SPLITS["dialog"](whole, 1)
+    assert [len(values(whole, rows, "dialog")) for rows in (parts.train, parts.val, parts.test)] == [12, 2, 2]
 
 
 def test_given_parts_go_by_any_usual_name():
@@ -292,8 +298,8 @@ def five(tmp_path, monkeypatch):
 def test_much_that_is_too_short_is_told(five, capsys):
     data.load(five)
     assert "shorter" not in capsys.readouterr().err  # one of five
-    data.load(replace(five, segment_length=1.6))
-    assert "3 of 5 utterances are shorter than 1.6 s and are left out: --padding keeps them" in capsys.readouterr().err
+    data.load(replace(five, segment_length=1.2))
+    assert "2 of 5 utterances are shorter than 1.2 s and are left out: --padding keeps them" in capsys.readouterr().err
 
 
 def test_a_release_with_other_usable_utterances_than_published_is_told(here, tmp_path, monkeypatch, capsys):
@@ -538,15 +544,16 @@ def test_a_training_part_is_its_segments_and_their_copies(five):
 def test_one_long_recording_among_short_ones_is_told(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(path, "CACHE", tmp_path / "cache")
     for i in range(14):
-        write(tmp_path / f"{i}.wav", 12.0 if i == 3 else 1.0, i)
+        write(tmp_path / f"{i}.wav", 5.0 if i == 3 else 1.0, i)
     rows = [f"{i}.wav,{'ab'[i % 2]},{'val' if i == 13 else 'train'}" for i in range(14)]
     (tmp_path / "long.csv").write_text("\n".join(["path,emotion,split", *rows]))
     data.forget()
-    config = recipes.config_for("CNN_GAP", dataset=str(tmp_path / "long.csv"), segment_length=1.0, train_overlap=0.5)
+    overlaps = {"segment_length": 1.0, "train_overlap": 0.5, "test_overlap": 0.75}
+    config = recipes.config_for("CNN_GAP", dataset=str(tmp_path / "long.csv"), **overlaps)
     d, every = data.load(config), np.arange(13)
     data.check_parts(d, data.Parts(every, np.array([13]), every), config)
     told = capsys.readouterr().err
-    assert "3.wav alone gives 23 of 35 training segments, each of which counts alike: cut long recordings" in told
+    assert "3.wav alone gives 9 of 21 training segments, each of which counts alike: cut long recordings" in told
     assert "without a validation utterance: a (the rule validation picks the epoch by other classes)" in told
     data.check_parts(d, data.Parts(every[:12], None, every), config)  # of so few one may well have a quarter
     assert capsys.readouterr().err == ""
