@@ -138,12 +138,13 @@ def lock(path: Path, wait: bool = True, waiting: str = "") -> Iterator[bool]:
             continue
         with f:
             try:
-                fcntl.flock(f, fcntl.LOCK_EX | (fcntl.LOCK_NB if waiting or not wait else 0))
+                fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 if not wait:
                     yield False
                     return
-                warn(waiting)
+                if waiting:
+                    warn(waiting)
                 fcntl.flock(f, fcntl.LOCK_EX)
             except OSError as error:
                 error.filename = str(path)
