@@ -12,6 +12,7 @@ import records
 from metrics import SCORES
 
 FOLDER = "tensorboard"
+WHOLE = "tensorboard/whole"  # an empty file, written last
 
 
 class Board:
@@ -21,7 +22,7 @@ class Board:
         from torch.utils.tensorboard import SummaryWriter
 
         self.writer: Any = SummaryWriter(str(folder / FOLDER))
-        self.run = run
+        self.folder, self.run = folder, run
         self.writer.add_text("run", "    " + json.dumps(run, indent=2, ensure_ascii=False).replace("\n", "\n    "))
         for record in epochs:
             self.add(record)
@@ -45,17 +46,13 @@ class Board:
         scores = {f"last/{name}": self.last["test"][name] for name in SCORES}
         self.writer.add_hparams(settings, scores, run_name=".", global_step=self.last["epoch"])
         self.writer.close()
+        (self.folder / WHOLE).touch()
 
 
 def write(folder: Path) -> None:
-    """Make `tensorboard/` of a finished run that has none."""
-    try:
-        (folder / FOLDER).mkdir()
-    except FileExistsError:  # also where another process is making them now
-        return
-    try:
-        run = records.read_run(folder)
-        Board(folder, run.config, run.epochs).close()
-    except BaseException:
-        shutil.rmtree(folder / FOLDER, ignore_errors=True)  # a part would count as the whole
-        raise
+    """Make `tensorboard/` of a finished run that has none, or a part that a killed process left."""
+    with records.locked(folder, wait=True):
+        if not (folder / WHOLE).exists():
+            shutil.rmtree(folder / FOLDER, ignore_errors=True)
+            run = records.read_run(folder)
+            Board(folder, run.config, run.epochs).close()

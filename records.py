@@ -366,7 +366,7 @@ def locked(folder: Path, wait: bool = False) -> Iterator[bool]:
     if link := next((each for each in (folder, *inside) if each.is_symlink()), None):
         text = f"{link} is a link, and what is written there would go elsewhere; put what it leads to in its place"
         raise BrokenRecord(folder, text)
-    with lock(folder / "lock", wait, f"{folder} is being trained by another process, which is waited for") as mine:
+    with lock(folder / "lock", wait, f"{folder} is in use by another process, which is waited for") as mine:
         try:
             yield mine
         finally:

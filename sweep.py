@@ -449,7 +449,7 @@ def main() -> int:
         print(time_left(todo, None if asked["ray"] else max(asked["jobs"], asked["at_once"])))
         todo = []
     elif given.get("tensorboard"):  # finished runs get the curves that they lack
-        todo = [job for job in jobs if job.state != "done" or not (job.folder / board.FOLDER).exists()]
+        todo = [job for job in jobs if job.state != "done" or not (job.folder / board.WHOLE).exists()]
     failures: list[str] = []
     if todo:
         with _executor(asked, given, todo) as execute:

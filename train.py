@@ -267,7 +267,7 @@ def _epochs(
     if not repeated:
         write_records()
     trainer = graphs.make_trainer(model, optimizer, training, config, weights)
-    shutil.rmtree(folder / board.FOLDER, ignore_errors=True)  # of an earlier start: a part would count as the whole
+    shutil.rmtree(folder / board.FOLDER, ignore_errors=True)  # of an earlier start
     writer = board.Board(folder, run, history.records) if options.tensorboard else None
 
     done = len(history.records)

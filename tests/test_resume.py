@@ -223,7 +223,7 @@ def test_a_run_that_another_process_trains_is_waited_for_and_that_is_said(
         other = threading.Thread(target=wait)
         other.start()
         other.join(0.5)
-        assert f"{folder} is being trained by another process" in capsys.readouterr().err and not held
+        assert f"{folder} is in use by another process" in capsys.readouterr().err and not held
     other.join(30)
     assert held == [True]
 
