@@ -68,7 +68,7 @@ def convolve(
     is a 2x2 max-pool before the ReLU, which commute: a quarter is left to rectify. Under `torch.inference_mode` norm
     and short-cuts are put into the weights instead, so that the whole map is written once and not up to four times.
     """
-    if torch.is_inference_mode_enabled() and not norm.training:
+    if not norm.training and torch.is_inference_mode_enabled():  # which torch.compile cannot trace: asked last
         maps = list(_normed(x, convs, norm, shortcut))
         return _joined([max_pool(y) for y in maps] if pool else maps).relu_()
     maps = [conv(x) for conv in convs]

@@ -205,6 +205,17 @@ def test_exports_with_a_free_batch_size(name):
         torch.testing.assert_close(program.module()(batch(5)), net(batch(5)))
 
 
+@pytest.mark.parametrize("name", ["GLAM", "AAResMultiConv3", "MACNN"])
+def test_trains_under_torch_compile_in_one_graph(name):
+    net = build(name, (26, 63)).train()
+    plain, compiled = copy.deepcopy(net), torch.compile(net, backend="eager", fullgraph=True)
+    for model in (plain, compiled):
+        torch.manual_seed(3)
+        model(batch(2, (26, 63))).sum().backward()
+    for ours, theirs in zip(net.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad)
+
+
 @pytest.mark.parametrize("name", ["MHResMultiConv3", "MACNN"])
 def test_heads_and_their_width(name):
     net = build(name, heads=2, attn_hidden=8)
