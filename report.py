@@ -309,7 +309,7 @@ def _document(name: str, definition: Table, rows: list[Row], notes: list[str], c
     if tests:
         sections.append(comparison_section(tests))
     synthetic = any(row.counted.synthetic for row in rows if row.counted)
-    numbers = DataFrame([*tables.numbers(name, rows), *changes, *tests])
+    numbers = DataFrame([*tables.numbers(name, rows), *changes, *tests], dtype=object)
     return render.Document(definition.title, caption, sections, numbers, synthetic=synthetic)
 
 
