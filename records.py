@@ -341,6 +341,14 @@ def finished(folder: Path, save_model: str | None = None) -> bool:
     return save_model is None or kept_rule(folder) == save_model
 
 
+def finished_like(folder: Path) -> Run | None:
+    """A finished run that differs from the one in `folder` in its seed and fold alone; None where there is none."""
+    for done in sorted(folder.parent.glob("*/done")):
+        with suppress(UserError):
+            return read_run(done.parent)
+    return None
+
+
 def kept_rule(folder: Path) -> str | None:
     """The rule by which a run folder's checkpoint was picked; None where it has none."""
     try:

@@ -182,7 +182,7 @@ def expand(
     for varied in flags:
         config = replace(recipes.parse_config({**given, **varied}), seed=seeds[0])  # no seed decides the folds
         try:
-            base += train.folds_to_run(config, given.get("skip_bad", False), dry_run)
+            base += train.folds_to_run(config, given.get("runs", path.RUNS), given.get("skip_bad", False), dry_run)
         except data.NoSplit as error:
             if not table:
                 raise

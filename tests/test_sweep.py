@@ -212,6 +212,22 @@ def test_a_look_at_folds_extracts_nothing(here: Path, tmp_path: Path, monkeypatc
     assert not (tmp_path / "cache" / "features").exists()
 
 
+@pytest.mark.parametrize(("split", "runs"), [("session", 5), ("dialog", 1)])
+def test_what_is_done_needs_no_features_again(
+    split: str, runs: int, here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    import path
+
+    words = ["--models", "CNN_GAP", "--epochs", 1, "--splits", split]
+    assert run(*words) == 0
+    monkeypatch.setattr(path, "CACHE", tmp_path / "cache")
+    data.forget()
+    capsys.readouterr()
+    assert run(*words) == 0
+    assert f"{runs} were done, 0 are now, 0 failed" in capsys.readouterr().out
+    assert not (tmp_path / "cache" / "features").exists()
+
+
 def test_a_corpus_is_listed_once_for_all_rows_with_folds(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import data
     import handleIEMOCAP
