@@ -313,7 +313,7 @@ def test_damaged_state_is_not_used(damage: str, here: Path, tmp_path: Path, stop
             text["records"] = "[]"
         save_file(tensors, state, text)
     folder = trained(config, here)
-    assert "cannot be used" in capsys.readouterr().err
+    assert f"{state} cannot be used" in capsys.readouterr().err
     assert content(folder) == content(trained(config, tmp_path / "whole"))
 
 
