@@ -41,8 +41,7 @@ class Board:
 
     def close(self) -> None:
         """Finish with the settings and last scores that TensorBoard compares runs by."""
-        plain = (bool, int, float, str)
-        settings = {k: v if isinstance(v, plain) else str(v) for k, v in self.run["settings"].items()}
+        settings = {k: v if isinstance(v, int | float) else str(v) for k, v in self.run["settings"].items()}
         scores = {f"last/{name}": self.last["test"][name] for name in SCORES}
         self.writer.add_hparams(settings, scores, run_name=".", global_step=self.last["epoch"])
         self.writer.close()

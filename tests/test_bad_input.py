@@ -245,8 +245,9 @@ def test_the_help_of_a_runs_folder_with_a_percent_sign(command):
 
 
 def test_more_threads_than_cores_are_told(here, call):
-    error = call(*QUICK, "--threads", 4 * (os.cpu_count() or 1), "--dataset", "nowhere", status=2).stderr
-    assert "cores here; more threads than cores are slower" in error
+    for threads, told in ((cli.cores(), False), (cli.cores() + 1, True)):
+        error = call(*QUICK, "--threads", threads, "--dataset", "nowhere", status=2).stderr
+        assert (f"--threads {threads}: there are {cli.cores()} cores here; more threads" in error) == told
 
 
 @pytest.mark.parametrize(

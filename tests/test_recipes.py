@@ -195,6 +195,9 @@ def test_hash_names_what_shapes_a_result_and_nothing_else():
     assert {name for name, c in changed.items() if c.hash("corpus") == a.hash("corpus")} == {"seed", "fold", "recipe"}
     mine = [replace(a, dataset=csv).hash("corpus") for csv in ("mine.csv", "/home/me/mine.csv", "yours.csv")]
     assert mine[0] == mine[1] != mine[2]  # one file, one folder, wherever it is named from
+    tested = [replace(a, test_dataset=csv).hash("corpus") for csv in ("mine.csv", "/home/me/mine.csv", "yours.csv")]
+    assert tested[0] == tested[1] != tested[2]
+    assert a.hash("corpus") == "dd6d94a842b9"  # another one, and no run made before would be found
 
 
 def test_settings_survive_json():
@@ -213,9 +216,17 @@ def test_settings_survive_json():
             for flag in ("n_mfcc", "epochs", "batch_size", "threads", "head", "attn_hidden")
         ),
         ({"learning_rate": float("nan")}, "--learning_rate nan"),
-        ({"alpha": -1.0}, "--alpha -1.0: must be 0 or more"),
+        *(
+            ({flag: -1.0}, f"--{flag} -1.0: must be 0 or more")
+            for flag in ("weight_decay", "lr_decay", "lr_min", "alpha", "train_overlap", "test_overlap")
+        ),
+        *(({flag: 0.0}, f"--{flag} 0.0: must be greater") for flag in ("segment_length", "learning_rate", "eps")),
         ({"seed": 2**32}, "--seed 4294967296"),
+        ({"fold": -1}, "--fold -1: folds count from 0"),
         ({"optimizer": "lamb"}, "--optimizer lamb: choose one of adam"),
+        ({"lr_schedule": "line"}, "--lr_schedule line: choose one of exp"),
+        ({"augment": "noise"}, "--augment noise: choose one of none"),
+        ({"happy": "sad"}, "--happy sad: choose one of exc"),
     ],
 )
 def test_impossible_values_name_their_flag(changes, words):
@@ -243,7 +254,7 @@ def test_amp_needs_a_device_with_bfloat16(here, small_release, monkeypatch):
 
 
 def test_settings_as_text_tell_unequal_numbers_apart():
-    assert recipes.settings_text({"alpha": 0.3, "epochs": 10, "lr_decay": 1.0}) == "alpha=0.3, epochs=10, lr_decay=1"
+    assert recipes.settings_text({"epochs": 10, "lr_decay": 1.0, "alpha": 0.3}) == "alpha=0.3, epochs=10, lr_decay=1"
     assert recipes.settings_text({"alpha": 0.3}) != recipes.settings_text({"alpha": 0.3000001})
     assert recipes.settings_text({"lr_min": 1e-6}) == "lr_min=1e-06"
 
@@ -254,3 +265,11 @@ def test_settings_as_text_tell_unequal_numbers_apart():
 def test_what_no_checkpoint_may_have_is_refused_before_training(flag, value):
     with pytest.raises(UserError, match=f"--{flag} {value}.*: must be at most"):
         recipes.config_for("MHResMultiConv3", **{flag: value})
+    assert getattr(recipes.config_for("MHResMultiConv3", **{flag: value - 1}), flag) == value - 1
+
+
+@pytest.mark.parametrize("flag", ["head", "attn_hidden"])
+def test_a_head_is_asked_of_networks_that_have_one(flag):
+    assert getattr(recipes.parse_config({"model": "MHResMultiConv3", flag: 8, "gpu": -1}), flag) == 8
+    with pytest.raises(UserError, match=f"--{flag}: the model GLAM has no head attention"):
+        recipes.parse_config({flag: 8, "gpu": -1})

@@ -1,5 +1,6 @@
 """The 100 seeds, and files of seeds that users edit."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cli import UserError
-from seeds import FILE, read_seeds, seeds
+from seeds import FILE, main, read_seeds, seeds
 
 
 def test_seeds_are_the_published_ones() -> None:
@@ -30,6 +31,14 @@ def test_committed_file_is_what_the_command_writes(tmp_path: Path, command) -> N
     assert (tmp_path / "seeds.txt").read_bytes() == FILE.read_bytes()
     assert read_seeds() == seeds()
     assert [file.name for file in tmp_path.iterdir()] == ["seeds.txt"]
+
+
+def test_without_output_it_is_the_file_that_is_read(tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.setattr("seeds.FILE", tmp_path / "seeds.txt")
+    monkeypatch.setattr(sys, "argv", ["seeds.py"])
+    main()
+    assert capsys.readouterr().out == f"100 seeds written to {tmp_path / 'seeds.txt'}\n"
+    assert read_seeds(tmp_path / "seeds.txt") == seeds()
 
 
 def test_output_that_is_a_folder_is_refused(tmp_path: Path, command) -> None:
