@@ -66,16 +66,22 @@ def test_seed_of_train_is_taken(here: Path) -> None:
     assert [job.config.seed for job in jobs("--seed", 5)] == [5]
 
 
+def test_a_clusters_gpus_are_recorded(here: Path) -> None:
+    for gpus, device in ((0.5, "cuda"), (2, "cuda"), (0, "cpu")):
+        assert [job.config.device for job in jobs("--ray", "local", "--gpus_per_job", gpus)] == [device]
+
+
 def test_fold_of_train_is_taken(here: Path) -> None:
     assert [job.config.fold for job in jobs("--splits", "session", "--fold", 3)] == [3]
 
 
 def test_table_says_what_to_run(here: Path) -> None:
-
-    wanted = tables.jobs("ablation", ["all"])
-    found = jobs("--table", "ablation")
-    assert {(j.config.model, j.config.split) for j in found} == {(j["model"], j["split"]) for j in wanted}
-    assert [j.config.changed() for j in found] == [{**j["changed"], "epochs": 3} for j in wanted]
+    for table in ("ablation", "alpha"):
+        wanted = tables.jobs(table, ["all"])
+        found = jobs("--table", table)
+        assert {(j.config.model, j.config.split) for j in found} == {(j["model"], j["split"]) for j in wanted}
+        assert [j.config.changed() for j in found] == [{**j["changed"], "epochs": 3} for j in wanted]
+    assert {j.config.classes for j in jobs("--table", "alpha", "--classes", "neutral,sad")} == {("neutral", "sad")}
     assert {j.config.fold for j in jobs("--table", "ablation", "--splits", "session")} == set(range(5))
 
 
@@ -100,6 +106,22 @@ def test_the_table_printed_is_of_the_runs_trained(here: Path, monkeypatch, capsy
     files = [here / "table.csv", here / "table.tex"]
     assert run(*words, ",".join(map(str, files))) == 0
     assert files[0].read_text().startswith("table,kind,dataset") and "booktabs" in files[1].read_text()
+
+
+def test_the_table_printed_is_of_what_was_asked_for(here: Path, tmp_path: Path, monkeypatch) -> None:
+    import report
+
+    printed: list[list[str]] = []
+    monkeypatch.setattr(report, "main", printed.append)
+    monkeypatch.setattr(sweep, "run_all", lambda *given, **more: [])
+    words = ["--models", "GLAM,MACNN", "--splits", "session", "--runs", tmp_path, "--happy", "hap"]
+    assert run("--table", "comparison", *words, "--print", "a.md,b.tex") == 0
+    for told, file in zip(printed, ("a.md", "b.tex"), strict=True):
+        flags = dict(zip(told[::2], told[1::2], strict=True))
+        sets = {value for flag, value in zip(told[::2], told[1::2], strict=True) if flag == "--set"}
+        assert sets == {"device=cpu", "epochs=3", "happy=hap", "threads=1"}
+        expected = {"--table": "comparison", "--datasets": "all", "--splits": "session", "--models": "GLAM,MACNN"}
+        assert flags.items() >= {**expected, "--runs": str(tmp_path), "--output": file}.items()
 
 
 def test_the_table_printed_is_of_the_csv_as_it_is_now(
@@ -456,6 +478,16 @@ def test_a_worker_chooses_its_gpu(monkeypatch) -> None:
         with suppress(IndexError):
             workers._serve(pipe, gpu, recipes.Options())
     assert chosen == [1]
+
+
+def test_several_at_once_are_quiet_and_get_what_was_asked_for(tmp_path: Path) -> None:
+    given = {"gpu": 1, "runs": tmp_path, "save_model": "last", "skip_bad": True, "tensorboard": True, "epochs": 1}
+    options = recipes.Options(**{name: value for name, value in given.items() if name not in ("gpu", "epochs")})
+    for jobs, at_once, expected in ((2, 1, {"jobs": 2, "gpu": 1}), (1, 2, {"at_once": 2}), (1, 1, {"at_once": 1})):
+        with sweep._executor({"ray": None, "jobs": jobs, "at_once": at_once}, given, []) as execute:
+            quiet = dataclasses.replace(options, quiet=jobs * at_once > 1)
+            assert execute.keywords == {**expected, "options": quiet}  # type: ignore[attr-defined]
+            assert execute.func is (workers.in_processes if jobs > 1 else workers.in_turns)  # type: ignore[attr-defined]
 
 
 def test_a_run_asks_a_cluster_for_what_it_takes(monkeypatch) -> None:
