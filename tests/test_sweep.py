@@ -453,6 +453,15 @@ def test_processes_give_what_one_process_gives(here: Path, tmp_path: Path, capsy
     assert one.keys() == other.keys() and all(content(one[k]) == content(other[k]) for k in one)
 
 
+def test_a_process_trains_on_no_other_corpus_and_waits_for_nobody(here: Path, monkeypatch) -> None:
+    monkeypatch.setattr(train, "train", lambda config, wait=True, **options: here if wait else None)
+    (job,) = jobs("--models", "CNN_GAP")
+    name, digest = data.identity(job.config)
+    assert workers.train_here(job.config, recipes.Options(), (name, digest)).status == "held"
+    outcome = workers.train_here(job.config, recipes.Options(), (name, "of before"))
+    assert outcome.status == "failed" and "all has changed since this command began" in outcome.text
+
+
 @pytest.mark.parametrize("at_once", [1, 2])
 def test_a_worker_that_dies_is_told_and_replaced(at_once: int, here: Path, monkeypatch) -> None:
     class Dying(workers.Worker):
