@@ -172,7 +172,7 @@ def _as_given(changed: dict[str, Any]) -> dict[str, Any]:
 
 
 def expand(
-    given: dict[str, Any], flags: list[dict[str, Any]], seeds: list[int], table: bool = False, dry_run: bool = False
+    given: dict[str, Any], flags: list[dict[str, Any]], seeds: list[int], table: bool, dry_run: bool
 ) -> Iterator[recipes.Config]:
     """A configuration for every combination, seed and fold, seeds outermost: whole rounds are done first. For a `table`
     rows on a split that their corpus cannot have are left out, with a warning. `dry_run` is for train.folds_to_run."""

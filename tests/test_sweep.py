@@ -85,6 +85,29 @@ def test_table_says_what_to_run(here: Path) -> None:
     assert {j.config.fold for j in jobs("--table", "ablation", "--splits", "session")} == set(range(5))
 
 
+def test_a_table_takes_what_train_names_for_its_own() -> None:
+    def combinations(**given: str) -> tuple[list[dict], dict, dict]:
+        asked: dict = {"table": "comparison", "vary": [], "models": None, "datasets": None, "splits": None}
+        return sweep.combinations(asked, given), asked, given
+
+    found, asked, given = combinations(dataset="script", split="session", model="MHCNN")
+    assert found == [{"model": "MACNN", "dataset": "script", "split": "session"}] and given == {}
+    assert [asked[name] for name in ("models", "datasets", "splits")] == [("MACNN",), ("script",), ("session",)]
+    with pytest.raises(UserError, match=r"--dataset a,b\.csv: tables take names with commas between"):
+        combinations(dataset="a,b.csv")
+
+
+def test_folds_are_those_without_broken_recordings(here: Path, tmp_path: Path, small_release: Path) -> None:
+    waves = sorted(small_release.rglob("Ses0*.wav"))[:12]
+    rows = [f"{wave},{('sad', 'angry')[i % 2]},{'ABC'[i // 2 % 3]}" for i, wave in enumerate(waves)]
+    (tmp_path / "own.csv").write_text("\n".join(["path,emotion,speaker", *rows, "broken.wav,sad,D"]) + "\n")
+    (tmp_path / "broken.wav").write_text("no sound")
+    words = ["--models", "CNN_GAP", "--datasets", tmp_path / "own.csv", "--splits", "speaker", "--padding"]
+    assert [job.config.fold for job in jobs(*words, "--skip_bad")] == [0, 1, 2]
+    with pytest.raises(UserError, match="broken"):
+        jobs(*words)
+
+
 def test_the_table_printed_is_of_the_runs_trained(here: Path, monkeypatch, capsys: pytest.CaptureFixture) -> None:
     """Flags of train.py hold for both: here fewer epochs, larger batches, and the machine."""
     monkeypatch.setitem(tables.TABLES, "one", tables.Table("One", (tables.RowSpec("one", "CNN_GAP"),)))
@@ -169,7 +192,9 @@ def test_rows_that_a_corpus_cannot_have_are_left_out(here: Path, tmp_path: Path,
         (["--vary", "classes=sad,angry"], "choose one of test, feature"),
         (["--seeds", "1", "--next", "1"], "contradict"),
         (["--seed", "5", "--seeds", "2"], "--seed 5 and --seeds 2 contradict"),
+        (["--seed", "5", "--next", "2"], "--seed 5 and --next 2 contradict"),
         (["--seeds", "101"], "101 seeds are asked for, and seeds.txt has 100"),
+        (["--next", "101"], "--next 101: 101 seeds are asked for"),
         (["--models", "GLAM", "--model", "GLAM"], "contradict"),
         (["--vary", "alpha=0", "--vary", "alpha=1"], "--vary alpha is given twice: write all its values after one"),
         (["--vary", "alpha=,"], "--vary alpha=,: write SETTING=VALUE"),
@@ -189,6 +214,8 @@ def test_rows_that_a_corpus_cannot_have_are_left_out(here: Path, tmp_path: Path,
         (["--gpus_per_job", "0.5"], "--ray"),
         (["--ray", "local", "--gpus_per_job", "1.5"], "--gpus_per_job 1.5: Ray takes whole numbers"),
         (["--ray", "local", "--gpus_per_job", "0.33333"], "below 1, four decimals"),
+        (["--ray", "local", "--gpus_per_job", "-1"], "--gpus_per_job -1.0: must be 0 or more"),
+        (["--ray", "local", "--cpus_per_job", "inf"], "--cpus_per_job inf: must be 0 or more"),
         (["--ray", "local", "--jobs", "2"], "--jobs"),
         (["--at_once", "2", "--jobs", "2"], "leave one out"),
         (["--at_once", "2", "--vary", "threads=1,2"], "share a process"),
@@ -218,6 +245,8 @@ def test_runs_that_differ_in_what_vary_takes_are_told_apart() -> None:
     for name in sweep.VARIED:
         varied = dataclasses.replace(usual, **{name: other[type(getattr(usual, name))]})
         assert f"{name}={getattr(varied, name)}" in sweep.describe(varied)
+    of_fold = dataclasses.replace(usual, split="session", fold=3)
+    assert sweep.describe(of_fold) == "GLAM impro session seed 987654 fold 3"
 
 
 def test_a_cluster_writes_no_tensorboard_here(here: Path) -> None:
@@ -286,6 +315,7 @@ def test_states_and_time_left(here: Path, small_release: Path, tmp_path: Path, m
     told = capsys.readouterr().out
     assert "1 missing" in told and "unknown until a first run is finished" in told
     assert run(*one) == 0
+    assert [job.state for job in jobs(*one, "--alpha", 0.1)] == ["missing"], "the corpus is as it was"
     (done,) = finished(here).values()
     begun = Path(str(done).replace(str(seeds.read_seeds()[0]), str(seeds.read_seeds()[1])))
     shutil.copytree(done, begun)
@@ -365,6 +395,11 @@ def test_an_error_that_may_pass_is_tried_again(here: Path, monkeypatch, capsys) 
 
     monkeypatch.setattr(train, "_epochs", one)
     assert run("--models", "CNN_GAP", "--epochs", 1) == 0 and len(finished(here)) == 1
+    full = OSError(errno.ENOSPC, "No space left on device", "a file")
+    assert workers.accident(recipes.config_for("CNN_GAP"), full)[1:] == (
+        "failed",
+        "cannot use a file: the disk is full",
+    )
 
 
 def test_one_run_that_fails_does_not_stop_the_others(here: Path, monkeypatch, capsys) -> None:
@@ -464,7 +499,13 @@ def test_a_process_trains_on_no_other_corpus_and_waits_for_nobody(here: Path, mo
 
 @pytest.mark.parametrize("at_once", [1, 2])
 def test_a_worker_that_dies_is_told_and_replaced(at_once: int, here: Path, monkeypatch) -> None:
+    chosen = []
+
     class Dying(workers.Worker):
+        def __init__(self, gpu, options):
+            chosen.append(gpu)
+            super().__init__(None, options)
+
         def give(self, config):
             if config.seed == 1:
                 os.kill(self.process.pid, signal.SIGKILL)
@@ -473,8 +514,9 @@ def test_a_worker_that_dies_is_told_and_replaced(at_once: int, here: Path, monke
 
     monkeypatch.setattr(workers, "Worker", Dying)
     configs = [job.config for seed in (1, 2) for job in jobs("--models", "CNN_GAP", "--seed", seed, "--epochs", 1)]
-    outcomes = {o.config.seed: o for o in workers.in_processes(configs, at_once, None, recipes.Options(quiet=True))}
+    outcomes = {o.config.seed: o for o in workers.in_processes(configs, at_once, 1, recipes.Options(quiet=True))}
     assert (outcomes[1].status, outcomes[2].status) == ("broke", "done") and "killed by signal 9" in outcomes[1].text
+    assert chosen == [1] * 2
 
 
 def test_a_worker_chooses_its_gpu(monkeypatch) -> None:

@@ -325,7 +325,8 @@ def test_runs_after_each_other_share_a_stream(monkeypatch) -> None:
             self.device_index = torch.cuda.current_device()
 
     monkeypatch.setattr(turns, "_idle", defaultdict(list))
-    monkeypatch.setattr(turns.device, "check_gpu", lambda: None)
+    checked: list[bool] = []
+    monkeypatch.setattr(turns.device, "check_gpu", lambda: checked.append(True))
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     monkeypatch.setattr(torch.cuda, "Stream", Stream)
     monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
@@ -352,7 +353,7 @@ def test_runs_after_each_other_share_a_stream(monkeypatch) -> None:
     third.close(), third.close()
     assert begun().stream and Stream.made == 2
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
-    assert begun().stream.device_index == 1 and Stream.made == 3
+    assert begun().stream.device_index == 1 and Stream.made == 3 and len(checked) == 6
 
 
 @pytest.mark.parametrize(
