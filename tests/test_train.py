@@ -5,10 +5,12 @@ import os
 import shlex
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from made_runs import make_run
 from torch.utils.data import DataLoader, TensorDataset
 
 import data
@@ -216,6 +218,36 @@ def test_a_run_that_diverges_says_so(here, command):
     assert "training diverged" in last.stderr and not list(here.rglob("done"))
 
 
+def test_a_loss_that_is_no_number_stops_a_run_whose_outputs_are_some(here, monkeypatch):
+    def epoch(*given):
+        yield
+        return float("inf")
+
+    monkeypatch.setattr(loops.Trainer, "epoch", epoch)
+    with pytest.raises(UserError, match="epoch 1, loss inf: training diverged"):
+        train.train(recipes.config_for("CNN_GAP", dataset="all", epochs=1, threads=1), quiet=True)
+
+
+def test_heard_is_what_trained_and_what_an_epoch_was_chosen_by():
+    train_part, val, test = (np.array([i]) for i in (2, 1, 0))
+    d = SimpleNamespace(contents=[letter * 64 for letter in "abc"])
+    for parts, rule, heard in (
+        (data.Parts(train_part, val, test), "validation", "bc"),
+        (data.Parts(train_part, None, test), "last", "c"),
+        (data.Parts(train_part, val, test), "paper", "abc"),
+    ):
+        assert train.heard_digests(d, parts, rule) == " ".join(letter * data.HEARD for letter in heard)
+
+
+def test_a_finished_run_is_told_under_each_rule_its_split_allows(tmp_path, capsys):
+    right = ((0, 1), [(0, 0), (0, 1), (1, 0)])  # on the validation part the second epoch, on the test part the first
+    folder = make_run(tmp_path, [(0, 1), (0, 0), (1, 0)], (0, 1), split="8:1:1", val=right)
+    train.print_result(folder)
+    told = capsys.readouterr().out
+    assert "epoch 3 (rule last)" in told and "rule validation: epoch 2: WA 50.0" in told
+    assert "rule paper: epoch 1 (chosen on the test set: optimistic): WA 100.0" in told
+
+
 @pytest.mark.parametrize(("name", "rows"), [("AACNN", 128), ("APCNN", 400)])
 def test_models_train_on_their_own_features_with_their_own_augmentation(here, name, rows):
     """AACNN: mel spectrograms, and warped copies; APCNN: spectrograms."""
@@ -240,6 +272,7 @@ def test_one_run_from_the_command_line(here, command):
     assert split["digest"] == config["split_digest"] == files.digest_of([split["train"], split["val"], split["test"]])
     records = [json.loads(line) for line in (folder / "epochs.jsonl").read_text().splitlines()]
     assert [record["lr"] for record in records] == pytest.approx([1e-3, 0.95e-3])  # those trained with
+    assert all(record["seconds"] > 0 for record in records)
     with np.load(folder / "predictions.npz", allow_pickle=False) as predictions:
         assert predictions["test_logits"].shape == (2, config["n_test"], 4)
         assert predictions["test_names"].tolist() == split["test"]
