@@ -481,11 +481,11 @@ def test_what_broke_is_tried_again_and_told(tmp_path: Path, capsys) -> None:
 
 def test_processes_give_what_one_process_gives(here: Path, tmp_path: Path, capsys) -> None:
     words = ["--models", "CNN_GAP", "--epochs", 2, "--seeds", 3]
-    assert run(*words, "--jobs", 2) == 0
+    assert run(*words, "--jobs", 2, "--runs", tmp_path / "processes") == 0
     assert capsys.readouterr().out.count("done:") == 3
-    assert run(*words, "--runs", tmp_path / "sequential") == 0
-    one, other = finished(here), finished(tmp_path / "sequential")
-    assert one.keys() == other.keys() and all(content(one[k]) == content(other[k]) for k in one)
+    assert run(*words) == 0
+    one, other = finished(here), finished(tmp_path / "processes")
+    assert len(one) == 3 and one.keys() == other.keys() and all(content(one[k]) == content(other[k]) for k in one)
 
 
 def test_a_process_trains_on_no_other_corpus_and_waits_for_nobody(here: Path, monkeypatch) -> None:
