@@ -83,8 +83,6 @@ def content_digests(paths: Iterable[str | Path]) -> list[str]:
     if new:
         # not found: the cache has been deleted meanwhile, and is only there to save time
         with suppress(FileNotFoundError), lock(store.with_name(".digests.lock")):
-            for stale in store.parent.glob(f".{store.name}.*.tmp"):
-                stale.unlink()
             merged = _known_digests(store) | new
             write_json(store, {"check": digest_of(merged), "files": merged})
     return digests

@@ -204,7 +204,7 @@ def new_folder(out: Path, marker: str = "", replace: bool = False) -> Iterator[P
     Another that is not empty is refused with UserError.
     """
     out = out.resolve()
-    ours = out.is_dir() and (replace or (bool(marker) and (out / marker).is_file()))
+    ours = out.is_dir() and (replace or (out / marker).is_file())
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file; name a new folder to write to")
     if out.is_dir() and not ours and any(out.iterdir()):

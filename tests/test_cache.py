@@ -198,6 +198,7 @@ def test_content_digests(tmp_path: Path, own_cache: Path) -> None:
     assert a == c != b and gone == folder == "" and a == cache.digest_file(names[0])
     with forbidden((cache, "digest_file")):
         assert content_digests(reversed(names)) == ["", "", a, b, a]
+    assert content_digests(["no\0name"]) == [""]
     (own_cache / "digests.json").write_text((own_cache / "digests.json").read_text().replace(b, a))  # a wrong store
     assert content_digests(names[:2]) == [a, b]
 
@@ -397,6 +398,7 @@ DAMAGE: dict[str, Callable[[Path], Any]] = {
     "notes flipped": lambda folder: flip(folder / "meta.json", 0.7),
     "notes truncated": lambda folder: os.truncate(folder / "meta.json", 40),
     "notes of another kind": lambda folder: (folder / "meta.json").write_text("[1, 2]"),
+    "notes without a checksum": lambda folder: (folder / "meta.json").write_text("{}"),
     "notes not text": lambda folder: (folder / "meta.json").write_bytes(b"\xff\xfe\x00"),
 }
 
@@ -542,6 +544,20 @@ def test_a_cache_that_is_deleted_meanwhile_is_made_again(
     assert "damaged" not in capsys.readouterr().err and count[0] > 1
 
 
+def test_features_that_are_deleted_while_they_are_read_are_not_called_damaged(
+    utterances: list[Utterance], own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, real = own_cache / "features" / load(utterances, "mfcc", 1.8, 1.6).key, cache.digest_of
+
+    def then_delete(notes: Any) -> str:
+        shutil.rmtree(folder)
+        return real(notes)
+
+    monkeypatch.setattr(cache, "digest_of", then_delete)
+    with pytest.raises(FileNotFoundError, match=folder.name):
+        cache._read(folder)
+
+
 def test_a_full_disk_is_named_and_nothing_half_remains(utterances: list[Utterance], own_cache: Path) -> None:
     content_digests([u.path for u in utterances])
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -680,6 +696,8 @@ def test_what_a_killed_writer_left_goes_with_a_later_write(tmp_path: Path) -> No
 def test_equal_values_have_equal_digests_and_no_file_holds_what_is_no_json(tmp_path: Path) -> None:
     assert files.digest_of({"a": [1, 2], "b": "é"}) == files.digest_of({"b": "é", "a": [1, 2]})
     assert files.digest_of({"a": [1, 2]}) != files.digest_of({"a": [2, 1]})
+    # run folders are named after such digests
+    assert files.digest_of({"b": "é", "a": [1, 2.5]}) == "e2505189118291bfb1b94b07bc7b0cd3"
     files.write_json(tmp_path / "file", {"a": 1})
     with pytest.raises(ValueError, match="JSON"):
         files.write_json(tmp_path / "file", {"a": float("nan")})

@@ -225,17 +225,20 @@ def test_a_hub_name_needs_online(no_network: None) -> None:
         checkpoints.load("somebody/something")
 
 
-def test_online_downloads_two_files(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_online_downloads_two_files_and_checks_them(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
     def download(repo_id: str, filename: str, **_: Any) -> str:
         asked.append((repo_id, filename))
-        return str(made / filename)
+        return str(copy / filename)
 
     monkeypatch.setattr("huggingface_hub.hub_mixin.hf_hub_download", download)
     monkeypatch.setattr(checkpoints, "hf_hub_download", download)
     assert checkpoints.load("somebody/something", online=True).classes == CLASSES
     assert asked == [("somebody/something", "config.json"), ("somebody/something", "model.safetensors")]
+    change(copy, corpus="a\x1b[2J")
+    with pytest.raises(UserError, match=r"^somebody/something/config\.json is not a checkpoint's: 'corpus' has char"):
+        checkpoints.load("somebody/something", online=True)
 
 
 def test_online_a_run_folder_that_is_here_is_read(made: Path, tmp_path: Path, no_network: None) -> None:
@@ -284,10 +287,13 @@ def test_weights_that_are_not_numbers(copy: Path) -> None:
     refused(copy, "not finite")
 
 
-def test_a_shape_that_would_fill_the_memory(copy: Path) -> None:
+def test_a_shape_that_would_fill_the_memory_or_is_no_whole_number(copy: Path) -> None:
+    shape = json.loads((copy / "config.json").read_text())["shape"]
     change(copy, classes=[f"c{i}" for i in range(1000)])
     refused(copy, "does not hold the weights")
     change(copy, classes=CLASSES, shape=[100_000, 100_000])
+    refused(copy, "'shape'")
+    change(copy, classes=CLASSES, shape=[float(n) for n in shape])
     refused(copy, "'shape'")
 
 
@@ -314,6 +320,19 @@ def test_a_shape_that_would_fill_the_memory(copy: Path) -> None:
 def test_values_that_no_run_writes(values: dict[str, Any], said: str, copy: Path) -> None:
     change(copy, **values)
     refused(copy, "config.json is not a checkpoint's", said)
+
+
+def test_labels_of_happy_that_no_run_has(copy: Path) -> None:
+    settings = json.loads((copy / "config.json").read_text())["settings"]
+    change(copy, settings={**settings, "happy": "glad"})
+    refused(copy, "the setting 'happy' is none of exc, hap, hap+exc")
+
+
+def test_values_at_their_limits_are_read(copy: Path) -> None:
+    """A network may recognise every test utterance, or none."""
+    for score in (0, 100.0):
+        change(copy, scores={"test": dict.fromkeys(metrics.SCORES, score)}, classes=["sad", "angry", "a" * 100, "b"])
+        assert checkpoints.load(copy).config["scores"]["test"]["WA"] == score
 
 
 JSON = st.recursive(
