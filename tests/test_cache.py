@@ -398,6 +398,7 @@ DAMAGE: dict[str, Callable[[Path], Any]] = {
     "notes flipped": lambda folder: flip(folder / "meta.json", 0.7),
     "notes truncated": lambda folder: os.truncate(folder / "meta.json", 40),
     "notes of another kind": lambda folder: (folder / "meta.json").write_text("[1, 2]"),
+    "notes that are a number": lambda folder: (folder / "meta.json").write_text("5"),
     "notes without a checksum": lambda folder: (folder / "meta.json").write_text("{}"),
     "notes not text": lambda folder: (folder / "meta.json").write_bytes(b"\xff\xfe\x00"),
 }
@@ -550,7 +551,8 @@ def test_features_that_are_deleted_while_they_are_read_are_not_called_damaged(
     folder, real = own_cache / "features" / load(utterances, "mfcc", 1.8, 1.6).key, cache.digest_of
 
     def then_delete(notes: Any) -> str:
-        shutil.rmtree(folder)
+        for name in ("x.npy", "meta.json"):
+            (folder / name).unlink()
         return real(notes)
 
     monkeypatch.setattr(cache, "digest_of", then_delete)

@@ -87,7 +87,7 @@ def test_happy_is_what_it_was_in_training_unless_told_otherwise(here: Path, comm
     (run,) = records.runs(here)
     out = command("evaluate.py", "all", "--checkpoint", here, "--gpu", -1).stdout
     assert f": {run.n_test} utterances; left out: {run.config['n_train']} it was trained on" in out
-    assert f"WA {run.scores('last')['WA']:.2f}" in out
+    assert f"WA {run.scores('last')['WA']:.2f}" in out and "; on synthetic (SYNTHETIC speech): " in out
     fewer = command("evaluate.py", "all", "--checkpoint", here, "--gpu", -1, "--happy", "exc").stdout
     assert f": {run.n_test} utterances; left out: {run.config['n_train']} it was trained on" not in fewer
 
@@ -157,6 +157,8 @@ def test_short_ones_are_left_out_as_in_training_and_kept_on_request(
     assert "; on mine: 37 utterances" in out, "of sound that is not made up"
     assert "40 utterances" in evaluate(checkpoint, "--padding")
     assert "40 utterances" in evaluate(make_checkpoint(tmp_path / "padded", "CNN_GAP", padding=True, **SHAPE))
+    with pytest.raises(UserError, match=r"mine\.csv has no utterance of at least 3 s; --padding keeps shorter ones"):
+        evaluate(make_checkpoint(tmp_path / "long", "CNN_GAP", segment_length=3.0))
 
 
 def test_what_a_report_says_of_its_predictions(tmp_path: Path) -> None:
@@ -200,6 +202,9 @@ def test_an_interval_needs_five_speakers(tmp_path: Path) -> None:
         scored.append((Utterance("", "", f"s{i // 8}", "", "", "", ""), classes[i % 4], one))
     assert "(95 % intervals over 5 speakers)" in report(scored, recognise)
     assert "\n4 speakers: too few for an interval over speakers\n" in report(scored[:32], recognise)
+    assert "\n1 speaker: too few for an interval over speakers\n" in report(scored[:8], recognise)
+    of_one_class_each = [(who, classes[int(who.speaker[1]) % 4], one) for who, _, one in scored]
+    assert "no intervals: a class has so few speakers that" in report(of_one_class_each, recognise)
 
 
 def test_a_corpus_that_does_not_say_who_speaks_has_no_interval(corpus: Path, command: Command, tmp_path: Path) -> None:
