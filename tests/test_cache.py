@@ -254,6 +254,25 @@ def test_a_lock_whose_file_is_removed_before_it_is_ours_is_taken_anew(
         assert mine and not others
 
 
+def test_a_disk_without_locks_is_told_and_another_error_is_no_such_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    number = errno.ENOLCK
+
+    def flock(*_: Any) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(files.fcntl, "flock", flock)
+    with (
+        pytest.raises(UserError, match=f"{tmp_path}/lock: this file system has no locks"),
+        files.lock(tmp_path / "lock"),
+    ):
+        pass
+    number = errno.EIO
+    with pytest.raises(OSError, match=f"Input/output error: '{tmp_path}/lock'"), files.lock(tmp_path / "lock"):
+        pass
+
+
 def test_writes_within_a_tick_of_the_clock_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The kernel stamps files with the time of its last tick: the same for two writes within it."""
     file = tmp_path / "a"
@@ -674,6 +693,15 @@ def test_a_disk_that_cannot_sync_folders_takes_files(tmp_path: Path, monkeypatch
     number = errno.EIO
     with pytest.raises(OSError, match="Input/output error"):
         files.write_text(tmp_path / "file", "other")
+
+
+def test_a_folder_that_goes_while_its_neighbours_are_listed_is_passed_over(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    found = files.walk(tmp_path)
+    assert next(found) == (tmp_path, [])
+    (tmp_path / "a").rmdir()
+    assert list(found) == [(tmp_path / "b", [])]
 
 
 def test_processes_of_one_number_write_one_file_at_once(tmp_path: Path) -> None:

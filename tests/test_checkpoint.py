@@ -186,9 +186,17 @@ def test_the_model_card(tmp_path: Path) -> None:
     card = ModelCard.load(folder / "README.md")
     assert card.data.license == "mit" and card.data.pipeline_tag == "audio-classification"
     assert {"synthetic", "rule-paper", "glam"} <= set(card.data.tags)
-    for words in ("SYNTHETIC", "optimistic", "alpha=0.3", "predict.py", "none needed", "no validation part"):
+    for words in (
+        "SYNTHETIC",
+        "optimistic",
+        "alpha=0.3",
+        "predict.py",
+        "none needed",
+        "the split 8:2 has no validation part",
+    ):
         assert words in card.text, words
     real = ModelCard.load(make_checkpoint(tmp_path / "r", synthetic=False) / "README.md")
+    assert (card.data.license_name, real.data.license_name) == (None, "synthetic-terms")
     assert real.data.license == "other" and "SYNTHETIC" not in real.text and "optimistic" not in real.text
 
 
@@ -206,13 +214,17 @@ def test_the_numbers_of_a_model_card(made: Path) -> None:
         "| validation | 30 | 5.00 | 6.00 | 7.00 | 8.00 |",
     ):
         assert f"\n{line}\n" in card
+    rows, frames = config["shape"]
     for words in (
-        "split `8:1:1`, fold 6, seed 77",
+        f"- Feature: mfcc, {rows} x {frames}; segments",
+        f"features (B, 1, {rows}, {frames}) to logits\n(B, 4), in the order neutral, sad, angry, happy.",
+        "Recognises neutral, sad, angry, happy in speech",
+        "Corpus: synthetic, dataset `demo`; split `8:1:1`, fold 6, seed 77",
         "Weights of epoch 9, chosen by the rule `validation`",
         "from segments of 0.6 s",
         "segments overlap by 0.3 s",
         "recipe MACNN: alpha=1, classes=sad,angry\n",
-        "probabilities: 1.25, fitted on",
+        "probabilities: 1.25, fitted on the 40 validation utterances of epoch 3\n",
     ):
         assert words in card
     for rule, marked in (("paper", True), ("validation", False), ("last", False)):
