@@ -253,6 +253,22 @@ def test_online_downloads_two_files_and_checks_them(copy: Path, monkeypatch: pyt
         checkpoints.load("somebody/something", online=True)
 
 
+def test_of_the_hub_the_weights_are_those_of_the_revision_asked_for(
+    made: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = {"revision": "v2", "cache_dir": "here", "force_download": True, "local_files_only": True, "token": "t"}
+    asked = []
+
+    def download(repo_id: str, filename: str, **more: Any) -> str:
+        asked.append(given.items() <= more.items())
+        return str(made / filename)
+
+    monkeypatch.setattr("huggingface_hub.hub_mixin.hf_hub_download", download)
+    monkeypatch.setattr(checkpoints, "hf_hub_download", download)
+    assert checkpoints.Checkpoint.from_pretrained("somebody/something", **given).classes == CLASSES
+    assert asked == [True, True]
+
+
 def test_online_a_run_folder_that_is_here_is_read(made: Path, tmp_path: Path, no_network: None) -> None:
     shutil.copytree(made, tmp_path / "run" / "checkpoint")
     assert checkpoints.load(tmp_path / "run", online=True).classes == CLASSES
