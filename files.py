@@ -65,8 +65,8 @@ def atomic(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
         _sync_folder(path.parent)
     except BaseException as error:
-        with suppress(OSError):  # of a disk that is gone, which is not what went wrong first
-            temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # of a disk that is gone, say, which is not what went wrong first
+            temporary.unlink()
         # a write refused half-way does not say where, and the temporary file's name says nothing
         if isinstance(error, OSError) and str(error.filename) in ("None", str(temporary)):
             error.filename = str(path)

@@ -58,7 +58,7 @@ def save_state(
     """Everything needed to go on after the last recorded epoch, atomically, as one safetensors file."""
     tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
     for i, values in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{i}.{k}": v for k, v in values.items() if v is not None}
+        tensors |= {f"optimizer.{i}.{k}": v for k, v in values.items()}
     tensors |= {f"best.{k}": v for k, v in history.best.items()}
     tensors |= {f"logits.{part}": torch.from_numpy(np.stack(v)) for part, v in history.logits.items()}
     tensors["rng.torch"] = torch.get_rng_state()

@@ -736,11 +736,12 @@ def test_equal_values_have_equal_digests_and_no_file_holds_what_is_no_json(tmp_p
 
 def test_a_write_that_breaks_off_leaves_the_old_file_alone(tmp_path: Path) -> None:
     files.write_text(tmp_path / "file", "old")
-    for error in (OSError(28, "No space left on device"), KeyboardInterrupt()):
+    for error in (full := OSError(28, "No space left on device"), KeyboardInterrupt()):
         with pytest.raises(type(error)), files.atomic(tmp_path / "file") as temporary:
             temporary.write_text("half")
             raise error
         assert [file.name for file in tmp_path.iterdir()] == ["file"] and (tmp_path / "file").read_text() == "old"
+    assert full.filename == str(tmp_path / "file")
 
 
 def test_a_clean_up_that_fails_hides_no_cause(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -778,6 +779,13 @@ def test_a_read_that_breaks_off_is_no_damage(
     assert cli.refusal(told.value) == f"cannot use {kept.parent}: Input/output error" and kept.exists()
 
 
+def test_which_errors_say_nothing_of_a_files_contents() -> None:
+    nothing, of_it = ("EIO", "EACCES", "EMFILE", "ESTALE"), ("ENOENT", "ENOTDIR", "EINVAL", "ELOOP")
+    assert all(files.may_be_sound(OSError(getattr(errno, name), name)) for name in nothing)
+    assert not any(files.may_be_sound(OSError(getattr(errno, name), name)) for name in of_it)
+    assert not files.may_be_sound(OSError("not a gzipped file"))
+
+
 def test_a_folder_that_cannot_be_replaced_is_still_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "old").write_text("")
@@ -792,6 +800,18 @@ def test_a_folder_that_cannot_be_replaced_is_still_there(tmp_path: Path, monkeyp
     with pytest.raises(KeyboardInterrupt), files.new_folder(tmp_path / "out", replace=True) as folder:
         (folder / "new").write_text("")
     assert [file.name for file in tmp_path.rglob("*")] == ["out", "old"]
+
+
+def test_a_full_disk_is_said_of_the_new_folder_and_another_error_of_the_file_it_names(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    for number, name, said in (
+        (errno.EIO, None, str(out)),
+        (errno.ENOSPC, str(tmp_path / ".out.1.tmp" / "a.wav"), str(out)),
+        (errno.EIO, "a.wav", "a.wav"),
+    ):
+        with pytest.raises(OSError) as told, files.new_folder(out):
+            raise OSError(number, os.strerror(number), name)
+        assert told.value.filename == said and not list(tmp_path.iterdir())
 
 
 def test_a_folder_half_deleted_by_a_process_of_our_number_is_no_obstacle(tmp_path: Path) -> None:
