@@ -96,7 +96,7 @@ def read_bytes(path: Path, most: int = sys.maxsize) -> bytes:
     with named(path):
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
-            raise OSError(errno.EINVAL, "it is no ordinary file", str(path))
+            raise OSError(errno.EINVAL, "it is no ordinary file")
         if status.st_size > most:
             raise ValueError(f"{path} has more than {most} bytes")
         return path.read_bytes()

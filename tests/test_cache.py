@@ -779,6 +779,13 @@ def test_a_read_that_breaks_off_is_no_damage(
     assert cli.refusal(told.value) == f"cannot use {kept.parent}: Input/output error" and kept.exists()
 
 
+def test_an_error_that_names_a_file_keeps_its_name(tmp_path: Path) -> None:
+    for name, said in (("a.wav", "a.wav"), (None, str(tmp_path))):
+        with pytest.raises(OSError) as told, files.named(tmp_path):
+            raise OSError(errno.EIO, os.strerror(errno.EIO), name)
+        assert told.value.filename == said
+
+
 def test_which_errors_say_nothing_of_a_files_contents() -> None:
     nothing, of_it = ("EIO", "EACCES", "EMFILE", "ESTALE"), ("ENOENT", "ENOTDIR", "EINVAL", "ELOOP")
     assert all(files.may_be_sound(OSError(getattr(errno, name), name)) for name in nothing)
