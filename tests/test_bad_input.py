@@ -144,6 +144,7 @@ def break_waves(folder):
 
 def test_broken_recordings_are_listed_together_or_left_out(here, call, tmp_path):
     corpus = write_corpus(tmp_path)
+    soundfile.write(tmp_path / "angry2.wav", np.ones(8000) / 2, 16000)
     broken = break_waves(tmp_path)
     error = call(*QUICK, "--dataset", corpus, status=2).stderr
     for name, fault in broken.items():
@@ -152,7 +153,15 @@ def test_broken_recordings_are_listed_together_or_left_out(here, call, tmp_path)
     assert "--skip_bad" in error
     assert not list(here.rglob("config.json"))
     out = call(*QUICK[:-1], "--dataset", corpus, "--skip_bad").stdout
-    assert "5 broken left out" in out
+    assert "1 dropped as shorter than 2.0 s (--padding keeps them), 5 broken left out" in out
+
+
+def test_folds_are_counted_without_broken_recordings(call, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(train, "folds_to_run", lambda config, *given: asked.append(given) or [])
+    call(*QUICK, "--runs", tmp_path, "--skip_bad")
+    call(*QUICK, "--runs", tmp_path)
+    assert asked == [(tmp_path, True), (tmp_path, False)]
 
 
 @pytest.mark.parametrize(

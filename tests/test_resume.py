@@ -318,6 +318,14 @@ def test_damaged_state_is_not_used(damage: str, here: Path, tmp_path: Path, stop
     assert content(folder) == content(trained(config, tmp_path / "whole"))
 
 
+@pytest.mark.parametrize("text", ["", "[]", "{}"])
+def test_a_split_that_cannot_be_read_is_written_anew(text: str, here: Path, tmp_path: Path, stop, capsys) -> None:
+    config, state = state_after_an_epoch(here, stop)
+    (state.parent / "split.json").write_text(text)
+    assert content(trained(config, here)) == content(trained(config, tmp_path / "whole"))
+    assert "starts again" not in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "error",
     [

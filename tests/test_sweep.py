@@ -60,6 +60,7 @@ def test_jobs_are_the_product_in_rounds_of_seeds(here: Path) -> None:
 def test_a_setting_listed_twice_is_one_run(here: Path) -> None:
     assert len(jobs("--models", "GLAM,GLAM", "--vary", "alpha=0.5,0.50")) == 1
     assert [job.config.padding for job in jobs("--vary", "padding=true,false")] == [True, False]
+    assert [job.config.deterministic for job in jobs("--vary", "deterministic=true,false")] == [True, False]
 
 
 def test_seed_of_train_is_taken(here: Path) -> None:
@@ -331,6 +332,7 @@ def test_states_and_time_left(here: Path, small_release: Path, tmp_path: Path, m
     assert "about 06:40 one after the other; a cluster shares this\n" in capsys.readouterr().out
     assert sweep.time_left(jobs(*one, "--save_model"), 1) == "time left: about 03:20 with 1 at once"  # every epoch
     assert "not counted" in sweep.time_left([*todo, *jobs("--models", "GLAM")], 1)
+    assert sweep.time_left([], 1) == "nothing to do"
 
     changed = tmp_path / "changed"
     shutil.copytree(small_release, changed)
@@ -340,6 +342,21 @@ def test_states_and_time_left(here: Path, small_release: Path, tmp_path: Path, m
     monkeypatch.setattr(path, "IEMOCAP", changed)
     data.forget()
     assert [job.state for job in jobs(*one, "--seeds", 3)] == ["stale", "missing", "missing"]
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}"])
+def test_what_is_no_record_of_a_run_makes_none_stale(text: str, here: Path) -> None:
+    (job,) = jobs("--models", "CNN_GAP")
+    other = job.folder.parents[1] / "other" / job.folder.name / "config.json"
+    other.parent.mkdir(parents=True)
+    other.write_text(text)
+    assert [job.state for job in jobs("--models", "CNN_GAP")] == ["missing"]
+
+
+def test_a_quiet_sweep_draws_no_bar(here: Path, monkeypatch) -> None:
+    drawn: list[bool] = []
+    monkeypatch.setattr(sweep, "run_all", lambda *given, bar: drawn.append(bar) or [])
+    assert run("--models", "CNN_GAP", "--seeds", 2) == 0 and drawn == [False]
 
 
 def test_runs_only_what_is_missing(here: Path, capsys) -> None:
@@ -417,7 +434,7 @@ def test_one_run_that_fails_does_not_stop_the_others(here: Path, monkeypatch, ca
     assert run("--models", "CNN_GAP", "--epochs", 1, "--seeds", 3, "--tries", 2) == 1
     told = capsys.readouterr()
     assert "1 are now, 2 failed" in told.out and "the loss is nan" in told.out
-    assert "RuntimeError: an accident (tried 2 times)" in told.out
+    assert "RuntimeError: an accident (tried 2 times)" in told.out and told.err.count("Traceback") == 2
     assert [calls.count(seed) for seed in seeds.read_seeds()[:3]] == [1, 2, 1], "bad input is not tried again"
     assert len(finished(here)) == 1
 
@@ -599,7 +616,7 @@ def test_no_process_is_left(how: str, here: Path) -> None:
             os.kill(process.pid, signal.SIGKILL if "9" in how else signal.SIGINT)
         told = process.communicate(timeout=600)[1]  # which waits until all of them have closed their standard error
         assert process.returncode == (-9 if "9" in how else 130)
-        assert "Traceback" not in told and ("interrupted" in told or "9" in how)
+        assert "Traceback" not in told and "leaked" not in told and ("interrupted" in told or "9" in how)
         end = time.monotonic() + 60
         while group(process.pid) and time.monotonic() < end:
             time.sleep(0.05)

@@ -118,6 +118,7 @@ def test_a_sweep_gives_finished_runs_the_curves_they_lack(config, command, tenso
     assert "done: CNN_GAP" in command(*asked).stdout
     check(folder)
     assert "1 were done, 0 are now" in command(*asked).stdout
+    assert "0 were done, 1 are now" in command(*asked, "--save_model", "last").stdout
 
 
 def test_of_two_processes_that_make_a_runs_curves_one_does(config, monkeypatch, tensorboard):

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from made_runs import make_run
+from made_runs import edit, make_run
 from torch.utils.data import DataLoader, TensorDataset
 
 import data
@@ -248,6 +248,15 @@ def test_a_finished_run_is_told_under_each_rule_its_split_allows(tmp_path, capsy
     assert "rule paper: epoch 1 (chosen on the test set: optimistic): WA 100.0" in told
 
 
+@pytest.mark.parametrize(("by", "now", "other"), [("a", "b", True), ("a", "a", False), ("a", None, False)])
+def test_other_code_is_told_of_where_it_is_known_to_be(by, now, other, tmp_path, monkeypatch, capsys):
+    folder = make_run(tmp_path, [(0, 1)], (0, 1))
+    edit(folder / "config.json", commit=by)
+    monkeypatch.setattr(train, "commit", lambda: now)
+    train.say_finished(folder)
+    assert ("by other code than now (commit a)" in capsys.readouterr().out) == other
+
+
 @pytest.mark.parametrize(("name", "rows"), [("AACNN", 128), ("APCNN", 400)])
 def test_models_train_on_their_own_features_with_their_own_augmentation(here, name, rows):
     """AACNN: mel spectrograms, and warped copies; APCNN: spectrograms."""
@@ -378,6 +387,7 @@ def test_the_commit_of_a_run_is_of_the_code_that_trains_it(tmp_path, monkeypatch
         (tmp_path / name).write_text("IEMOCAP = 1")
     git("add", ".")
     git("commit", "-m", "one")
+    git("config", "status.showUntrackedFiles", "no")  # as some have it for all their repositories
     monkeypatch.setattr(path, "ROOT", tmp_path)
     monkeypatch.delenv("GLAM_COMMIT", raising=False)
     at_first = now()
@@ -416,6 +426,8 @@ def test_the_commit_of_a_run_is_of_the_code_that_trains_it(tmp_path, monkeypatch
     monkeypatch.setattr(subprocess, "run", real)
     monkeypatch.setenv("GLAM_COMMIT", "of a copy")
     assert now() == "of a copy"
+    monkeypatch.setenv("GLAM_COMMIT", "")
+    assert now() is None, "nor is it known of the copy"
     train.commit.cache_clear()
 
 

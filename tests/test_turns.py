@@ -96,10 +96,11 @@ def test_more_at_once_than_memory_holds(here: Path, tmp_path: Path, capsys, monk
         return loss
 
     monkeypatch.setattr(loops.Trainer, "epoch", epoch)
-    assert run(*words, "--at_once", 4) == 0
+    assert run(*words, "--at_once", 5) == 0  # of which there are four
     told = capsys.readouterr()
     assert "4 runs at once do not fit into memory: 3 go on" in told.err
     assert "3 runs at once do not fit into memory: 2 go on" in told.err
+    assert told.err.count("do not fit") == 2
     assert "4 are now, 0 failed" in told.out and max(most) == 2
     one, other = finished(here), finished(tmp_path / "sequential")
     assert one.keys() == other.keys() and all(content(one[k]) == content(other[k]) for k in one)
