@@ -178,7 +178,8 @@ def test_rows_that_a_corpus_cannot_have_are_left_out(here: Path, tmp_path: Path,
     assert capsys.readouterr().err.count("have no session") == 1
     with pytest.raises(UserError, match="have no session"):
         jobs("--models", "GLAM", "--splits", "session", "--datasets", tmp_path / "own.csv", "--padding")
-    assert jobs("--table", "comparison", "--splits", "dialog", "--datasets", tmp_path / "own.csv", "--padding") == []
+    none = ["--table", "comparison", "--splits", "dialog", "--datasets", tmp_path / "own.csv", "--padding"]
+    assert jobs(*none) == [] and run(*none, "--print") == 0
     assert capsys.readouterr().err.count("have no dialog") == 1
 
 
@@ -270,7 +271,7 @@ def test_what_is_done_needs_no_features_again(
 ) -> None:
     import path
 
-    words = ["--models", "CNN_GAP", "--epochs", 1, "--splits", split]
+    words = ["--models", "CNN_GAP", "--epochs", 1, "--splits", split, "--runs", tmp_path / "own"]
     assert run(*words) == 0
     monkeypatch.setattr(path, "CACHE", tmp_path / "cache")
     data.forget()
@@ -333,6 +334,10 @@ def test_states_and_time_left(here: Path, small_release: Path, tmp_path: Path, m
     assert sweep.time_left(jobs(*one, "--save_model"), 1) == "time left: about 03:20 with 1 at once"  # every epoch
     assert "not counted" in sweep.time_left([*todo, *jobs("--models", "GLAM")], 1)
     assert sweep.time_left([], 1) == "nothing to do"
+    assert "about 03:20" in sweep.time_left(jobs(*one, "--alpha", 0.1), 1)  # as the same model with other settings
+    for flag in ("--jobs", "--at_once"):
+        assert run(*one, "--seeds", 4, "--dry_run", flag, 2) == 0
+        assert "about 03:20 with 2 at once\n" in capsys.readouterr().out
 
     changed = tmp_path / "changed"
     shutil.copytree(small_release, changed)
