@@ -180,7 +180,7 @@ def expand(
 
     base: list[recipes.Config] = []
     for varied in flags:
-        config = replace(recipes.parse_config({**given, **varied}), seed=seeds[0])  # no seed decides the folds
+        config = recipes.parse_config({**given, **varied})  # of any seed, which does not decide the folds
         try:
             base += train.folds_to_run(config, given.get("runs", path.RUNS), given.get("skip_bad", False), dry_run)
         except data.NoSplit as error:

@@ -330,7 +330,7 @@ def test_after_all_folds_the_command_for_their_score_is_told(here, command, tmp_
     runs = tmp_path / "own runs"
     words = ("--dataset", "all", "--model", "CNN_GAP", "--epochs", 1, "--alpha", 0.5, "--gpu", -1, "--threads", 1)
     words = ["train.py", *map(str, words), "--split", "session", "--runs", str(runs)]
-    for more in (["--fold", "0"], []):
+    for more in (["--fold", "0"], ["--quiet"], []):
         monkeypatch.setattr(sys, "argv", [*words, *more])
         train.main()
         told = capsys.readouterr().out
