@@ -198,6 +198,9 @@ def test_the_model_card(tmp_path: Path) -> None:
     real = ModelCard.load(make_checkpoint(tmp_path / "r", synthetic=False) / "README.md")
     assert (card.data.license_name, real.data.license_name) == (None, "synthetic-terms")
     assert real.data.license == "other" and "SYNTHETIC" not in real.text and "optimistic" not in real.text
+    config = {**json.loads((folder / "config.json").read_text()), "synthetic": False, "corpus": "EMO-DB"}
+    tags = ModelCard(checkpoints.model_card(config)).data.tags
+    assert tags == ["speech-emotion-recognition", "glam", "emo-db", "rule-paper"]
 
 
 def test_the_numbers_of_a_model_card(made: Path) -> None:
@@ -209,7 +212,7 @@ def test_the_numbers_of_a_model_card(made: Path) -> None:
     card = checkpoints.model_card({**config, **told, "rule": "validation", "scores": {"test": test, "val": val}})
     assert metrics.SCORES == ("WA", "UA", "macroF1", "weightedF1")
     for line in (
-        "| part | utterances | WA | UA | macro F1 | weighted F1 |",
+        "| part | utterances | WA | UA | macro F1 | weighted F1 |\n|---|---|---|---|---|---|",
         "| test | 40 | 1.00 | 2.00 | 3.00 | 4.00 |",
         "| validation | 30 | 5.00 | 6.00 | 7.00 | 8.00 |",
     ):
@@ -299,12 +302,15 @@ def test_folders_that_are_no_checkpoint(tmp_path: Path, copy: Path) -> None:
     refused(copy, "16 MiB")
 
 
-def test_weights_that_are_not_its_own(copy: Path, tmp_path: Path) -> None:
+def test_weights_that_are_not_its_own(made: Path, copy: Path, tmp_path: Path) -> None:
     other = make_checkpoint(tmp_path / "other", "APCNN", **SMALL)
     shutil.copy(other / "model.safetensors", copy)
     refused(copy, "model.safetensors", "damaged")
     change(copy)
     refused(copy, "does not hold the weights of a MACNN")
+    save_file({**load_file(made / "model.safetensors"), "more": torch.ones(1)}, copy / "model.safetensors")
+    change(copy)
+    refused(copy, "more differs")
 
 
 def test_weights_that_are_not_numbers(copy: Path) -> None:
@@ -350,10 +356,26 @@ def test_values_that_no_run_writes(values: dict[str, Any], said: str, copy: Path
     refused(copy, "config.json is not a checkpoint's", said)
 
 
-def test_labels_of_happy_that_no_run_has(copy: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("happy", "glad", "none of exc, hap, hap+exc"),
+        ("n_mfcc", 129, "wrong"),
+        ("segment_length", 121, "wrong"),
+        ("head", 0, "wrong"),
+        ("attn_hidden", 4097, "wrong"),
+    ],
+)
+def test_settings_that_no_run_has(name: str, value: Any, said: str, copy: Path) -> None:
     settings = json.loads((copy / "config.json").read_text())["settings"]
-    change(copy, settings={**settings, "happy": "glad"})
-    refused(copy, "the setting 'happy' is none of exc, hap, hap+exc")
+    change(copy, settings={**settings, name: value})
+    refused(copy, f"the setting {name!r} is {said}")
+
+
+def test_segments_too_short_for_the_network(copy: Path) -> None:
+    settings = json.loads((copy / "config.json").read_text())["settings"]
+    change(copy, settings={**settings, "segment_length": 0.05, "test_overlap": 0}, shape=[12, 2])
+    refused(copy, "config.json is not a checkpoint's", "too small")
 
 
 def test_values_at_their_limits_are_read(copy: Path) -> None:
