@@ -723,6 +723,18 @@ def test_what_a_killed_writer_left_goes_with_a_later_write(tmp_path: Path) -> No
     assert sorted(file.name for file in tmp_path.iterdir()) == [recent.name, other.name, "f[1].csv"]
 
 
+def test_a_temporary_file_that_goes_while_it_is_looked_at_stops_no_write(tmp_path: Path) -> None:
+    (tmp_path / ".file.1-00.tmp").symlink_to("gone")
+    files.write_text(tmp_path / "file", "new")
+    assert (tmp_path / "file").read_text() == "new"
+
+
+def test_a_write_makes_its_folders_and_leaves_nothing_open(tmp_path: Path) -> None:
+    before = list(Path("/proc/self/fd").iterdir())
+    files.write_text(tmp_path / "new" / "deeper" / "file", "new")
+    assert len(list(Path("/proc/self/fd").iterdir())) <= len(before)
+
+
 def test_equal_values_have_equal_digests_and_no_file_holds_what_is_no_json(tmp_path: Path) -> None:
     assert files.digest_of({"a": [1, 2], "b": "é"}) == files.digest_of({"b": "é", "a": [1, 2]})
     assert files.digest_of({"a": [1, 2]}) != files.digest_of({"a": [2, 1]})
@@ -731,17 +743,18 @@ def test_equal_values_have_equal_digests_and_no_file_holds_what_is_no_json(tmp_p
     files.write_json(tmp_path / "file", {"a": 1})
     with pytest.raises(ValueError, match="JSON"):
         files.write_json(tmp_path / "file", {"a": float("nan")})
+    with pytest.raises(ValueError, match="JSON"):
+        files.digest_of({"a": float("nan")})
     assert files.read_json(tmp_path / "file") == {"a": 1}
 
 
 def test_a_write_that_breaks_off_leaves_the_old_file_alone(tmp_path: Path) -> None:
     files.write_text(tmp_path / "file", "old")
-    for error in (full := OSError(28, "No space left on device"), KeyboardInterrupt()):
+    for error in (OSError(28, "No space left on device"), KeyboardInterrupt()):
         with pytest.raises(type(error)), files.atomic(tmp_path / "file") as temporary:
             temporary.write_text("half")
             raise error
         assert [file.name for file in tmp_path.iterdir()] == ["file"] and (tmp_path / "file").read_text() == "old"
-    assert full.filename == str(tmp_path / "file")
 
 
 def test_a_clean_up_that_fails_hides_no_cause(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -779,9 +792,10 @@ def test_a_read_that_breaks_off_is_no_damage(
     assert cli.refusal(told.value) == f"cannot use {kept.parent}: Input/output error" and kept.exists()
 
 
-def test_an_error_that_names_a_file_keeps_its_name(tmp_path: Path) -> None:
-    for name, said in (("a.wav", "a.wav"), (None, str(tmp_path))):
-        with pytest.raises(OSError) as told, files.named(tmp_path):
+@pytest.mark.parametrize("where", [files.named, files.atomic])
+def test_an_error_that_names_a_file_keeps_its_name(where: Callable, tmp_path: Path) -> None:
+    for name, said in (("a.wav", "a.wav"), (None, str(tmp_path / "file"))):
+        with pytest.raises(OSError) as told, where(tmp_path / "file"):
             raise OSError(errno.EIO, os.strerror(errno.EIO), name)
         assert told.value.filename == said
 
@@ -823,7 +837,8 @@ def test_a_full_disk_is_said_of_the_new_folder_and_another_error_of_the_file_it_
 
 def test_a_folder_half_deleted_by_a_process_of_our_number_is_no_obstacle(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
-    (tmp_path / f".out.{os.getpid()}.old.tmp" / "left").mkdir(parents=True)
+    for name in ("tmp", "old.tmp"):
+        (tmp_path / f".out.{os.getpid()}.{name}" / "left").mkdir(parents=True)
     with files.new_folder(tmp_path / "out", replace=True) as folder:
         (folder / "new").write_text("")
     assert sorted(file.name for file in tmp_path.rglob("*")) == ["new", "out"]
