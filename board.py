@@ -50,8 +50,10 @@ class Board:
 
 def write(folder: Path) -> None:
     """Make `tensorboard/` of a finished run that has none, or a part that a killed process left."""
+    if (folder / WHOLE).exists():  # a folder that needs nothing is not locked, which takes a right to write in it
+        return
     with records.locked(folder, wait=True):
-        if not (folder / WHOLE).exists():
+        if not (folder / WHOLE).exists():  # nor has another process made them meanwhile
             shutil.rmtree(folder / FOLDER, ignore_errors=True)
             run = records.read_run(folder)
             Board(folder, run.config, run.epochs).close()

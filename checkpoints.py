@@ -196,7 +196,8 @@ def check(config: Any, where: str) -> None:
         made = features.extract(settings["feature"], np.empty((0, size), np.float32), settings["n_mfcc"]).shape[1:]
     except (UserError, RuntimeError) as error:
         raise UserError(f"{where} is not a checkpoint's: {error}") from None
-    need(str(list(made)) == str(shape), f"'shape' is not {list(made)}, which its feature and segments give")  # nor 26.0
+    whole = all(_has_type(n, int) for n in shape)  # 26.0 equals 26
+    need(whole and shape == list(made), f"'shape' is not {list(made)}, which its feature and segments give")
 
 
 def _has_type(value: Any, kind: _Kind) -> bool:

@@ -99,6 +99,7 @@ def test_a_finished_run_gets_its_curves_without_training(config, monkeypatch, te
     assert train.train(config, quiet=True, tensorboard=True) == folder
     check(folder)
     before = sorted((folder / board.FOLDER).iterdir())
+    monkeypatch.setattr(records, "locked", None)  # nor is it locked, for which it would have to be writable
     train.train(config, quiet=True, tensorboard=True)
     assert sorted((folder / board.FOLDER).iterdir()) == before
 
@@ -134,7 +135,22 @@ def test_of_two_processes_that_make_a_runs_curves_one_does(config, monkeypatch, 
     check(folder)
 
 
-def test_curves_that_broke_off_after_the_run_are_made_again(config, tensorboard):
+def test_curves_that_broke_off_after_the_run_are_made_again(config, monkeypatch, tensorboard):
+    folder, real = train.train(config, quiet=True), board.Board.add
+
+    def full(self, record):
+        if record["epoch"] == 2:
+            raise OSError(28, "No space left on device")
+        real(self, record)
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space"):
+        patch.setattr(board.Board, "add", full)
+        train.train(config, quiet=True, tensorboard=True)
+    train.train(config, quiet=True, tensorboard=True)
+    check(folder)
+
+
+def test_curves_whose_writer_was_killed_after_the_run_are_made_again(config, tensorboard):
     folder = train.train(config, quiet=True)
     run = records.read_run(folder)
     board.Board(folder, run.config, run.epochs[:2]).writer.close()  # as a kill leaves them
