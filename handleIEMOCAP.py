@@ -67,7 +67,8 @@ EXPECTED = f"""
     {LABELS}/Ses01F_impro01.txt ..                    the labels
     {WAVES}/Ses01F_impro01/Ses01F_impro01_F000.wav ..    the recordings
   set IEMOCAP in path.py, or the environment variable IEMOCAP, to the release's folder (handleIEMOCAP.py also takes
-  --root); recordings laid out otherwise can be trained on as a CSV file with the columns path,emotion,speaker,.."""
+  --root); recordings laid out otherwise can be trained on as a CSV file with the columns path,emotion,speaker,..;
+  train.py --dataset demo needs no release: it makes up a synthetic one"""
 
 
 def label_line(start: float, end: float, name: str, emotion: str, vad: tuple[float, float, float]) -> str:

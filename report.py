@@ -1,6 +1,6 @@
 """Tables and figures from run folders. The rule that picks the reported epoch is applied here, not while training.
 
-    python report.py                                       # everything under the runs folder, as published
+    python report.py                                       # everything under the runs folder
     python report.py --rule last --dataset impro --model GLAM,MACNN
     python report.py --table comparison                    # a table of the paper, beside the paper's figures
     python report.py --table comparison --dataset emodb --format html --output comparison.html

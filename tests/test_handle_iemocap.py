@@ -921,6 +921,7 @@ def test_environment_names_the_release(release: Path, command, monkeypatch: pyte
     monkeypatch.setenv("IEMOCAP", str(release / "nothing"))
     done = command("handleIEMOCAP.py", status=2)
     assert done.stderr.startswith(f"error: no IEMOCAP release at {release / 'nothing'}")
+    assert "train.py --dataset demo needs no release" in done.stderr  # whoever has none meets this first
     assert done.stdout == ""
 
 
