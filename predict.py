@@ -144,7 +144,7 @@ class Table:
 
     def __init__(self, names: list[str], classes: list[str], timeline: bool):
         self.classes, self.timeline = classes, timeline
-        self.width = max(len("recording"), *(len(name) for name in names))
+        self.width = max(len("recording"), *(len(cli.printable(name)) for name in names))
         self.widths = [max(6, len(c)) for c in classes]
         self.label = max(5, *(len(c) for c in classes))
         titles = "  ".join(f"{c:>{w}}" for c, w in zip(classes, self.widths, strict=True))

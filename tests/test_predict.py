@@ -711,6 +711,12 @@ def test_a_name_that_is_not_utf8(small: Path, tmp_path: Path) -> None:
         assert (b"\xff\n.wav" if form == "--csv" else rb"\udcff\n.wav") in done.stdout
 
 
+def test_columns_stand_under_each_other_whatever_a_name_holds(capsys: pytest.CaptureFixture) -> None:
+    predict.Table(["a.wav", "b\tlonger.wav"], CLASSES, False)._row("b\tlonger.wav", "1.00", np.eye(4)[0])
+    title, row = capsys.readouterr().out.splitlines()
+    assert title.index("seconds") + len("seconds") == row.index("1.00") + len("1.00")
+
+
 def test_help_teaches(command: Command) -> None:
     text = command("predict.py", "--help").stdout
     assert all(words in text for words in ("python predict.py FOLDER", "--timeline", "softmax", "exit status"))
