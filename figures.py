@@ -447,7 +447,7 @@ def _warn_of_left_out(runs: Iterable[Run]) -> None:
         warn_once(f"{left}; --set SETTING=VALUE picks some")
 
 
-def complete_groups(runs: Iterable[Run], rule: str) -> list[Group]:
+def complete_groups(runs: Iterable[Run], rule: str | None) -> list[Group]:
     """Groups with at least one seed that has all its folds, in the order of the tables. Raises UserError."""
     order = [*tables.COMPARED.values(), *tables.ABLATED.values()]
     groups = [group for group in records.group_by_setting(runs, rule) if group.rounds]
@@ -458,7 +458,7 @@ def complete_groups(runs: Iterable[Run], rule: str) -> list[Group]:
     return sorted(groups, key=lambda group: order.index(group.model) if group.model in order else len(order))
 
 
-def alpha_groups(runs: Sequence[Run], rule: str, settings: dict[str, Any]) -> list[Group]:
+def alpha_groups(runs: Sequence[Run], rule: str | None, settings: dict[str, Any]) -> list[Group]:
     """A group for each α that a model of `runs`, GLAM if it is among them, was trained with. Raises UserError."""
     first = next((run for run in runs if run.model == "GLAM"), runs[0])
     same = [run for run in runs if run.model == first.model]
@@ -494,12 +494,12 @@ def make(name: str, chosen: list[Run], args: Namespace) -> list[Path]:
             drawn = tsne(runs_to_show(as_published(view, args.set), args.model, args.set))
     else:
         drawn = records.leaving_out_broken(lambda usable: _draw(name, usable, args.rule, args.set), view)
-    rule = [args.rule] if name in ("confusion", "alpha", "reliability") else []
+    rule = [args.rule or first.own_rule] if name in ("confusion", "alpha", "reliability") else []
     stem = "-".join([name, first.dataset, first.split.replace(":", "-"), *rule])
     return save(drawn, (args.output or path.ROOT / "results" / "figures") / stem)
 
 
-def _draw(name: str, runs: list[Run], rule: str, settings: dict[str, Any]) -> Drawn:
+def _draw(name: str, runs: list[Run], rule: str | None, settings: dict[str, Any]) -> Drawn:
     if not runs:
         raise UserError("every run these flags leave is broken")
     if name == "alpha":

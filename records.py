@@ -97,6 +97,11 @@ class Run:
     def split_digest(self) -> str:
         return self.config["split_digest"]
 
+    @property
+    def own_rule(self) -> str:
+        """The rule that its epoch is picked by where none is asked for: on validation data, if it has some."""
+        return "validation" if self.has_validation else "paper"
+
     @cached_property
     def halved(self) -> "Halved":
         """This run of 8:2 read as 8:1:1."""
@@ -580,13 +585,14 @@ class Group:
         return splits_of(self.runs)
 
 
-def group_by_setting(runs: Iterable[Run], rule: str) -> list[Group]:
-    """Runs grouped by data, split, model and settings, and the groups sorted by these."""
+def group_by_setting(runs: Iterable[Run], rule: str | None = None) -> list[Group]:
+    """Runs grouped by data, split, model and settings, and the groups sorted by these; without `rule` each has its
+    own."""
     found: dict[tuple[Any, ...], list[Run]] = {}
     for run in runs:
         key = (run.dataset, run.split, run.model, settings_text(run.changed), run.synthetic, run.corpus_digest)
         found.setdefault(key, []).append(run)
-    return [Group(found[key], rule) for key in sorted(found)]
+    return [Group(found[key], rule or found[key][0].own_rule) for key in sorted(found)]
 
 
 def choose_corpus(runs: Sequence[Run], prefixes: tuple[str, ...] = ("",)) -> list[Run]:

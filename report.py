@@ -122,12 +122,13 @@ def without_namesakes(found: Sequence[Run], datasets: Iterable[str]) -> list[Run
     return [run for run in found if run not in others]
 
 
-def table(found: Iterable[Run], rule: str = "paper") -> "DataFrame":
-    """Every group of finished runs under one rule, a row each: mean ± standard deviation, n, the published figure."""
+def table(found: Iterable[Run], rule: str | None = None) -> "DataFrame":
+    """Every group of finished runs under one rule, or each under its own (`Run.own_rule`), a row each: mean ± standard
+    deviation, n, the published figure."""
     return records.leaving_out_broken(lambda usable: _overview(usable, rule)[0], found)
 
 
-def _overview(usable: list[Run], rule: str) -> tuple["DataFrame", "DataFrame", list[str]]:
+def _overview(usable: list[Run], rule: str | None) -> tuple["DataFrame", "DataFrame", list[str]]:
     """The rows as text, and as numbers, and what `captions.say_repeats` says of them."""
     from pandas import DataFrame
 
@@ -140,12 +141,13 @@ def _overview(usable: list[Run], rule: str) -> tuple["DataFrame", "DataFrame", l
         changed = settings_text(group.changed)
         name += " (SYNTHETIC)" if group.synthetic else ""
         texts += _overview_lines(
-            group, {"Dataset": name, "Split": group.split, "Model": group.model, "Changed": changed}
+            group,
+            {"Dataset": name, "Split": group.split, "Rule": group.rule, "Model": group.model, "Changed": changed},
         )
         about = {
             "dataset": group.dataset, "corpus": group.corpus, "corpus_digest": group.corpus_digest,
-            "split": group.split, "model": group.model, "changed": changed, "rule": rule, "synthetic": group.synthetic,
-            "utterances": group.utterances, "splits": group.splits,
+            "split": group.split, "model": group.model, "changed": changed, "rule": group.rule,
+            "synthetic": group.synthetic, "utterances": group.utterances, "splits": group.splits,
         }  # fmt: skip
         for folding in group.foldings:
             folds = folding if group.has_folds else ""
@@ -175,12 +177,13 @@ def _overview_lines(group: Group, head: dict[str, str]) -> list[dict[str, str]]:
     return found
 
 
-def overview(found: list[Run], rule: str, begun: int, command: str) -> render.Document:
+def overview(found: list[Run], rule: str | None, begun: int, command: str) -> render.Document:
     """The table of what there is, with its caption."""
     frame, numbers, repeats = records.leaving_out_broken(lambda usable: _overview(usable, rule), found)
-    synthetic = any(run.synthetic for run in found)
+    synthetic, rules = any(run.synthetic for run in found), {*frame["Rule"]}
+    frame = frame.drop(columns=["Rule"] if len(rules) == 1 else [])  # the caption says it
     text = "Mean ± sample standard deviation over n seeds, in per cent of the test utterances."
-    caption = [f"{text} {captions.say_rules([rule])} {captions.SPLITS}", *([captions.SYNTHETIC] if synthetic else [])]
+    caption = [f"{text} {captions.say_rules(rules)} {captions.SPLITS}", *([captions.SYNTHETIC] if synthetic else [])]
     if "Folds" in frame:
         caption.append(
             "Folds: scores of the test utterances of all folds pooled, and the mean of the folds' scores (folds ±: the "
@@ -334,7 +337,7 @@ def _often_wrong(group: Group) -> list[tuple[str, str, str, str, int, int, str]]
     return sorted((row for row in found if row[5]), key=lambda row: (-row[5], row[4], row[0]))
 
 
-def errors_document(found: list[Run], rule: str, most: int, command: str) -> render.Document:
+def errors_document(found: list[Run], rule: str | None, most: int, command: str) -> render.Document:
     """The utterances most often wrong over seeds, at most `most` of each group of runs, a table for each group."""
     from pandas import DataFrame
 
@@ -351,10 +354,10 @@ def errors_document(found: list[Run], rule: str, most: int, command: str) -> ren
     sections, numbers = [], []
     for group, rows in every:
         changed = settings_text(group.changed)
-        about = (group.dataset, group.corpus_digest, group.split, group.model, changed, group.synthetic)
+        about = (group.dataset, group.corpus_digest, group.split, group.rule, group.model, changed, group.synthetic)
         numbers += [(*about, len(rows), *row) for row in rows[:most]]
         where = group.dataset + (f" {group.corpus_digest[:8]}" if corpora[group.dataset] > 1 else "")
-        heading = f"{group.model} on {where}, {group.split}"
+        heading = f"{group.model} on {where}, {group.split}, rule {group.rule}"
         heading += (f", {changed}" if changed else "") + (", SYNTHETIC" if group.synthetic else "")
         heading += f": {min(most, len(rows))} of {len(rows)}"
         frame = DataFrame(rows[:most], columns=columns).astype(str)
@@ -363,11 +366,11 @@ def errors_document(found: list[Run], rule: str, most: int, command: str) -> ren
             sections.append(render.Section(frame.rename(columns=str.capitalize), heading))
     caption = [
         f"The {most} utterances most often wrong over seeds, of those ever wrong; equals by name; paths as in the "
-        f"corpus. {captions.say_rules([rule])}",
+        f"corpus. {captions.say_rules(group.rule for group, _ in every)}",
         f"Made with `{command}`.",
     ]
     made_up = any(run.synthetic for run in found)
-    grouped = ["dataset", "corpus_digest", "split", "model", "changed", "synthetic", "ever_wrong"]
+    grouped = ["dataset", "corpus_digest", "split", "rule", "model", "changed", "synthetic", "ever_wrong"]
     frame = DataFrame(numbers, columns=[*grouped, *columns])
     return render.Document("Utterances most often wrong", caption, sections, frame, synthetic=made_up)
 
@@ -391,8 +394,8 @@ def command_line() -> ArgumentParser:
     add(
         "--rule",
         choices=list(RULES),
-        help="which epoch is reported (default: paper, or validation "
-        "where every run has a validation part; a table has its own; the figures curves and tsne need none)",
+        help="which epoch is reported (default: validation for a split with a validation part, else paper; a table has "
+        "its own; the figures curves and tsne need none)",
     )
     names: dict[str, Any] = {"type": recipes.name_list, "metavar": "A,B,.."}
     add("--dataset", "--datasets", help="only these datasets; with --table, instead of the table's own", **names)
@@ -478,7 +481,6 @@ def main(words: Sequence[str] | None = None) -> int:
             "data, or name another folder with --runs"
         )
     chosen = select(found, args)
-    args.rule = args.rule or ("validation" if all(run.has_validation for run in chosen) else "paper")
     if args.figure:
         print("\n".join(str(file) for file in figures.make(args.figure, chosen, args)))
     elif args.errors:

@@ -189,7 +189,9 @@ def test_utterances_most_often_wrong(tmp_path: Path) -> None:
     assert frame.iloc[1]["predictions"] == "neutral 2, sad 1"
     assert len(worst(tmp_path, most=2)) == 2
     document = report.errors_document(report.runs(tmp_path), "paper", 2, "")
-    assert document.sections[0].heading == "GLAM on impro, 8:2: 2 of 4" and set(document.numbers["ever_wrong"]) == {4}
+    assert document.sections[0].heading == "GLAM on impro, 8:2, rule paper: 2 of 4" and set(
+        document.numbers["ever_wrong"]
+    ) == {4}
 
 
 def test_errors_follow_the_rule_and_separate_models(tmp_path: Path) -> None:
@@ -200,7 +202,7 @@ def test_errors_follow_the_rule_and_separate_models(tmp_path: Path) -> None:
     make_run(tmp_path, HALF, LABELS, split="session", fold=0, folds=2, val=(LABELS, HALF))
     headings = [section.heading for section in report.errors_document(report.runs(tmp_path), "last", 9, "").sections]
     where = ("GLAM on impro, 8:2", "MACNN on impro, 8:2", "GLAM on impro, session")
-    assert headings == [f"{each}: 2 of 2" for each in where]
+    assert headings == [f"{each}, rule last: 2 of 2" for each in where]
 
 
 def test_errors_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
@@ -211,7 +213,7 @@ def test_errors_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys:
     assert frame[["model", "name", "wrong"]].to_numpy().tolist() == [["GLAM", "u2", 1]]
     call(monkeypatch, "--runs", tmp_path, "--errors")
     told = capsys.readouterr().out
-    assert "### GLAM on impro, 8:2, SYNTHETIC" in told and "The 20 utterances most often wrong" in told
+    assert "### GLAM on impro, 8:2, rule paper, SYNTHETIC" in told and "The 20 utterances most often wrong" in told
     call(monkeypatch, "--runs", tmp_path, "--errors", "--model", "MACNN")
     assert "most often wrong" in capsys.readouterr().out
 
@@ -358,19 +360,29 @@ def test_a_table_of_some_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     assert "--models GLAM,MACNN --runs" in capsys.readouterr().out  # of the command that trains what is missing
 
 
-def test_without_a_rule_validation_data_choose_where_every_run_has_them(
+def test_without_a_rule_validation_data_choose_wherever_there_are_some(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
+    """Also beside runs that have none: one run of 8:2 must not have all others reported by their test utterances."""
     fold_runs(tmp_path)
     call(monkeypatch, "--runs", tmp_path)
     told = capsys.readouterr().out
-    assert "Rule validation" in told and "66.67" in told
-    make_run(tmp_path, RIGHT, LABELS)
+    assert "Rule validation" in told and "66.67" in told and "| Rule" not in told
+    make_run(tmp_path, [HALF[0], RIGHT[0]], LABELS)
     call(monkeypatch, "--runs", tmp_path)
     told = capsys.readouterr().out
-    assert "Rule paper" in told and "100.00" in told and "On session this rule is no published one" in told
-    call(monkeypatch, "--runs", tmp_path, "--split", "8:2")
-    assert "no published one" not in capsys.readouterr().out
+    assert "Rule paper" in told and "Rule validation" in told and "no published one" not in told
+    rows = [[cell.strip() for cell in line.split("|")] for line in told.splitlines() if "GLAM" in line]
+    assert [row[2:4] for row in rows] == [["8:2", "paper"], ["session", "validation"], ["session", "validation"]]
+    assert "100.00" in rows[0] and "66.67" in rows[1]
+    call(monkeypatch, "--runs", tmp_path, "--format", "csv")
+    numbers = pd.read_csv(io.StringIO(capsys.readouterr().out))
+    assert dict(zip(numbers["split"], numbers["rule"], strict=True)) == {"8:2": "paper", "session": "validation"}
+    call(monkeypatch, "--runs", tmp_path, "--errors")
+    told = capsys.readouterr().out
+    assert "Rule validation" in told and "session, rule validation: " in told
+    call(monkeypatch, "--runs", tmp_path, "--rule", "paper")
+    assert "On session this rule is no published one" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("labels", [{"happy": "hap+exc"}, {"classes": ("sad", "angry")}])
