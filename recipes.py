@@ -15,6 +15,7 @@ from corpora import dataset_folder, plain_label
 from files import digest_of
 
 SCHEDULES = ("exp", "step", "warmstep", "cosine", "none")
+RECORDED = {"warmstep": "step"}  # as published: another name for it
 OPTIMIZERS = ("adam", "adamw", "sgd")
 AUGMENTS = ("none", "vtlp", "upsampling")
 HAPPY = ("exc", "hap", "hap+exc")
@@ -130,8 +131,7 @@ def config_for(model: str, **overrides: Any) -> Config:
     config = Config(**{**asdict(recipe), "model": model, **overrides})
     floats: Any = {f.name: float(getattr(config, f.name)) for f in fields(Config) if f.type is float}
     config = replace(config, **floats)  # 1 and 1.0 are one setting: they must give one run folder
-    if config.lr_schedule == "warmstep":  # as published: another name for step
-        config = replace(config, lr_schedule="step")
+    config = replace(config, lr_schedule=RECORDED.get(config.lr_schedule, config.lr_schedule))
     check(config)
     overlap = usable_test_overlap(config.segment_length, config.test_overlap)
     if overlap != config.test_overlap:
@@ -196,7 +196,7 @@ def parse_setting(text: str, flag: str = "--set") -> tuple[str, Any]:
     try:
         if kind is bool:
             return key, {"true": True, "false": False}[value.lower()]
-        return key, list(class_list(value)) if kind is tuple else kind(value)
+        return key, list(class_list(value)) if kind is tuple else kind(RECORDED.get(value, value))
     except (KeyError, ValueError):
         said = {bool: "true or false", int: "a whole number", float: "a number"}[kind]
         raise UserError(f"{flag} {text}: {key} is {said}") from None

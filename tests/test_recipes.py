@@ -148,6 +148,13 @@ def test_original_flag_names_and_letters_keep_working():
     assert recipes.parse_config(same).n_mfcc == 20
 
 
+def test_a_report_asks_for_a_setting_as_runs_record_it():
+    recorded = recipes.config_for("GLAM", lr_schedule="warmstep").settings()
+    for text in ("lr_schedule=warmstep", "lr_schedule=step", "epochs=50", "alpha=.5", "padding=False", "classes="):
+        key, value = recipes.parse_setting(text)
+        assert recorded[key] == value, text
+
+
 def test_a_setting_that_does_nothing_is_told(capsys):
     parser = recipes.argparse.ArgumentParser(allow_abbrev=False)
     recipes.add_flags(parser)
