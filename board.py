@@ -5,6 +5,7 @@ They are made of the run folder's own records, so an interrupted run that goes o
 
 import json
 import shutil
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ class Board:
         from torch.utils.tensorboard import SummaryWriter
 
         self.writer: Any = SummaryWriter(str(folder / FOLDER))
+        weakref.finalize(self, self.writer.close)  # or a run that fails would leave the writer's thread behind
         self.folder, self.run = folder, run
         self.writer.add_text("run", "    " + json.dumps(run, indent=2, ensure_ascii=False).replace("\n", "\n    "))
         for record in epochs:

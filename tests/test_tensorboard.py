@@ -1,5 +1,6 @@
 """`--tensorboard`: every epoch once in the run folder, whatever interrupts it; nothing where it was not asked for."""
 
+import gc
 import json
 import sys
 import threading
@@ -75,6 +76,13 @@ def stopped_in_the_third(config, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         train.train(config, quiet=True, tensorboard=True)
     return calls
+
+
+def test_a_run_that_fails_leaves_no_thread_behind(config, monkeypatch, tensorboard):
+    before = threading.active_count()
+    stopped_in_the_third(config, monkeypatch)
+    gc.collect()  # the error's frames
+    assert threading.active_count() == before
 
 
 def test_a_run_that_goes_on_shows_no_epoch_twice(config, monkeypatch, tensorboard):
