@@ -13,7 +13,12 @@ import records
 from metrics import SCORES
 
 FOLDER = "tensorboard"
-WHOLE = "tensorboard/whole"  # an empty file, written last
+WHOLE = f"{FOLDER}/whole"  # an empty file, written last
+
+
+def remove(folder: Path) -> None:
+    """Remove the curves of a run folder, if it has any: a part, or those of an earlier start."""
+    shutil.rmtree(folder / FOLDER, ignore_errors=True)
 
 
 class Board:
@@ -56,6 +61,6 @@ def write(folder: Path) -> None:
         return
     with records.locked(folder, wait=True):
         if not (folder / WHOLE).exists():  # nor has another process made them meanwhile
-            shutil.rmtree(folder / FOLDER, ignore_errors=True)
+            remove(folder)
             run = records.read_run(folder)
             Board(folder, run.config, run.epochs).close()

@@ -180,7 +180,7 @@ def _keep(folder: Path, files: dict[str, bytes]) -> None:
     """Write a run folder from the files a worker sent, under its lock."""
     sweep_temporaries(folder)
     records.open_again(folder)
-    shutil.rmtree(folder / board.FOLDER, ignore_errors=True)  # of an earlier start here: a part of the curves
+    board.remove(folder)
     for name in FILES:  # no others: a worker does not decide what is written where
         if name in files:
             with atomic(folder / name) as temporary:

@@ -30,7 +30,6 @@ import json
 import os
 import platform
 import shlex
-import shutil
 import subprocess
 import time
 import traceback
@@ -267,7 +266,7 @@ def _epochs(
     if not repeated:
         write_records()
     trainer = graphs.make_trainer(model, optimizer, training, config, weights)
-    shutil.rmtree(folder / board.FOLDER, ignore_errors=True)  # of an earlier start
+    board.remove(folder)
     writer = board.Board(folder, run, history.records) if options.tensorboard else None
 
     done = len(history.records)
