@@ -3,7 +3,8 @@
     python pack.py runs
 
 Texts are compressed by gzip, predictions by LZMA; every command here reads them as before, and so does `numpy.load`.
-Runs that another process holds and those that `report.py --audit` objects to are left as they are.
+Runs that another process holds and those that `report.py --audit` objects to are left as they are; packed ones are not
+looked into again.
 """
 
 import gzip
@@ -46,9 +47,10 @@ def pack_arrays(file: Path) -> None:
 
 
 def is_packed(file: Path) -> bool:
-    """Whether `pack_arrays` has written an .npz."""
-    with zipfile.ZipFile(io.BytesIO(read_bytes(file))) as packed:
+    """Whether `pack_arrays` has written an .npz; not so where it cannot be read."""
+    with suppress(Exception), zipfile.ZipFile(io.BytesIO(read_bytes(file))) as packed:  # whatever zipfile raises
         return all(member.compress_type == zipfile.ZIP_LZMA for member in packed.infolist())
+    return False
 
 
 def pack(folder: Path) -> bool:
@@ -58,17 +60,19 @@ def pack(folder: Path) -> bool:
     with records.locked(folder) as mine:
         if mine:
             sweep_temporaries(folder)  # of a packing that was killed
+        texts = [folder / name for name in records.TEXTS if (folder / name).exists()]
+        has_arrays = not is_packed(predictions)
+        if mine and records.finished(folder) and not (texts or has_arrays):
+            return False
         problems = audit.problems(folder) if mine else ["another process holds it"]
         if problems:
             cli.warn(f"{folder} is left as it is: {problems[0]}")
             return False
-        texts = [folder / name for name in records.TEXTS if (folder / name).exists()]
-        has_arrays = not is_packed(predictions)
         for file in texts:
             pack_text(file)
         if has_arrays:
             pack_arrays(predictions)
-    return has_arrays or bool(texts)
+    return True
 
 
 def pack_if_allowed(folder: Path) -> bool:

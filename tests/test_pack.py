@@ -75,6 +75,17 @@ def test_packing_twice_changes_nothing_and_depends_on_nothing_else(tmp_path: Pat
     assert pack.pack(other) and content(other) == before
 
 
+def test_a_packed_run_is_not_looked_into_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    """Of thousands that would take minutes."""
+    packed, other = runs_in(tmp_path)
+    assert pack.pack(packed)
+    asked: list[Path] = []
+    monkeypatch.setattr(pack.audit, "problems", lambda folder: asked.append(folder) or ["unfinished"])
+    assert not pack.pack(packed) and asked == [] and not capsys.readouterr().err
+    (packed / "done").unlink()
+    assert not pack.pack(packed) and not pack.pack(other) and asked == [packed, other]
+
+
 def test_a_packing_that_broke_off_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, _ = runs_in(tmp_path)
     whole = records.read_run(folder).epochs
