@@ -324,12 +324,12 @@ def train_command(model: str, like: Run, settings: dict[str, Any]) -> str:
     if own["test_dataset"]:
         words += ["--test", own["test_dataset"]]
     words += ["--seed", str(like.seed), *([] if like.fold is None else ["--fold", str(like.fold)])]
-    return shlex.join([*words, *recipes.train_flags(settings), *_place_flags(like), "--save_model"])
+    return shlex.join([*words, *recipes.train_flags(settings), *_place_flags([like]), "--save_model"])
 
 
-def _place_flags(like: Run) -> list[str]:
-    """The flags of train.py that train on the same kind of machine as `like`, into the same runs folder."""
-    root = like.folder.parents[4]
+def _place_flags(like: Sequence[Run]) -> list[str]:
+    """The flags of train.py that train on the same kind of machine as most of `like`, into their runs folder."""
+    root = like[0].folder.parents[4]
     elsewhere = ["--runs", str(root)] if root != path.RUNS.absolute() else []
     return [*recipes.train_flags(records.machine_settings(like)), *elsewhere]
 
@@ -474,7 +474,7 @@ def alpha_groups(runs: Sequence[Run], rule: str | None, settings: dict[str, Any]
     if len(groups) < 2:
         words = ["python", "sweep.py", "--models", first.model, "--datasets", first.config["settings"]["dataset"]]
         words += ["--splits", records.trained_as(first.split), "--vary", f"alpha={','.join(map(str, tables.ALPHAS))}"]
-        words += [*recipes.train_flags(settings), *_place_flags(first)]
+        words += [*recipes.train_flags(settings), *_place_flags([*itertools.chain(*own)] or same)]
         raise UserError(
             f"--figure alpha: {first.dataset} has no two values of {first.model}'s α with these settings (--set names "
             f"others); `{shlex.join(words)}` trains them"

@@ -495,10 +495,14 @@ class Round:
         return counts
 
 
-def machine_settings(run: Run) -> dict[str, Any]:
-    """Of a run's settings, those of the machine: its device, and the others where they are not the default."""
-    own, usual = run.config["settings"], Config()
-    return {k: own[k] for k in MACHINE if k in own and (k == "device" or own[k] != getattr(usual, k))}
+def machine_settings(runs: Iterable[Run]) -> dict[str, Any]:
+    """Of most runs' settings, those of the machine: its device, and the others where they are not the default. With
+    others a command would train these runs again."""
+    usual, every = Config(), [run.config["settings"] for run in runs]
+    found = [
+        {k: own[k] for k in MACHINE if k in own and (k == "device" or own[k] != getattr(usual, k))} for own in every
+    ]
+    return max(found, key=found.count, default={})
 
 
 class Group:

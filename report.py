@@ -288,8 +288,7 @@ def named_table(
     rows = records.leaving_out_broken(lambda usable: tables.find(specs, usable), one_corpus)
     lacking = {row.spec.split for row in rows if row.status}
     seeds = max((len(row.counted.rounds) for row in rows if row.counted and row.spec.split in lacking), default=1)
-    machines = [records.machine_settings(run) for run in one_corpus] or [{}]
-    sought = max(machines, key=machines.count) | settings  # as most runs: else these are trained again
+    sought = records.machine_settings(one_corpus) | settings
     more = captions.sweep_command(name, datasets, sought, splits, seeds, root, [*found, *one_corpus], models)
     others = captions.other_settings(rows, [run for run in found if run.corpus_digest.startswith(corpus)])
     notes = [*captions.notes_of(rows, more), *others]

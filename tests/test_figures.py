@@ -246,6 +246,16 @@ def test_alpha_needs_two_values(runs: list[records.Run]) -> None:
         figures.make("alpha", [run for run in runs if run.model == "GLAM"], arguments())
 
 
+def test_the_command_for_other_alphas_is_for_the_machine_that_most_runs_had(tmp_path: Path) -> None:
+    for seed, machine in ((1, {"device": "cuda"}), (2, {"threads": 1}), (3, {"threads": 1})):
+        make_run(tmp_path, [SOME], LABELS, seed=seed, settings=machine)
+        make_run(tmp_path, [SOME], LABELS, seed=seed, settings={"device": "cuda", "batch_size": 8})
+    with pytest.raises(UserError, match=r"alpha=0,0.3,0.5,0.8,1,2,3 --threads 1 --device cpu --runs "):
+        figures.alpha_groups(report.runs(tmp_path), "paper", {})
+    with pytest.raises(UserError, match=r"--batch_size 16 --device cuda --runs "):  # there are none yet
+        figures.alpha_groups(report.runs(tmp_path), "paper", {"batch_size": 16})
+
+
 @pytest.mark.parametrize(("seeds", "lines"), [((1, 2), 2), ((3, 4), 0)])
 def test_a_line_of_alpha_is_of_one_seed(tmp_path: Path, seeds: tuple[int, int], lines: int) -> None:
     for alpha, of in ((0, (1, 2)), (0.5, seeds)):
