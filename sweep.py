@@ -27,7 +27,6 @@ from tqdm import tqdm
 import board
 import cli
 import data
-import path
 import recipes
 import records
 import render
@@ -166,6 +165,11 @@ def shaping(given: dict[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in given.items() if k in names}
 
 
+def _options(given: dict[str, Any]) -> recipes.Options:
+    """Of train.py's flags, those that shape no result."""
+    return recipes.Options(**{f.name: given[f.name] for f in fields(recipes.Options) if f.name in given})
+
+
 def _as_given(changed: dict[str, Any]) -> dict[str, Any]:
     """Settings as flags give them, from how a run records them: tuples in place of lists."""
     return {k: tuple(v) if isinstance(v, list) else v for k, v in changed.items()}
@@ -178,11 +182,12 @@ def expand(
     rows on a split that their corpus cannot have are left out, with a warning. `dry_run` is for train.folds_to_run."""
     import train
 
+    options = _options(given)
     base: list[recipes.Config] = []
     for varied in flags:
         config = recipes.parse_config({**given, **varied})  # of any seed, which does not decide the folds
         try:
-            base += train.folds_to_run(config, given.get("runs", path.RUNS), given.get("skip_bad", False), dry_run)
+            base += train.folds_to_run(config, options, dry_run)
         except data.NoSplit as error:
             if not table:
                 raise
@@ -341,7 +346,7 @@ def run_all(todo: list[Job], execute: Execute, tries: int, bar: bool) -> list[st
 
 def _executor(asked: dict[str, Any], given: dict[str, Any], todo: list[Job]) -> AbstractContextManager[Execute]:
     """The function that trains runs; it can be called until its context ends."""
-    options = recipes.Options(**{f.name: given[f.name] for f in fields(recipes.Options) if f.name in given})
+    options = _options(given)
     if asked["ray"]:
         import cluster
 
@@ -421,8 +426,8 @@ def jobs_of(asked: dict[str, Any], given: dict[str, Any]) -> list[Job]:
     configs = dict.fromkeys(expand(given, flags, wanted, bool(asked["table"]), asked["dry_run"]))
     if (asked["gpus_per_job"] or 0) > 0:
         configs = {replace(config, device="cuda"): None for config in configs}  # the workers', not ours
-    runs, save_model = given.get("runs", path.RUNS), given.get("save_model")
-    return [job_of(config, runs, save_model) for config in configs]
+    options = _options(given)
+    return [job_of(config, options.runs, options.save_model) for config in configs]
 
 
 def of_next_seeds(jobs: list[Job], n: int) -> list[Job]:

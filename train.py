@@ -380,20 +380,20 @@ def report_command(folder: Path, given: dict[str, Any]) -> str:
 # ------------------------------------------------------------------------------------------ command line
 
 
-def folds_to_run(config: Config, runs: Path, skip_bad: bool, dry_run: bool = False) -> list[Config]:
+def folds_to_run(config: Config, options: Options, dry_run: bool = False) -> list[Config]:
     """The configuration, or one for each fold where its split has folds and none was chosen: as many as a finished run
     like it had, else as the usable utterances make. A `dry_run` extracts no features, so that a speaker whose
     utterances are all too short counts too. Raises NoSplit, and UserError for a fold that the split does not have."""
     split = data.split_by_name(config.split)
 
     def utterances() -> Sequence[Utterance]:
-        return (data.first_look(config)[0] if dry_run else data.load(config, skip_bad).corpus).utterances
+        return (data.first_look(config)[0] if dry_run else data.load(config, options.skip_bad).corpus).utterances
 
     if config.fold is not None:
         # dividing refuses a fold that there is not; it needs no features, which a dry run would not have
         split(data.first_look(config)[0].utterances if split.folds else (), config.seed, config.fold)
     elif split.folds or split.check:
-        like = records.finished_like(records.folder_of(config, *data.identity(config), runs))
+        like = records.finished_like(records.folder_of(config, *data.identity(config), options.runs))
         if split.check and not like:
             split.check(utterances())
         if split.folds:
@@ -412,7 +412,7 @@ def main() -> None:
     config = recipes.parse_config(given)
     quiet, folder = given.get("quiet", False), None
     with device.explaining_out_of_memory():
-        every = folds_to_run(config, given.get("runs", path.RUNS), given.get("skip_bad", False))
+        every = folds_to_run(config, Options(**given))
         for run in every:
             folder = train(run, **given)
             if folder and not quiet:

@@ -158,10 +158,10 @@ def test_broken_recordings_are_listed_together_or_left_out(here, call, tmp_path)
 
 def test_folds_are_counted_without_broken_recordings(call, tmp_path, monkeypatch):
     asked = []
-    monkeypatch.setattr(train, "folds_to_run", lambda config, *given: asked.append(given) or [])
+    monkeypatch.setattr(train, "folds_to_run", lambda config, options: asked.append(options) or [])
     call(*QUICK, "--runs", tmp_path, "--skip_bad")
     call(*QUICK, "--runs", tmp_path)
-    assert asked == [(tmp_path, True), (tmp_path, False)]
+    assert [(options.runs, options.skip_bad) for options in asked] == [(tmp_path, True), (tmp_path, False)]
 
 
 @pytest.mark.parametrize(
