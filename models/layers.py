@@ -66,9 +66,11 @@ def convolve(
 
     With `shortcut` the input is added to each one's output, twice where that has twice its channels; with `pool` there
     is a 2x2 max-pool before the ReLU, which commute: a quarter is left to rectify. Under `torch.inference_mode` norm
-    and short-cuts are put into the weights instead, so that the whole map is written once and not up to four times.
+    and short-cuts are put into the weights instead, so that the whole map is written once and not up to four times;
+    not where the norm has no weights or statistics, or a short-cut passes groups, whose weights lack channels.
     """
-    if not norm.training and torch.is_inference_mode_enabled():  # which torch.compile cannot trace: asked last
+    fits = norm.affine and norm.track_running_stats and not (shortcut and any(conv.groups > 1 for conv in convs))
+    if fits and not norm.training and torch.is_inference_mode_enabled():  # torch.compile cannot trace it: asked last
         maps = list(_normed(x, convs, norm, shortcut))
         return _joined([max_pool(y) for y in maps] if pool else maps).relu_()
     maps = [conv(x) for conv in convs]

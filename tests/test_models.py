@@ -458,20 +458,25 @@ def test_norms_in_the_weights_change_nothing(name):
 
 
 @pytest.mark.parametrize(
-    ("kernel", "settings", "shortcut"),
+    ("kernel", "settings", "shortcut", "norms"),
     [
-        ((3, 5), {"padding": (2, 4), "dilation": 2}, True),
-        (3, {"padding": 1, "padding_mode": "circular"}, True),
-        (4, {"padding": "same"}, True),
-        (3, {"stride": 2, "groups": 2, "bias": False}, False),
+        ((3, 5), {"padding": (2, 4), "dilation": 2}, True, {}),
+        (3, {"padding": 1, "padding_mode": "circular"}, True, {}),
+        (4, {"padding": "same"}, True, {}),
+        (3, {"stride": 2, "groups": 2, "bias": False}, False, {}),
+        (3, {"padding": 1, "groups": 2}, True, {}),
+        (3, {"padding": 1}, True, {"affine": False}),
+        (3, {"padding": 1}, True, {"track_running_stats": False}),
     ],
 )
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
-def test_norms_in_the_weights_of_any_convolution(kernel, settings, shortcut):
+def test_norms_in_the_weights_of_any_convolution(kernel, settings, shortcut, norms):
     torch.manual_seed(0)
-    conv, norm, x = nn.Conv2d(4, 8, kernel, **settings), nn.BatchNorm2d(8, eps=0.1).eval(), torch.randn(2, 4, 7, 9)
+    conv, x = nn.Conv2d(4, 8, kernel, **settings), torch.randn(2, 4, 7, 9)
+    norm = nn.BatchNorm2d(8, eps=0.1, **norms).eval()
     with torch.no_grad():
-        norm.running_mean.normal_(), norm.running_var.uniform_(0, 0.2)
+        if norm.track_running_stats:
+            norm.running_mean.normal_(), norm.running_var.uniform_(0, 0.2)
         expected = convolve(x, [conv], norm, shortcut)
     with torch.inference_mode():
         torch.testing.assert_close(convolve(x, [conv], norm, shortcut), expected, rtol=1e-4, atol=1e-5)
