@@ -529,6 +529,19 @@ def test_fusion_is_the_librarys_gmlp():
     assert (ours < 1.5 * library + 5e-3).all()  # bfloat16 costs as much either way
 
 
+@pytest.mark.parametrize("name", ["proj_in", "proj_out"])
+def test_what_stands_in_a_linear_layers_place_is_called(name):
+    """As `torch.ao.quantization.quantize_dynamic` and adapters put it there."""
+    fusion, x = Fusion(positions=12), torch.randn(3, CHANNELS, 12)
+    block, own = fusion.layers[0].fn.fn.fn, nn.Module()
+    if name == "proj_in":
+        own.linear, block.proj_in[0] = block.proj_in[0], own
+    else:
+        own.linear, block.proj_out = block.proj_out, own
+    own.forward = lambda x: 2 * own.linear(x)
+    torch.testing.assert_close(fusion(x), gMLP.forward(fusion, x))
+
+
 # The registry
 
 
