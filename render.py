@@ -52,7 +52,8 @@ def markdown(document: Document) -> str:
         blocks.append(_markdown_table(section.frame))
         if section.notes:
             blocks.append("\n".join(f"- {note}" for note in section.notes))
-    return printable_lines("\n\n".join(blocks)) + "\n"
+    text = re.sub(r"(`[^`|\n]*`)|<(?=[a-zA-Z/!?])", lambda found: found[1] or "&lt;", "\n\n".join(blocks))  # no HTML
+    return printable_lines(text) + "\n"
 
 
 def _markdown_table(frame: "DataFrame") -> str:
@@ -64,8 +65,9 @@ def _markdown_table(frame: "DataFrame") -> str:
 
 
 def csv(document: Document) -> str:
-    """Numbers as they are, one score a row."""
-    return document.numbers.to_csv(index=False, lineterminator="\n")
+    """Numbers as they are, one score a row. A name that a spreadsheet would compute as a formula has a ' before it."""
+    named = document.numbers.replace(r"^(?=[=+@\t\r-])(?![+-]?[\d.]*$)", "'", regex=True)
+    return named.to_csv(index=False, lineterminator="\n")
 
 
 # --------------------------------------------------------------------------------------------------- LaTeX

@@ -71,6 +71,20 @@ def test_markdown_is_a_table(document: render.Document) -> None:
     assert "| a\\|b" in render.markdown(odd) and "x\\|y z" in render.markdown(odd)
 
 
+def test_names_in_anothers_records_are_no_formulas_and_no_html() -> None:
+    odd = ["=1+1", "+x", "-x()", "@x", "\t=1"]
+    fine = ["-3.5", "-", "a=b", "", "1+1"]  # -1 and + may be classes
+    numbers = pd.DataFrame({"name": [*odd, *fine], "difference": [-1.5, 10, None, True, -2, *[0.25] * 5]}, dtype=object)
+    shown = pd.read_csv(io.StringIO(render.csv(render.Document("t", [], [], numbers))), dtype=str, na_filter=False)
+    assert shown["name"].tolist() == [*(f"'{name}" for name in odd), *fine]
+    assert shown["difference"].tolist() == ["-1.5", "10", "", "True", "-2", *["0.25"] * 5]
+    cells = pd.DataFrame({"Model": ["<img src=x>", "`"], "p": ["<0.0001", "</b>"], "More": ["`<!--", "`"]})
+    document = render.Document("t", ["corpus <b>, made with `a<b> c`"], [render.Section(cells, "<i>")], numbers)
+    text = render.markdown(document)
+    assert re.findall("<.|&lt;.", text) == ["&lt;b", "<b", "&lt;i", "&lt;i", "<0", "&lt;!", "&lt;/"]
+    assert "made with `a<b> c`" in text
+
+
 def test_latex_keeps_commands_as_they_are_typed() -> None:
     said = render.latex_text("20 % – made with `report.py --set n_mfcc=13`, `a`.")
     assert said == r"20 \% -- made with \texttt{report.py -{}-set n\_mfcc=13}, \texttt{a}."
