@@ -1,5 +1,6 @@
 """The page: what it says of checkpoints and recordings, and, in a headless browser, that a visitor gets it."""
 
+import http.client
 import json
 import os
 import re
@@ -108,6 +109,9 @@ def test_the_page_is_of_this_machine_and_tells_nobody(monkeypatch, capsys):
     """Without Gradio: what it is asked for."""
     asked = {}
     themes = SimpleNamespace(Base=lambda **_: None)
+    guard = SimpleNamespace(Middleware=lambda _, allowed_hosts: allowed_hosts, TrustedHostMiddleware=None)
+    for name, module in (("", None), (".middleware", guard), (".middleware.trustedhost", guard)):
+        monkeypatch.setitem(sys.modules, f"starlette{name}", module)
     monkeypatch.setitem(sys.modules, "gradio", SimpleNamespace(themes=themes))
     monkeypatch.setattr(app.cli, "need", lambda *_: None)
     page = SimpleNamespace(launch=lambda **how: asked.update(how), block_thread=lambda: None)
@@ -120,6 +124,7 @@ def test_the_page_is_of_this_machine_and_tells_nobody(monkeypatch, capsys):
         app.main()
         assert (asked["share"], asked["enable_monitoring"]) == (False, False)
         assert asked["server_name"] == (words or ["", "127.0.0.1"])[1] and asked["max_file_size"] == 100 * 2**20
+        assert asked["app_kwargs"]["middleware"] == [["*"] if words else ["127.0.0.1", "localhost", "[::1]"]]
         assert {name: os.environ[name] for name in wanted} == wanted
         assert said in (told := capsys.readouterr().err) and bool(said) == bool(told)
 
@@ -337,6 +342,17 @@ def test_other_addresses_of_the_machine_get_no_answer(address):
     socket.create_connection(("127.0.0.1", port), timeout=5).close()
     with pytest.raises(OSError):
         socket.create_connection(("127.0.0.2", port), timeout=5)
+
+
+@pytest.mark.browser
+def test_a_site_whose_name_leads_to_this_machine_is_refused(address):
+    port = int(address.rsplit(":", 1)[1])
+    answers = {}
+    for name in ("127.0.0.1", "localhost", "[::1]", "site.example"):
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        connection.request("GET", "/", headers={"Host": f"{name}:{port}"})
+        answers[name] = connection.getresponse().status
+    assert answers == {"127.0.0.1": 200, "localhost": 200, "[::1]": 200, "site.example": 400}
 
 
 @pytest.mark.browser
