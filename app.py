@@ -219,15 +219,16 @@ def serve(page: "gradio.Blocks", host: str, port: int, max_mb: float, pictures: 
     # else a site whose name leads to this machine could use the page from its visitor's browser
     names = [*LOCAL[:2], "[::1]"] if host in LOCAL else ["*"]
     guard = Middleware(TrustedHostMiddleware, allowed_hosts=names)
+    at = f"[{host}]" if ":" in host else host
     theme = gr.themes.Base(primary_hue="blue", font=FONTS, font_mono=FONTS)
     try:
-        page.launch(server_name=host, server_port=port, share=False, quiet=True, footer_links=[], css=STYLE,
+        page.launch(server_name=at, server_port=port, share=False, quiet=True, footer_links=[], css=STYLE,
                     theme=theme, max_file_size=int(max_mb * MEGABYTE), allowed_paths=[str(pictures)], ssr_mode=False,
                     run_history=False, enable_monitoring=False, prevent_thread_lock=True,
                     app_kwargs={"middleware": [guard]})  # fmt: skip
     except (OSError, ValueError) as error:
-        raise UserError(f"no page can be served at {host}:{port} ({error}); choose another --port or --host") from None
-    print(f"http://{f'[{host}]' if ':' in host else host}:{port}  (Ctrl-C stops it)", flush=True)
+        raise UserError(f"no page can be served at {at}:{port} ({error}); choose another --port or --host") from None
+    print(f"http://{at}:{port}  (Ctrl-C stops it)", flush=True)
     page.block_thread()
 
 

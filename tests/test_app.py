@@ -119,14 +119,17 @@ def test_the_page_is_of_this_machine_and_tells_nobody(monkeypatch, capsys):
     wanted = {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1"}
     for name in ("GRADIO_TEMP_DIR", *wanted):
         monkeypatch.setenv(name, "")  # for it to be as before afterwards
-    for words, said in (([], ""), (["--host", "0.0.0.0"], "whoever reaches this machine can use the page")):
+    page_of_all = "whoever reaches this machine can use the page"
+    for words, said in (([], ""), (["--host", "0.0.0.0"], page_of_all), (["--host", "::1"], "")):
         monkeypatch.setattr(sys, "argv", ["app.py", *words])
         app.main()
         assert (asked["share"], asked["enable_monitoring"]) == (False, False)
-        assert asked["server_name"] == (words or ["", "127.0.0.1"])[1] and asked["max_file_size"] == 100 * 2**20
-        assert asked["app_kwargs"]["middleware"] == [["*"] if words else ["127.0.0.1", "localhost", "[::1]"]]
+        at = {"": "127.0.0.1", "::1": "[::1]"}.get(host := "".join(words[1:]), host)  # as Gradio takes it
+        assert asked["server_name"] == at and asked["max_file_size"] == 100 * 2**20
+        assert asked["app_kwargs"]["middleware"] == [["*"] if said else ["127.0.0.1", "localhost", "[::1]"]]
         assert {name: os.environ[name] for name in wanted} == wanted
-        assert said in (told := capsys.readouterr().err) and bool(said) == bool(told)
+        out, told = capsys.readouterr()
+        assert out.startswith(f"http://{at}:7860 ") and said in told and bool(said) == bool(told)
 
 
 def test_the_page_answers_by_the_checkpoint_that_is_chosen(runs, recording, tmp_path, monkeypatch):
