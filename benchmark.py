@@ -306,31 +306,25 @@ def plain_arithmetic(config: Config) -> None:
         torch.backends.cudnn.benchmark = torch.backends.cuda.matmul.allow_tf32 = True
 
 
-def plain_training(config: Config, shape: tuple[int, int], n_train: int, n_test: int) -> Callable[[], float]:
-    """A model in training, plainly: each call is an epoch with its evaluation, and returns the loss."""
-    plain_arithmetic(config)
-    part, test = made_up(shape, n_train, 0, config.device), made_up(shape, n_test, 1, config.device)
-    model, optimizer = fresh(config, shape, fast=False)
-    loader, generator = plain_loader(part, config), np.random.RandomState(1)
-
-    def epoch() -> float:
-        loss = plain_epoch(model, optimizer, loader, config, generator)
-        plain_evaluate(model, test, config)
-        return loss
-
-    return epoch
-
-
-def plain_seeds(config: Config, shape: tuple[int, int], n_train: int, n_test: int) -> Callable[[], None]:
-    """One seed after another, plainly: each call is an epoch of a new one, with its evaluation."""
+def plain_training(
+    config: Config, shape: tuple[int, int], n_train: int, n_test: int, anew: bool = False
+) -> Callable[[], float]:
+    """A model in training, plainly: each call is an epoch with its evaluation, and returns the loss. With `anew` each
+    epoch is of a new seed."""
     plain_arithmetic(config)
     part, test = made_up(shape, n_train, 0, config.device), made_up(shape, n_test, 1, config.device)
     loader = plain_loader(part, config)
 
-    def epoch() -> None:
-        model, optimizer = fresh(config, shape, fast=False)
-        plain_epoch(model, optimizer, loader, config, np.random.RandomState(1))
+    def start() -> tuple[torch.nn.Module, torch.optim.Optimizer, np.random.RandomState]:
+        return *fresh(config, shape, fast=False), np.random.RandomState(1)
+
+    first = start()
+
+    def epoch() -> float:
+        model, optimizer, generator = start() if anew else first
+        loss = plain_epoch(model, optimizer, loader, config, generator)
         plain_evaluate(model, test, config)
+        return loss
 
     return epoch
 
@@ -489,7 +483,7 @@ def seeds_row(name: str, needed: float, config: Config, options: Namespace, shar
 
     difference = difference_of(name, config, n_train, test, lambda few: together(few, 1))
     ratio, spread, _, _, spent = compare(
-        partial(plain_seeds, config, shape, n_train, n_test),
+        partial(plain_training, config, shape, n_train, n_test, anew=True),
         lambda: together(part, epochs),
         options.repeats,
         epochs * count,

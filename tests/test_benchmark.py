@@ -40,9 +40,9 @@ def test_plain_loops_compute_plain_networks(monkeypatch: pytest.MonkeyPatch) -> 
     real, asked = benchmark.fresh, []
     monkeypatch.setattr(benchmark, "fresh", lambda *given, fast: asked.append(fast) or real(*given, fast=fast))
     config, shape = benchmark.glam(OPTIONS), (20, 17)
-    benchmark.plain_training(config, shape, 40, 22)()
-    benchmark.plain_seeds(config, shape, 40, 22)()
-    assert benchmark.plain_evaluation(config, shape, 22)().shape[1] == 4 and asked == [False] * 3
+    going, anew = (benchmark.plain_training(config, shape, 40, 22, anew=each) for each in (False, True))
+    assert going() == anew() == anew() != going()
+    assert benchmark.plain_evaluation(config, shape, 22)().shape[1] == 4 and asked == [False] * 5
 
 
 def test_the_plain_loop_has_a_process_of_its_own() -> None:
