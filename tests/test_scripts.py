@@ -298,14 +298,29 @@ def test_the_demo_trains_and_tells_by_a_rule_that_chooses_nothing(tmp_path):
     ]
 
 
-def test_an_environment_that_was_left_half_made_is_completed(tmp_path):
+def test_an_environment_that_is_gone_is_not_active(tmp_path):
+    for file in ("scripts/table", "scripts/environment", ".venv/bin/activate"):
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(ROOT / "scripts" / "table", tmp_path / "scripts")
+    shutil.copy(ROOT / "scripts" / "environment", tmp_path / "scripts")
+    (tmp_path / ".venv" / "bin" / "activate").write_text("echo .venv; exit\n")
+    words = ["bash", "scripts/table", "comparison"]
+    for gone, found in ((tmp_path / "gone", ".venv\n"), (tmp_path / "scripts", "")):
+        for name in ("VIRTUAL_ENV", "CONDA_PREFIX"):
+            environment = {"PATH": "/usr/bin:/bin", name: str(gone)}
+            done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
+            assert done.stdout == found, done
+
+
+@pytest.mark.parametrize("active", [{}, {"VIRTUAL_ENV": "/gone"}])
+def test_an_environment_that_was_left_half_made_is_completed(active, tmp_path):
     (tmp_path / "scripts").mkdir()
     shutil.copy(ROOT / "scripts" / "setup", tmp_path / "scripts")
     (tmp_path / "requirements.txt").write_text("")
     (tmp_path / ".venv" / "bin").mkdir(parents=True)
     (tmp_path / ".venv" / "bin" / "python").symlink_to(sys.executable)  # as long before `activate`
     base = Path(sys.executable).resolve().parent
-    environment = {"PATH": f"{base}:/usr/bin:/bin", "HOME": str(tmp_path)}
+    environment = {"PATH": f"{base}:/usr/bin:/bin", "HOME": str(tmp_path), **active}
     words = ["bash", "scripts/setup"]
     done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0 and (tmp_path / ".venv" / "bin" / "activate").exists(), done
