@@ -295,9 +295,9 @@ def _epochs(
                 f.write(json.dumps(epoch_record) + "\n")
         if writer:
             writer.add(epoch_record)
-        bar.set_postfix(
-            loss=f"{loss:.3f}", WA=f"{epoch_record['test']['WA']:.1f}", UA=f"{epoch_record['test']['UA']:.1f}"
-        )
+        shown = next(iter(scored))  # where there are validation data, nobody should choose by the test set, nor by eye
+        now = {f"{shown} {name}": f"{epoch_record[shown][name]:.1f}" for name in ("WA", "UA")}
+        bar.set_postfix({"loss": f"{loss:.3f}", **now})
 
     records.open_again(folder)
     write_records()  # also where they are there: appended epochs may not be on the disk yet
@@ -331,7 +331,7 @@ def print_summary(model: nn.Module, run: dict[str, Any]) -> None:
     _print_once(table)
     print(
         f"{run['model']} on {run['dataset']} ({run['corpus']}), split {run['split']}, recipe {run['recipe']}, "
-        f"changed: {run['changed'] or 'nothing'}"
+        f"changed: {recipes.settings_text(run['changed']) or 'nothing'}"
     )
     bad = f", {run['n_bad']} broken left out" if run["n_bad"] else ""
     short = f"{run['n_dropped']} dropped as shorter than {run['settings']['segment_length']} s"
@@ -348,30 +348,40 @@ def say_finished(folder: Path) -> None:
 
 
 def print_result(folder: Path) -> None:
-    """The scores of a finished run on its test utterances, under every rule its split allows."""
+    """The scores of a finished run on its test utterances, under every rule its split allows: in full under the first
+    that does not look at them."""
     run = records.read_run(folder)
+    first, *others = ("validation", "last", "paper") if run.has_validation else ("last", "paper")
+    epoch = run.epochs[run.pick(first)]
     synthetic = "SYNTHETIC corpus: these are not IEMOCAP's numbers\n" if run.synthetic else ""
-    last = run.epochs[-1]
     print(
         f"\n{synthetic}{run.n_test} test utterances ({run.config['n_dropped']} of the corpus dropped as too short), "
-        f"epoch {last['epoch']} (rule last)\n"
+        f"epoch {epoch['epoch']} (rule {first})\n"
     )
-    print(metrics.format_scores(last["test"], run.config["classes"]))
-    for rule in ("validation", "paper"):
-        if rule == "validation" and not run.has_validation:
-            continue
-        best = run.epochs[run.pick(rule)]
+    print(metrics.format_scores(epoch["test"], run.config["classes"]))
+    for rule in others:
+        epoch = run.epochs[run.pick(rule)]
         note = " (chosen on the test set: optimistic)" if rule == "paper" else ""
-        print(f"rule {rule}: epoch {best['epoch']}{note}: {metrics.say_scores(best['test'])}")
+        print(f"rule {rule}: epoch {epoch['epoch']}{note}: {metrics.say_scores(epoch['test'])}")
     print(f"\n{folder}", flush=True)
+
+
+def print_folds(folders: Sequence[Path], given: dict[str, Any]) -> None:
+    """The scores of all folds of a seed together, and the command that reports them; `given`: the flags."""
+    runs = [records.read_run(folder) for folder in folders]
+    rule = "validation" if runs[0].has_validation else "last"
+    together = records.Round(runs, rule)
+    synthetic = ", SYNTHETIC corpus" if runs[0].synthetic else ""
+    print(f"\nall {len(runs)} folds together, {together.n_test} test utterances, rule {rule}{synthetic}")
+    for how, scores in (("pooled", together.pooled), ("mean over folds", together.averaged)):
+        print(f"{how:<16}{metrics.say_scores(dict(zip(metrics.SCORES, scores, strict=True)))}")
+    print(f"their table: {report_command(folders[0], given)}", flush=True)
 
 
 def report_command(folder: Path, given: dict[str, Any]) -> str:
     """The command that reports all folds of the run in `folder` together; `given`: the flags it was trained with."""
     run = records.read_run(folder)
     words = ["--dataset", run.dataset, "--split", run.split, "--model", run.model, *recipes.report_flags(run.changed)]
-    if run.has_validation:
-        words += ["--rule", "validation"]
     if "runs" in given:
         words += ["--runs", str(given["runs"])]
     return shlex.join(["python", "report.py", *words])
@@ -410,15 +420,15 @@ def main() -> None:
         print("\n".join(f"{name:<18}{models.paper_name(name)}" for name in models.list_models()))
         return
     config = recipes.parse_config(given)
-    quiet, folder = given.get("quiet", False), None
+    quiet, folders = given.get("quiet", False), []
     with device.explaining_out_of_memory():
-        every = folds_to_run(config, Options(**given))
-        for run in every:
-            folder = train(run, **given)
-            if folder and not quiet:
-                print_result(folder)
-    if folder and not quiet and len(every) > 1:
-        print(f"all folds together: {report_command(folder, given)}", flush=True)
+        for run in folds_to_run(config, Options(**given)):
+            if folder := train(run, **given):
+                folders.append(folder)
+                if not quiet:
+                    print_result(folder)
+    if len(folders) > 1 and not quiet:
+        print_folds(folders, given)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
 """The published losses, the published order of random draws, and one run from the command line to its folder."""
 
+import csv
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -130,12 +132,14 @@ def test_the_summary_draws_nothing_and_changes_nothing(capsys):
     model = models.create_model("AAResMultiConv3")
     before, state = {k: v.clone() for k, v in model.state_dict().items()}, torch.get_rng_state()
     counts = dict.fromkeys(("n_train", "n_val", "n_test", "n_dropped", "n_bad"), 0)
-    names = dict.fromkeys(("model", "dataset", "corpus", "split", "recipe", "changed"), "")
-    run = {"shape": [26, 57], "params": 686820, "settings": {"segment_length": 1.8}, **counts, **names}
+    names = dict.fromkeys(("model", "dataset", "corpus", "split", "recipe"), "")
+    changed = {"changed": {"epochs": 1, "alpha": 0.3}}
+    run = {"shape": [26, 57], "params": 686820, "settings": {"segment_length": 1.8}, **counts, **names, **changed}
     train.print_summary(model, run)
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
-    assert "Total params: 686,820\n" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "Total params: 686,820\n" in told and "changed: alpha=0.3, epochs=1\n" in told
     train.print_summary(model, run)
     assert "Total params" not in capsys.readouterr().out, "runs of one process have the same layers"
 
@@ -244,8 +248,13 @@ def test_a_finished_run_is_told_under_each_rule_its_split_allows(tmp_path, capsy
     folder = make_run(tmp_path, [(0, 1), (0, 0), (1, 0)], (0, 1), split="8:1:1", val=right)
     train.print_result(folder)
     told = capsys.readouterr().out
-    assert "epoch 3 (rule last)" in told and "rule validation: epoch 2: WA 50.0" in told
-    assert "rule paper: epoch 1 (chosen on the test set: optimistic): WA 100.0" in told
+    whole, others = told.split("confusion")  # the first rule's table, then a line for each other rule
+    assert "epoch 2 (rule validation)" in whole and "rule last: epoch 3: WA 0.0" in others
+    assert "WA 50.0" in others and "rule validation" not in others
+    assert "rule paper: epoch 1 (chosen on the test set: optimistic): WA 100.0" in others
+    train.print_result(make_run(tmp_path, [(0, 1), (0, 0), (1, 0)], (0, 1)))
+    told = capsys.readouterr().out
+    assert "epoch 3 (rule last)" in told and "rule validation" not in told and "rule paper: epoch 1 (" in told
 
 
 @pytest.mark.parametrize(("by", "now", "other"), [("a", "b", True), ("a", "a", False), ("a", None, False)])
@@ -326,7 +335,16 @@ def test_a_quiet_run_leaves_nothing_on_the_terminal(here):
     assert not [line for line in lines if line and not line.startswith("warning: ")]
 
 
-def test_after_all_folds_the_command_for_their_score_is_told(here, command, tmp_path, monkeypatch, capsys):
+def test_a_runs_bar_shows_validation_scores_where_there_are_some(here):
+    words = ("--dataset", "all", "--model", "CNN_GAP", "--epochs", 1, "--gpu", -1, "--threads", 1)
+    for split, shown, hidden in (("8:1:1", "val WA=", "test WA="), ("8:2", "test WA=", "val WA=")):
+        lines = "\n".join(at_a_terminal("train.py", *words, "--split", split))
+        assert shown in lines and hidden not in lines
+
+
+def test_after_all_folds_their_scores_together_are_told_and_the_command_for_them(
+    here, command, tmp_path, monkeypatch, capsys
+):
     runs = tmp_path / "own runs"
     words = ("--dataset", "all", "--model", "CNN_GAP", "--epochs", 1, "--alpha", 0.5, "--gpu", -1, "--threads", 1)
     words = ["train.py", *map(str, words), "--split", "session", "--runs", str(runs)]
@@ -335,11 +353,14 @@ def test_after_all_folds_the_command_for_their_score_is_told(here, command, tmp_
         train.main()
         told = capsys.readouterr().out
         assert ("report.py" in told) == (more == [])
-    line = told.splitlines()[-1]
-    assert told.count("report.py") == 1 and line.startswith("all folds together: python report.py ")
-    table = command(*shlex.split(line)[4:]).stdout
-    (pooled,) = [row.split() for row in table.splitlines() if " pooled " in row]
-    assert pooled[pooled.index("pooled") + 2] == "1" and "alpha=0.5," in pooled and "Rule validation" in table
+    title, *scores, line = told.splitlines()[-4:]
+    assert told.count("report.py") == 1 and line.startswith("their table: python report.py ")
+    rows = [*csv.DictReader(command(*shlex.split(line)[3:], "--format", "csv").stdout.splitlines())]
+    assert {(row["changed"][:10], row["rule"], row["n"]) for row in rows} == {("alpha=0.5,", "validation", "1")}
+    assert title == f"all 5 folds together, {rows[0]['utterances']} test utterances, rule validation, SYNTHETIC corpus"
+    for which, said in zip(("pooled", "averaged"), scores, strict=True):
+        told = [float(number) for number in re.findall(r"\d+\.\d\d", said)]
+        assert told == pytest.approx([float(row["mean"]) for row in rows if row["folds"] == which], abs=0.006)
 
 
 @pytest.mark.parametrize(
