@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from functools import cache
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, NoReturn
 
 # Before torch is imported: a thread that waits spins some ten microseconds and then sleeps. Where cores are shared with
 # other work, spinning on, the default, makes a step four times as slow; sleeping at once costs an idle machine a tenth.
@@ -38,9 +38,15 @@ class UserError(Exception):
     """Something the user can put right. The text names the file or the flag, and the remedy."""
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """As every other error: in a sentence, without the list of all flags before it."""
+        self.exit(2, f"error: {printable(message)}; {self.prog} --help lists the flags\n")
+
+
 def parser(**kwargs: Any) -> argparse.ArgumentParser:
     """An argument parser that takes no abbreviated flags and keeps the lines of its description."""
-    return argparse.ArgumentParser(allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **kwargs)
+    return _Parser(allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **kwargs)
 
 
 def in_help(folder: object) -> str:

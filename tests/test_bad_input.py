@@ -40,9 +40,15 @@ def call(monkeypatch, capsys):
     return run
 
 
+def test_a_flag_that_is_none_is_refused_in_a_sentence(call):
+    """Not with the usage, whose twenty lines would hide it; escaped, as it could command the terminal."""
+    said = call("train.py", "--epohcs", "3\x1b[2J", status=2).stderr
+    assert said == "error: unrecognized arguments: --epohcs 3\\x1b[2J; train.py --help lists the flags\n"
+
+
 def refused(call, *words, says):
     error = call(*QUICK, *words, status=2).stderr
-    assert error.startswith(("error:", "usage:", "warning:")), error
+    assert error.startswith(("error:", "warning:")), error
     for text in says if isinstance(says, tuple) else (says,):
         assert text in error, error
 
