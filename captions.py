@@ -188,7 +188,7 @@ def notes_of(rows: Sequence[Row], command: str) -> list[str]:
     """What must be said under a table about its rows."""
     notes = []
     if lacking := sum(bool(row.status) for row in rows):
-        apart = any(row.group is None and row.spec.split in ("session", "speaker", "dialog") for row in rows)
+        apart = any(row.group is None and row.spec.split in ("session", "superb", "speaker", "dialog") for row in rows)
         never = "; a row stays empty where the corpus does not say sessions, speakers or dialogs" if apart else ""
         notes.append(f"`{command}` trains what is missing ({lacking} of {len(rows)} rows){never}.")
     notes += _say_other_corpora(rows)
@@ -233,7 +233,7 @@ def of_table(rows: Sequence[Row], settings: dict[str, Any], command: str) -> lis
         text.append(
             "No code of the published 8:1:1 is known: how its 20 % were halved and its epoch was chosen is our reading."
         )
-    independent = [row.spec for row in rows if row.spec.split in ("session", "speaker") and not row.elsewhere]
+    independent = [row.spec for row in rows if row.spec.split in ("session", "superb", "speaker") and not row.elsewhere]
     if any(spec.dataset in recipes.IEMOCAP_DATASETS for spec in independent):
         text.append("We know of no speaker-independent results of the paper's models.")
     corpora = {(g.dataset, g.corpus, g.corpus_digest[:8], g.first.config["licence"]) for g in groups}

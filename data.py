@@ -8,7 +8,7 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cache, lru_cache, partial
+from functools import cache, lru_cache, partial, wraps
 from pathlib import Path
 from typing import Any
 
@@ -330,10 +330,23 @@ def split(
     """Register a function (utterances, seed, fold) -> Parts as a split. --help lists them by hand, in recipes.py."""
 
     def register(divide: Divide) -> Divide:
-        SPLITS[name] = Split(name, divide, validation, folds, check)
+        SPLITS[name] = Split(name, _naming(name, divide), validation, _naming(name, folds), _naming(name, check))
         return divide
 
     return register
+
+
+def _naming(name: str, function: Any) -> Any:
+    """`function`, if there is one, whose NoSplit begins with the split's name."""
+
+    @wraps(function or split)
+    def named(*given: Any) -> Any:
+        try:
+            return function(*given)
+        except NoSplit as error:
+            raise NoSplit(f"--split {name}: {error}") from None
+
+    return function and named
 
 
 def published_draw(n: int, seed: int) -> tuple[NDArray[np.int64], np.random.RandomState]:
@@ -382,13 +395,13 @@ def _values(utterances: Sequence[Utterance], what: str) -> list[str]:
     if "" in values:
         count = sum(getattr(u, what) == "" for u in utterances)
         raise NoSplit(
-            f"--split {what}: of {len(utterances)} utterances {count} have no {what}; a CSV file gives it "
-            f"in the column {what}, and --split 8:1:1 does without"
+            f"of {len(utterances)} utterances {count} have no {what}; a CSV file gives it in the column {what}, and "
+            "--split 8:1:1 does without"
         )
     if len(values) < 3:  # one for each part
         raise NoSplit(
-            f"--split {what} needs at least 3 {what}s; this corpus has {', '.join(values)} alone (in utterances as "
-            "long as a segment; --padding keeps shorter ones)"
+            f"it needs at least 3 {what}s; this corpus has {', '.join(values)} alone (in utterances as long as a "
+            "segment; --padding keeps shorter ones)"
         )
     return values
 
@@ -404,15 +417,14 @@ def _sessions(utterances: Sequence[Utterance]) -> list[str]:
     for u in utterances:
         if u.speaker and session_of.setdefault(u.speaker, u.session) != u.session:
             raise NoSplit(
-                f"--split session: the speaker {u.speaker} is in the sessions {session_of[u.speaker]} and "
-                f"{u.session}, so that a session left out is not one of unheard speakers; --split speaker "
-                "leaves speakers out"
+                f"the speaker {u.speaker} is in the sessions {session_of[u.speaker]} and {u.session}, so that a "
+                "session left out is not one of unheard speakers; --split speaker leaves speakers out"
             )
     sessions = _values(utterances, "session")
     if unknown := sum(not u.speaker for u in utterances):
         warn_once(
-            f"--split session: {unknown} of {len(utterances)} utterances have no speaker: whether a session left "
-            "out is one of unheard speakers is not known"
+            f"{unknown} of {len(utterances)} utterances have no speaker: whether a session left out is one of unheard "
+            "speakers is not known"
         )
     return sessions
 
@@ -423,6 +435,16 @@ def _session(utterances: Sequence[Utterance], seed: int, fold: int) -> Parts:
     sessions = _sessions(utterances)
     test = _where(utterances, "session", sessions[fold])
     val = _where(utterances, "session", sessions[(fold + 1) % len(sessions)])
+    return Parts(_rest(len(utterances), val, test), val, test)
+
+
+@split("superb", folds=lambda utterances: len(_sessions(utterances)))
+def _superb(utterances: Sequence[Utterance], seed: int, fold: int) -> Parts:
+    """Session k is test; of the other sessions a fifth of the utterances, by seed, is validation: as SUPERB trains on
+    IEMOCAP (Yang et al., Interspeech 2021), whose code draws another fifth."""
+    test = _where(utterances, "session", _sessions(utterances)[fold])
+    others = np.random.default_rng([815, seed, fold]).permutation(_rest(len(utterances), test))
+    val = np.sort(others[: round(len(others) / 5)])
     return Parts(_rest(len(utterances), val, test), val, test)
 
 
@@ -452,7 +474,7 @@ def _scenarios(utterances: Sequence[Utterance]) -> NDArray[np.str_]:
     _values(utterances, "dialog")
     scenarios = np.array([scenario(u) for u in utterances])
     if len(there := np.unique(scenarios)) < 3:
-        raise NoSplit(f"--split dialog needs at least 3 scenarios; this corpus has {', '.join(there)} alone")
+        raise NoSplit(f"it needs at least 3 scenarios; this corpus has {', '.join(there)} alone")
     return scenarios
 
 
@@ -474,14 +496,13 @@ def _given_parts(utterances: Sequence[Utterance]) -> list[NDArray[np.int64]]:
     if odd := [u for u, part in zip(utterances, said, strict=True) if part not in ("train", "val", "test")]:
         named = f"{len(odd)} name no part of their own, as {odd[0].name} ({odd[0].split!r})"
         raise NoSplit(
-            f"--split given: of {len(utterances)} utterances {named}; a CSV file says train, val or test in "
-            "the column split"
+            f"of {len(utterances)} utterances {named}; a CSV file says train, val or test in the column split"
         )
     if gone := [part for part in ("train", "val", "test") if part not in said]:
         raise NoSplit(
-            f"--split given: no utterance is in the part {gone[0]}, or none as long as a segment (--padding keeps "
-            "shorter ones); a CSV file says train, val and test in the column split, and without val, --train A.csv "
-            "--test B.csv chooses one"
+            f"no utterance is in the part {gone[0]}, or none as long as a segment (--padding keeps shorter ones); a "
+            "CSV file says train, val and test in the column split, and without val, --train A.csv --test B.csv "
+            "chooses one"
         )
     return [np.flatnonzero(said == part) for part in ("train", "val", "test")]
 

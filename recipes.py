@@ -316,8 +316,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add(
         "--split",
         metavar="NAME",
-        help="8:2 (default, as published), 8:1:1, session, speaker, dialog, given (in a "
-        "CSV's column split), cross (--test)",
+        help="8:2 (default, as published), 8:1:1, session, superb, speaker, dialog, given (in a CSV's column split), "
+        "cross (--test)",
     )
     add(
         "--seed",

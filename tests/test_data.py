@@ -112,11 +112,27 @@ def corpora(draw):
 @given(whole=corpora(), seed=st.integers(0, 2**32 - 1))
 @settings(deadline=None, max_examples=60)
 def test_no_leak_in_any_corpus(name, whole, seed):
-    if name == "session" and whole[0].session == "":
-        with pytest.raises(UserError, match="have no session"):
+    if name in ("session", "superb") and whole[0].session == "":
+        with pytest.raises(UserError, match=f"--split {name}: of .* have no session"):
             divide(name, whole, seed)
     else:
         check_no_leak(name, of_split(name, whole), seed)
+
+
+@pytest.mark.parametrize("seed", [1, SEED])
+def test_superb_trains_on_all_sessions_but_the_one_tested(seed):
+    """Yang et al., Interspeech 2021: of the other four a fifth is validation, drawn by seed."""
+    whole, drawn = made_up(), {}
+    for fold, parts in enumerate(divide("superb", whole, seed)):
+        (session,) = values(whole, parts.test, "session")
+        heard = np.concatenate([parts.train, parts.val])
+        assert session == str(fold + 1) and session not in values(whole, heard, "session")
+        assert not values(whole, parts.test, "speaker") & values(whole, heard, "speaker")
+        assert len(parts.val) == round(len(heard) / 5) and len(values(whole, parts.val, "session")) == 4
+        drawn[fold] = parts.val
+    other = data.SPLITS["superb"](whole, seed + 1, 0)
+    assert other.test.tolist() == divide("superb", whole, seed)[0].test.tolist()
+    assert other.val.tolist() != drawn[0].tolist()
 
 
 def test_sessions_whose_speakers_are_not_known_are_told(capsys):
@@ -254,7 +270,7 @@ def test_folds_and_names_that_are_not_there_are_told_in_words():
     for fold in (None, 5, -1):
         with pytest.raises(UserError, match="the split session has the folds 0 to 4"):
             data.SPLITS["session"](made_up(), 1, fold)
-    choices = "8:2, 8:1:1, session, speaker, dialog, given, cross"
+    choices = "8:2, 8:1:1, session, superb, speaker, dialog, given, cross"
     with pytest.raises(UserError, match=f"--split 9:1: choose one of {choices}"):
         data.split_by_name("9:1")
 
