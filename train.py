@@ -321,7 +321,8 @@ def _print_once(text: str) -> None:
 
 
 def print_summary(model: nn.Module, run: dict[str, Any]) -> None:
-    """Layers and parameters. In eval mode it draws no random number and changes no statistics."""
+    """Layers and parameters, data and device. In eval mode the model draws no random number and changes no
+    statistics."""
     from pytorch_model_summary import summary
 
     model.eval()
@@ -337,7 +338,9 @@ def print_summary(model: nn.Module, run: dict[str, Any]) -> None:
     short = f"{run['n_dropped']} dropped as shorter than {run['settings']['segment_length']} s"
     short += " (--padding keeps them)" if run["n_dropped"] else ""
     parts = f"{run['n_train']} training, {run['n_val']} validation, {run['n_test']} test utterances"
-    print(f"{parts}; {short}{bad}", flush=True)
+    print(f"{parts}; {short}{bad}")
+    threads = f", {run['settings']['threads']} threads" if run["settings"]["device"] == "cpu" else ""
+    print(f"on {run['device']}{threads}", flush=True)
 
 
 def say_finished(folder: Path) -> None:

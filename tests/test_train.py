@@ -133,13 +133,15 @@ def test_the_summary_draws_nothing_and_changes_nothing(capsys):
     before, state = {k: v.clone() for k, v in model.state_dict().items()}, torch.get_rng_state()
     counts = dict.fromkeys(("n_train", "n_val", "n_test", "n_dropped", "n_bad"), 0)
     names = dict.fromkeys(("model", "dataset", "corpus", "split", "recipe"), "")
-    changed = {"changed": {"epochs": 1, "alpha": 0.3}}
-    run = {"shape": [26, 57], "params": 686820, "settings": {"segment_length": 1.8}, **counts, **names, **changed}
+    settings = {"segment_length": 1.8, "device": "cpu", "threads": 3}
+    changed = {"changed": {"epochs": 1, "alpha": 0.3}, "device": "a processor"}
+    run = {"shape": [26, 57], "params": 686820, "settings": settings, **counts, **names, **changed}
     train.print_summary(model, run)
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
     told = capsys.readouterr().out
     assert "Total params: 686,820\n" in told and "changed: alpha=0.3, epochs=1\n" in told
+    assert told.endswith("on a processor, 3 threads\n")
     train.print_summary(model, run)
     assert "Total params" not in capsys.readouterr().out, "runs of one process have the same layers"
 
