@@ -12,9 +12,10 @@ import records
 import stats
 import tables
 from corpora import dataset_folder
+from grouping import Group
 from metrics import SCORES
 from recipes import RULES, settings_text
-from records import Group, Run
+from records import Run
 from tables import Row
 
 SPLITS = "Splits: a digest of which utterances are in which part, equal for equal splits; “of 5”, of five of them."

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 import calibration
 import captions
+import grouping
 import metrics
 import path
 import recipes
@@ -29,9 +30,10 @@ import render
 import tables
 from cli import UserError, warn_once
 from files import atomic
+from grouping import Group
 from metrics import SCORE_NAMES, SCORES
 from recipes import RULES
-from records import Group, Run
+from records import Run
 from seeds import read_seeds
 
 if TYPE_CHECKING:
@@ -331,7 +333,7 @@ def _place_flags(like: Sequence[Run]) -> list[str]:
     """The flags of train.py that train on the same kind of machine as most of `like`, into their runs folder."""
     root = like[0].folder.parents[4]
     elsewhere = ["--runs", str(root)] if root != path.RUNS.absolute() else []
-    return [*recipes.train_flags(records.machine_settings(like)), *elsewhere]
+    return [*recipes.train_flags(grouping.machine_settings(like)), *elsewhere]
 
 
 def runs_to_show(chosen: Sequence[Run], models: Sequence[str] | None, settings: dict[str, Any]) -> list[Run]:
@@ -422,7 +424,7 @@ def one_view(chosen: Sequence[Run]) -> list[Run]:
         if len(there) > 1 and usual not in there:
             raise UserError(f"--{flag}: a figure shows one; name it: {', '.join(there)}")
         left = [run for run in left if getattr(run, flag) == (usual if len(there) > 1 else there[0])]
-    return records.choose_corpus(left)
+    return grouping.choose_corpus(left)
 
 
 def as_published(chosen: Sequence[Run], settings: dict[str, Any]) -> list[Run]:
@@ -450,7 +452,7 @@ def _warn_of_left_out(runs: Iterable[Run]) -> None:
 def complete_groups(runs: Iterable[Run], rule: str | None) -> list[Group]:
     """Groups with at least one seed that has all its folds, in the order of the tables. Raises UserError."""
     order = [*tables.COMPARED.values(), *tables.ABLATED.values()]
-    groups = [group for group in records.group_by_setting(runs, rule) if group.rounds]
+    groups = [group for group in grouping.group_by_setting(runs, rule) if group.rounds]
     if not groups:
         raise UserError("no seed has all its folds yet; `python report.py` shows which are missing")
     for group in groups:
@@ -470,7 +472,7 @@ def alpha_groups(runs: Sequence[Run], rule: str | None, settings: dict[str, Any]
     if not asked:
         _warn_of_left_out(run for run in same if run.changed not in wanted)
     own = [[run for run in same if run.changed == changed] for changed in wanted]
-    groups = [group for found in own if found for group in records.group_by_setting(found, rule) if group.rounds]
+    groups = [group for found in own if found for group in grouping.group_by_setting(found, rule) if group.rounds]
     if len(groups) < 2:
         words = ["python", "sweep.py", "--models", first.model, "--datasets", first.config["settings"]["dataset"]]
         words += ["--splits", records.trained_as(first.split), "--vary", f"alpha={','.join(map(str, tables.ALPHAS))}"]

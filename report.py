@@ -31,6 +31,7 @@ import audit
 import captions
 import cli
 import figures
+import grouping
 import models
 import path
 import recipes
@@ -40,9 +41,10 @@ import tables
 from cli import UserError, warn
 from corpora import dataset_folder, is_csv
 from files import write_text
+from grouping import Group
 from metrics import SCORE_NAMES, SCORES
 from recipes import RULES, settings_text
-from records import Group, Run, runs
+from records import Run, runs
 from tables import TABLES, Row, Table, measure, published_scores
 
 if TYPE_CHECKING:
@@ -132,7 +134,7 @@ def _overview(usable: list[Run], rule: str | None) -> tuple["DataFrame", "DataFr
     """The rows as text, and as numbers, and what `captions.say_repeats` says of them."""
     from pandas import DataFrame
 
-    groups = records.group_by_setting(usable, rule)
+    groups = grouping.group_by_setting(usable, rule)
     corpora = Counter(dataset for dataset, _ in {(g.dataset, g.corpus_digest) for g in groups})
     texts: list[dict[str, str]] = []
     numbers: list[dict[str, Any]] = []
@@ -172,7 +174,7 @@ def _overview_lines(group: Group, head: dict[str, str]) -> list[dict[str, str]]:
     for part in group.incomplete:
         text = f"pooled, incomplete: {len(part.runs)} of {part.folds} (seed {part.seed})"
         scores = {name: f"{value:.2f}" for name, value in zip(SCORE_NAMES.values(), part.pooled, strict=True)}
-        about = {"n": "", "Utterances": str(part.n_test), "Splits": records.splits_of(part.runs)}
+        about = {"n": "", "Utterances": str(part.n_test), "Splits": grouping.splits_of(part.runs)}
         found.append({**head, "Folds": text, **about, **scores})
     return found
 
@@ -284,11 +286,11 @@ def named_table(
     if rule == "validation" and any(spec.split == "8:2" for spec in specs):
         raise records.no_validation("8:2")
     fitting = [run for run in found if any(tables.runs_of(spec, [run]) for spec in specs)]
-    one_corpus = records.choose_corpus(fitting, corpus)
+    one_corpus = grouping.choose_corpus(fitting, corpus)
     rows = records.leaving_out_broken(lambda usable: tables.find(specs, usable), one_corpus)
     lacking = {row.spec.split for row in rows if row.status}
     seeds = max((len(row.counted.rounds) for row in rows if row.counted and row.spec.split in lacking), default=1)
-    sought = records.machine_settings(one_corpus) | settings
+    sought = grouping.machine_settings(one_corpus) | settings
     more = captions.sweep_command(name, datasets, sought, splits, seeds, root, [*found, *one_corpus], models)
     others = captions.other_settings(rows, [run for run in found if run.corpus_digest.startswith(corpus)])
     notes = [*captions.notes_of(rows, more), *others]
@@ -343,7 +345,7 @@ def errors_document(found: list[Run], rule: str | None, most: int, command: str)
     def worst(usable: list[Run]) -> list[tuple[Group, list[tuple[Any, ...]]]]:
         found = []
         # not a comprehension, nor a name for the bar: a warning of a broken run would stand on it
-        for group in tqdm(records.group_by_setting(usable, rule), unit="group", leave=False, delay=1, disable=None):
+        for group in tqdm(grouping.group_by_setting(usable, rule), unit="group", leave=False, delay=1, disable=None):
             found.append((group, _often_wrong(group)))
         return found
 

@@ -21,9 +21,10 @@ import recipes
 import stats
 from cli import UserError
 from corpora import dataset_folder
+from grouping import Group
 from metrics import SCORES
 from recipes import settings_text
-from records import Group, Run, trained_as, with_derived
+from records import Run, trained_as, with_derived
 
 
 @dataclass(frozen=True)

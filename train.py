@@ -51,6 +51,7 @@ import board
 import data
 import device
 import graphs
+import grouping
 import loops
 import metrics
 import models
@@ -373,7 +374,7 @@ def print_folds(folders: Sequence[Path], given: dict[str, Any]) -> None:
     """The scores of all folds of a seed together, and the command that reports them; `given`: the flags."""
     runs = [records.read_run(folder) for folder in folders]
     rule = "validation" if runs[0].has_validation else "last"
-    together = records.Round(runs, rule)
+    together = grouping.Round(runs, rule)
     synthetic = ", SYNTHETIC corpus" if runs[0].synthetic else ""
     print(f"\nall {len(runs)} folds together, {together.n_test} test utterances, rule {rule}{synthetic}")
     for how, scores in (("pooled", together.pooled), ("mean over folds", together.averaged)):

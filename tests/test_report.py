@@ -25,9 +25,9 @@ from made_runs import (
 )
 
 import cli
+import grouping
 import metrics
 import recipes
-import records
 import render
 import report
 import sweep
@@ -134,7 +134,7 @@ def test_folds_of_several_machines_stay_in_order(tmp_path: Path) -> None:
 
 def test_pooling_confusions_is_pooling_logits(tmp_path: Path) -> None:
     fold_runs(tmp_path)
-    group = records.Group(report.runs(tmp_path), "validation")
+    group = grouping.Group(report.runs(tmp_path), "validation")
     parts = [(run.predictions("test"), run.pick("validation")) for run in group.runs]
     logits = np.concatenate([part.logits[epoch] for part, epoch in parts])
     scores = metrics.scores(logits, np.concatenate([part.labels for part, _ in parts]))
@@ -392,7 +392,7 @@ def test_of_two_corpora_of_one_name_the_published_labels_come_first(
     make_run(tmp_path, RIGHT, LABELS, seed=1)
     for seed in (1, 2):
         make_run(tmp_path, HALF, LABELS, seed=seed, corpus_digest="aa" * 16, settings=labels)
-    kept = records.choose_corpus(report.runs(tmp_path))
+    kept = grouping.choose_corpus(report.runs(tmp_path))
     assert [run.corpus_digest for run in kept] == [DIGEST]
     said = f"left out: aaaaaaaa (2; {recipes.settings_text(labels)}); --corpus DIGEST picks one"
     assert said in capsys.readouterr().err

@@ -15,6 +15,7 @@ import scipy.stats
 
 import calibration
 import figures
+import grouping
 import metrics
 import records
 import stats
@@ -159,7 +160,7 @@ def test_what_the_readme_says_of_emodb_is_in_the_records():
         if row["kind"] == "change" and row["model"] == "GLAM"
     }
     runs = [run for run in published("speaker") if run.model == "GLAM"]
-    pooled = [records.Group(runs, rule).scores().mean(0)[:2] for rule in ("paper", "last")]
+    pooled = [grouping.Group(runs, rule).scores().mean(0)[:2] for rule in ("paper", "last")]
     each = pooled[0] - pooled[1]
     tested = [run.predictions("test") for run in runs]
     counts = np.sum([[metrics.confusion_matrix(t.labels, at.argmax(1), 4) for at in t.logits] for t in tested], 0)
@@ -281,7 +282,7 @@ def test_intervals_of_the_reading_are_the_records():
     def change(before, after):
         """Means, and the bounds of each interval, of WA and UA from one (split, model, rule) to another."""
         groups = [
-            records.Group([run for run in runs_of(split) if run.model == model], rule)
+            grouping.Group([run for run in runs_of(split) if run.model == model], rule)
             for split, model, rule in (before, after)
         ]
         means, interval = tables.change(*groups)

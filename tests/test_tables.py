@@ -11,6 +11,7 @@ from made_runs import BOTH, DIGEST, HALF, LABELS, RIGHT, call, cell, csv_run, fo
 
 import captions
 import data
+import grouping
 import recipes
 import records
 import render
@@ -213,7 +214,7 @@ def test_of_two_machines_the_one_with_most_runs_counts(tmp_path: Path, most: int
         for threads, said in ((1, HALF), (2, RIGHT), (3, HALF)):
             if threads == most or seed == 1:
                 make_run(tmp_path, said, LABELS, seed=seed, settings={"threads": threads})
-    (group,) = records.group_by_setting(report.runs(tmp_path), "paper")
+    (group,) = grouping.group_by_setting(report.runs(tmp_path), "paper")
     assert len(group.repeats) == 2
     assert group.scores()[:, 0].tolist() == [100 if most == 2 else 50] * 3
     (note, *_) = report.named_table("comparison", report.runs(tmp_path), ["impro"])[0].sections[0].notes
@@ -224,7 +225,7 @@ def test_of_machines_with_equally_many_runs_the_same_counts_in_whatever_order_th
     for threads, said in ((1, HALF), (2, RIGHT)):
         make_run(tmp_path, said, LABELS, settings={"threads": threads})
     found = report.runs(tmp_path)
-    assert [records.Group(order, "paper").scores()[0, 0] for order in (found, found[::-1])] == [50, 50]
+    assert [grouping.Group(order, "paper").scores()[0, 0] for order in (found, found[::-1])] == [50, 50]
 
 
 def test_seeds_that_are_none_of_the_published_are_told(tmp_path: Path) -> None:
@@ -677,10 +678,10 @@ def test_a_change_draws_the_same_seeds_on_both_sides_where_they_are_the_same(tmp
         first, last = (np.where(np.arange(40) < n, labels, (labels + 1) % 4) for n in (right, right - 1))
         make_run(tmp_path, [first, last], labels, seed=seed, speakers=["A"] * 40)
     own, others = ([run for run in report.runs(tmp_path) if (run.seed > 3) == later] for later in (False, True))
-    difference, interval = tables.change(records.Group(own, "paper"), records.Group(own, "last"))
+    difference, interval = tables.change(grouping.Group(own, "paper"), grouping.Group(own, "last"))
     assert difference[0] == pytest.approx(-2.5)
     assert interval is not None and interval.low[0] == interval.high[0] == pytest.approx(-2.5)
-    difference, interval = tables.change(records.Group(own, "paper"), records.Group(others, "last"))
+    difference, interval = tables.change(grouping.Group(own, "paper"), grouping.Group(others, "last"))
     assert difference[0] == pytest.approx(-2.5)  # to other seeds, which are drawn apart
     assert interval is not None and interval.low[0] < -2.5 - 25 and interval.high[0] > -2.5 + 25
 
@@ -691,5 +692,5 @@ def test_a_change_has_no_interval_where_speakers_are_not_known(tmp_path: Path) -
         first, last = (np.where(np.arange(40) < n + seed, labels, (labels + 1) % 4) for n in (30, 20))
         make_run(tmp_path, [first, last], labels, seed=seed, speakers=["A"] * 39 + [""])
     found = report.runs(tmp_path)
-    difference, interval = tables.change(records.Group(found, "paper"), records.Group(found, "last"))
+    difference, interval = tables.change(grouping.Group(found, "paper"), grouping.Group(found, "last"))
     assert difference[0] == pytest.approx(-25) and interval is None
