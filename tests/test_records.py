@@ -218,7 +218,7 @@ def test_paper_weighs_wa_and_ua_alike(tmp_path: Path) -> None:
 
 def test_validation_refuses_a_split_without(tmp_path: Path) -> None:
     make_run(tmp_path, RIGHT, LABELS)
-    with pytest.raises(UserError, match=r"8:2 has no validation part; 8:1:1, session, superb, speaker, dialog.* have one"):
+    with pytest.raises(UserError, match=r"8:2 has no validation part; 8:1:1, session, superb, .* have one"):
         only(tmp_path).pick("validation")
     with pytest.raises(UserError, match="choose one of paper, validation, last"):
         only(tmp_path).pick("best")
