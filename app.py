@@ -1,11 +1,11 @@
-"""A web page that recognises emotions: record or upload speech; see its class, its probabilities, their course in time.
+"""Serve a web page that recognises emotions: record or upload speech, see its class and its probabilities over time.
 
     python app.py                                  # every checkpoint under path.py's RUNS
     python app.py --checkpoints runs/impro --port 8000
 
 `python train.py --save_model` makes checkpoints; `pip install -r requirements-app.txt` installs what the page needs.
-Only this machine can reach it, unless --host says otherwise. It sends nothing elsewhere, and deletes recordings when it
-stops.
+Only this machine can reach the page, unless --host says otherwise. The page sends nothing elsewhere, and deletes
+recordings when it stops.
 """
 
 import argparse
@@ -47,11 +47,19 @@ def command_line() -> argparse.ArgumentParser:
     parser = cli.parser(description=__doc__)
     add = parser.add_argument
     runs = cli.in_help(path.RUNS)
-    add("--checkpoints", type=Path, metavar="DIR", help=f"folder they are looked for in (default: {runs})")
+    add("--checkpoints", type=Path, metavar="DIR", help=f"folder in which checkpoints are looked for (default: {runs})")
     add("--host", default="127.0.0.1", metavar="IP", help="address to answer on (default: 127.0.0.1, this machine)")
-    add("--port", type=int, default=7860, metavar="N", help="(default: 7860)")
-    add("--max_minutes", type=float, default=10, metavar="M", help="longest recording taken (default: 10)")
-    add("--max_mb", type=float, default=100, metavar="M", help="largest file taken, in megabytes (default: 100)")
+    add("--port", type=int, default=7860, metavar="N", help="port to answer on (default: 7860)")
+    add(
+        "--max_minutes",
+        type=float,
+        default=10,
+        metavar="M",
+        help="longest recording that is taken, in minutes (default: 10)",
+    )
+    add(
+        "--max_mb", type=float, default=100, metavar="M", help="largest file that is taken, in megabytes (default: 100)"
+    )
     return parser
 
 

@@ -1,4 +1,4 @@
-"""How fast it is: every technique beside a plain loop, in one run, on one machine.
+"""Measure how fast this code is: every technique beside a plain loop, in one run, on one machine.
 
     python benchmark.py --quick              # minutes on two cores
     python benchmark.py                      # sizes of IEMOCAP's improvised half; for a GPU, or patience
@@ -6,10 +6,11 @@
 
 The plain loop is what a straightforward script does: librosa on one segment at a time, eager float32 (on a GPU with
 TF32, as ours), a network written layer after layer, a DataLoader over the segments, evaluation of one utterance at a
-time. It has a process of its own, where memory and waiting threads are as Python and torch come with. The two take
-turns, and a ratio is of medians; the spread is that of the ratios of neighbouring turns. Results are compared in the
-same run. All data here are SYNTHETIC: noise of speech's size. Times are of this run on this machine; only ratios
-travel. CUDA rows need a CUDA device.
+time. The plain loop has a process of its own, with the settings of memory and of waiting threads that Python and torch
+come with. Our code and the plain loop take turns. A ratio is one of medians; its spread is that of the ratios of
+neighbouring turns. The results of both are compared in the same run. All data are SYNTHETIC: noise of the size of
+speech. Times hold for this run on this machine; only ratios can be compared with other machines'. CUDA rows need a CUDA
+device.
 """
 
 import multiprocessing
@@ -40,16 +41,21 @@ PER_UTTERANCE = 11  # segments
 def command_line() -> ArgumentParser:
     """The parser of this command."""
     parser = cli.parser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="a fraction of the data")
+    parser.add_argument("--quick", action="store_true", help="measure with a fraction of the data")
     parser.add_argument(
-        "--only", type=recipes.name_list, metavar="A,B,..", help="measure these rows only; an unknown name lists all"
+        "--only",
+        type=recipes.name_list,
+        metavar="A,B,..",
+        help="measure these rows only; an unknown name lists all rows",
     )
     parser.add_argument(
-        "--repeats", type=cli.count, default=3, metavar="N", help="how often each is measured (default: 3)"
+        "--repeats", type=cli.count, default=3, metavar="N", help="how often each row is measured (default: 3)"
     )
-    parser.add_argument("--threads", type=cli.count, default=2, metavar="N", help="CPU threads (default: 2)")
-    parser.add_argument("--at_once", type=cli.count, default=8, metavar="N", help="seeds at once on a GPU (default: 8)")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="also write the table there, as Markdown")
+    parser.add_argument("--threads", type=cli.count, default=2, metavar="N", help="number of CPU threads (default: 2)")
+    parser.add_argument(
+        "--at_once", type=cli.count, default=8, metavar="N", help="how many seeds train at once on a GPU (default: 8)"
+    )
+    parser.add_argument("--output", type=Path, metavar="FILE", help="also write the table to this file, as Markdown")
     return parser
 
 

@@ -92,8 +92,14 @@ def add_machine(parser: argparse.ArgumentParser) -> None:
 def add_device(parser: argparse._ActionsContainer) -> None:
     """The flags that say which device computes, for `device.choose_device`."""
     add = parser.add_argument
-    add("--gpu", "-g", type=int, metavar="N", help="CUDA device; -1: the CPU (default: 0 if there is one)")
-    add("--device", choices=("cpu", "cuda"), help="which kind of device, instead of --gpu")
+    add(
+        "--gpu",
+        "-g",
+        type=int,
+        metavar="N",
+        help="number of the CUDA device; -1: the CPU (default: 0, or the CPU if there is no CUDA device)",
+    )
+    add("--device", choices=("cpu", "cuda"), help="the kind of device, instead of --gpu")
 
 
 def warn(text: str) -> None:

@@ -1,15 +1,16 @@
-"""How well a checkpoint does on a labelled corpus: WA, UA, F1, the recall of each class, the confusion matrix.
+"""Score a checkpoint on a labelled corpus: WA, UA, F1, the recall of each class, and the confusion matrix.
 
     python evaluate.py my_corpus.csv --checkpoint runs/emodb/8-2/GLAM
     python evaluate.py ravdess --checkpoint CHECKPOINT --csv predictions.csv
 
-The corpus is one of train.py's by name, or a CSV file with the columns path,emotion[,speaker,..]. Every recording is
-predicted as predict.py does, by the checkpoint as it is: an answer that is none of the corpus's classes is wrong. Left
-out and counted are recordings that it was trained on or that chose its epoch or temperature, known by their bytes;
-utterances of classes it does not know; and, as in training, those shorter than its segments (--padding keeps them).
-Broken recordings are reported and left out; the exit status is then 1.
+The corpus is one that train.py knows by name, or a CSV file with the columns path,emotion[,speaker,..]. Recordings are
+predicted as by predict.py. The checkpoint may answer with a class that the corpus does not have; such an answer is
+wrong. Three kinds of utterances are left out and counted: recordings that the checkpoint was trained on or that chose
+its epoch or temperature, which are recognised by their bytes; utterances of classes that the checkpoint does not know;
+and, as in training, utterances shorter than its segments (--padding keeps them). Broken recordings are reported and
+left out; the exit status is then 1.
 
-To train on one corpus and test on another with every seed: python train.py --train A --test B.
+To train on one corpus and test on another, with any seed: python train.py --train A --test B.
 """
 
 import argparse
@@ -42,9 +43,17 @@ def command_line() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("corpus", metavar="NAME|FILE.csv", help="impro, script, all, demo, another corpus by name, or a CSV file")
     cli.add_checkpoint(parser)
-    add("--happy", choices=recipes.HAPPY, help="IEMOCAP's labels of the class happy (default: as in training)")
-    add("--padding", action="store_true", help="keep recordings shorter than a segment, repeated until they fill one")
-    add("--csv", type=Path, metavar="FILE", help="write each utterance's class and probabilities")
+    add(
+        "--happy",
+        choices=recipes.HAPPY,
+        help="the labels of IEMOCAP that make up the class happy (default: as in training)",
+    )
+    add(
+        "--padding",
+        action="store_true",
+        help="keep recordings shorter than a segment, and repeat them until they fill one",
+    )
+    add("--csv", type=Path, metavar="FILE", help="write the class and the probabilities of each utterance to this file")
     cli.add_machine(parser)
     return parser
 

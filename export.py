@@ -1,17 +1,20 @@
-"""A checkpoint as one ONNX file, for ONNX Runtime and whatever else reads ONNX.
+"""Write a checkpoint as one ONNX file, for ONNX Runtime and whatever else reads ONNX.
 
     python export.py --checkpoint CHECKPOINT --output model.onnx              # features in, logits out
     python export.py --checkpoint CHECKPOINT --output model.onnx --waveform   # samples in, logits out
     python export.py --checkpoint CHECKPOINT --output model.onnx --waveform --check recording.wav
 
 A row of the input is one segment; the batch B may have any size. The input is features (B, 1, F, T) or, with
---waveform, samples (B, N) at 16 kHz: the feature extraction is then inside, as matrix products that any runtime has.
-The logits of an utterance are the mean over its segments', which start every `hop_samples` (one shorter than a segment
-is repeated until it fills one; silent segments are left out); its probabilities are their softmax, after division by
-`temperature` if there is one. The file's metadata hold these, the names of the classes and where the weights came from.
+--waveform, samples (B, N) at 16 kHz. With --waveform the feature extraction is inside, as matrix products that any
+runtime has.
 
-Every file is run in ONNX Runtime beside torch before it is kept: on the recordings after --check, else on noise.
-Needs `pip install -r requirements-export.txt`.
+To predict an utterance as predict.py does, cut it into segments that start every `hop_samples`, leave silent segments
+out, and take the mean of the segments' logits. (Repeat an utterance shorter than a segment until it fills one.) The
+probabilities are the softmax of this mean, divided by `temperature` if there is one. The file's metadata hold
+`hop_samples`, `temperature`, the names of the classes, and where the weights came from.
+
+Before the file is kept, it is run in ONNX Runtime beside torch, on the recordings after --check or else on noise.
+This command needs `pip install -r requirements-export.txt`.
 """
 
 import argparse
@@ -45,9 +48,15 @@ def command_line() -> argparse.ArgumentParser:
     add = parser.add_argument
     cli.add_checkpoint(parser)
     add("--output", type=Path, required=True, metavar="FILE", help="the .onnx file to write")
-    add("--waveform", action="store_true", help="samples in instead of features")
+    add("--waveform", action="store_true", help="take samples instead of features")
     add("--opset", type=int, default=OPSET, metavar="N", help=f"ONNX operator set, 18 to 23 (default: {OPSET})")
-    add("--check", nargs="+", default=[], metavar="FILE", help="recordings to compare with torch on, in place of noise")
+    add(
+        "--check",
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="recordings on which to compare the file with torch, instead of noise",
+    )
     return parser
 
 

@@ -1,18 +1,19 @@
-"""List the utterances of an IEMOCAP release: each one's recording, speaker, session, dialog, kind and emotion.
+"""List the utterances of an IEMOCAP release, each with its recording, speaker, session, dialog, kind and emotion.
 
   python handleIEMOCAP.py              index the release, count it, and compare the counts with the full release's
   python handleIEMOCAP.py --verbose    name every problem, not only the first 20 of each kind
 
-The release is where path.py, the environment variable IEMOCAP or --root says. It is only read. It may be whole, or cut
-down to Session*/dialog/EmoEvaluation and Session*/sentences/wav, and the published GLAM code may have renamed it, in
-part or in full: names and order, and so every split, stay the same.
+--root, the environment variable IEMOCAP or path.py says where the release is. The release is only read. It may be
+whole, or cut down to Session*/dialog/EmoEvaluation and Session*/sentences/wav. The published GLAM code may have renamed
+the recordings, in part or in full: the names and the order of utterances, and so every split, stay the same.
 
   python handleIEMOCAP.py --rename     rename the recordings in place, which only the published code needs
   python handleIEMOCAP.py --restore    give back the names from before --rename, even if it was interrupted; or, if the
                                        published code did the renaming, the release's own names
   python handleIEMOCAP.py --rename --dry_run      say what would be done, and change nothing
 
---rename first writes GLAM_renamed.csv into the release, the list of old and new names; --restore removes it at its end.
+--rename first writes the list of old and new names into the release, as GLAM_renamed.csv. --restore removes that file
+at its end.
 """
 
 import csv
@@ -521,7 +522,7 @@ def main() -> None:
     action.add_argument("--rename", action="store_true", help="rename the recordings as the published code does")
     action.add_argument("--restore", action="store_true", help="give back the names from before --rename")
     arguments.add_argument("--dry_run", action="store_true", help="with --rename or --restore: change nothing")
-    arguments.add_argument("--verbose", action="store_true", help="list all problems, all renamed recordings")
+    arguments.add_argument("--verbose", action="store_true", help="list all problems and all renamed recordings")
     args = arguments.parse_args()
     if args.dry_run and not (args.rename or args.restore):
         raise UserError("--dry_run goes with --rename or --restore; without them nothing in the release is changed")

@@ -2,9 +2,9 @@
 
     python pack.py runs
 
-Texts are compressed by gzip, predictions by LZMA; every command here reads them as before, and so does `numpy.load`.
-Runs that another process holds and those that `report.py --audit` objects to are left as they are; packed ones are not
-looked into again.
+Texts are compressed by gzip, predictions by LZMA. Every command here reads packed runs as before, and `numpy.load`
+reads the predictions. Two kinds of runs are left as they are: runs that another process holds, and runs that
+`report.py --audit` objects to. Packed runs are not looked into again.
 """
 
 import gzip

@@ -1,15 +1,18 @@
-"""Emotions in recordings: class and probabilities of each, and of each moment.
+"""Recognise the emotion of recordings: the class and the probabilities of each, also over time.
 
     python predict.py recording.wav --checkpoint runs/impro/8-2/GLAM/0123456789ab/987654
     python predict.py FOLDER --checkpoint CHECKPOINT --csv > predictions.csv
     python predict.py call.flac --checkpoint CHECKPOINT --timeline --plot call.png
     arecord -d 5 -f S16_LE -r 16000 | python predict.py - --checkpoint CHECKPOINT
 
-Any rate, length and format that libsndfile reads. Channels are averaged: split a call with one party in each into two
-files first. A recording is cut into segments as in scoring, but silent ones are left out, unless all are. Its
-probabilities are the softmax of the mean of its segments' logits, divided by the checkpoint's temperature if it has one
-(--no-calibrate: as they are, like those in predictions.npz of a recording without silence). A recording shorter than a
-segment is repeated until one is full, with a note. Broken ones are reported and left out; the exit status is then 1.
+Recordings may have any rate, any length, and any format that libsndfile reads. Channels are averaged: split a call with
+one party in each channel into two files first. A recording is cut into segments as in scoring, but silent segments are
+left out, unless all are silent. A recording shorter than a segment is repeated until it fills one, with a note. Broken
+recordings are reported and left out; the exit status is then 1.
+
+The logits of a recording are the mean of its segments' logits. Its probabilities are the softmax of these logits,
+divided by the checkpoint's temperature if there is one. With --no-calibrate the logits are not divided; if no segment
+is silent, they are those of a run's predictions.npz.
 
 `python train.py --save_model` makes a checkpoint.
 """
@@ -55,23 +58,29 @@ def command_line() -> argparse.ArgumentParser:
         "inputs",
         nargs="+",
         metavar="FILE|FOLDER|-",
-        help="recordings; of a folder all in it, sorted by name; - reads one from standard input",
+        help="recordings, or folders, of which all recordings are taken, sorted by name; - reads a recording from "
+        "standard input",
     )
     cli.add_checkpoint(parser)
-    add("--timeline", action="store_true", help="also the probabilities of each segment, from start to end in seconds")
+    add(
+        "--timeline",
+        action="store_true",
+        help="also print the probabilities of each segment, with its start and end in seconds",
+    )
     form = parser.add_mutually_exclusive_group()
-    form.add_argument("--json", action="store_true", help="one JSON object instead of a table")
-    form.add_argument("--csv", action="store_true", help="CSV instead of a table")
+    form.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
+    form.add_argument("--csv", action="store_true", help="print CSV instead of a table")
     add(
         "--plot",
         type=Path,
         metavar="PATH",
-        help="draw waveform and emotions over time: a .png, .pdf or .svg file, or a folder for several recordings",
+        help="draw the waveform and the emotions over time into a .png, .pdf or .svg file; for several recordings, "
+        "name a folder",
     )
     add(
         "--calibrate",
         action=argparse.BooleanOptionalAction,
-        help="divide logits by the checkpoint's temperature (default: if it has one)",
+        help="divide logits by the checkpoint's temperature (default: if the checkpoint has one)",
     )
     cli.add_machine(parser)
     return parser

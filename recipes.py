@@ -301,40 +301,48 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "--impro_or_script",
         "-i",
         metavar="NAME",
-        help="impro, script, all (IEMOCAP's halves, or both), demo (synthetic), another corpus by name, or a CSV file "
-        "with the columns path,emotion[,name,speaker,session,dialog,split] (default: impro)",
+        help="impro, script, all (IEMOCAP's improvised half, its scripted half, or both), demo (synthetic), "
+        "another corpus by name, or a CSV file with the columns "
+        "path,emotion[,name,speaker,session,dialog,split] (default: impro)",
     )
     add(
         "--test",
         dest="test_dataset",
         metavar="NAME",
-        help="train on --dataset, test on all of this corpus, with the classes both have (split cross)",
+        help="train on --dataset and test on all of this corpus, with the classes that both have (--split cross)",
     )
-    add("--happy", choices=HAPPY, help="IEMOCAP's labels that make up the class happy (default: exc, as published)")
+    add(
+        "--happy", choices=HAPPY, help="the labels of IEMOCAP that make up the class happy (default: exc, as published)"
+    )
     add("--classes", type=lambda text: class_list(",".join(name_list(text))), metavar="A,B,..",
-        help="train on these classes only (default: all of the corpus)")  # fmt: skip
+        help="train on these classes only (default: all classes of the corpus)")  # fmt: skip
     add(
         "--split",
         metavar="NAME",
-        help="8:2 (default, as published), 8:1:1, session, superb, speaker, dialog, given (in a CSV's column split), "
-        "cross (--test)",
+        help="8:2 (default, as published), 8:1:1, session, superb, speaker, dialog, given (by the column split of a "
+        "CSV file), cross (with --test)",
     )
     add(
         "--seed",
         type=int,
         metavar="N",
-        help="decides the split, the weights, the batches and mixup (default: 987654; sweep.py: those of seeds.txt)",
+        help="decides the split, the initial weights, the batches and mixup (default: 987654; sweep.py takes its seeds "
+        "from seeds.txt)",
     )
-    add("--fold", type=int, metavar="K", help="which fold, from 0, where the split has some (default: all in turn)")
-    add("--padding", **yes_no, help="repeat an utterance shorter than a segment instead of dropping it (default: no)")
-    add("--segment_length", type=float, metavar="S", help="seconds (GLAM: 1.8)")
+    add(
+        "--fold", type=int, metavar="K", help="one fold of a split with folds; they count from 0 (default: all in turn)"
+    )
+    add(
+        "--padding", **yes_no, help="repeat utterances shorter than a segment instead of leaving them out (default: no)"
+    )
+    add("--segment_length", type=float, metavar="S", help="length of a segment in seconds (GLAM: 1.8)")
     add(
         "--train_overlap",
         type=float,
         metavar="S",
-        help="seconds shared by neighbouring segments in training (GLAM: 1.6)",
+        help="seconds that neighbouring segments share in training (GLAM: 1.6)",
     )
-    add("--test_overlap", type=float, metavar="S", help="the same in scoring (GLAM: 1.6)")
+    add("--test_overlap", type=float, metavar="S", help="seconds that they share in scoring (GLAM: 1.6)")
     add(
         "--feature",
         "--features_to_use",
@@ -342,51 +350,64 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="mfcc, melspectrogram, spectrogram, interspeech2018, logfbank, fbank (GLAM: mfcc)",
     )
-    add("--n_mfcc", "--nmfcc", "-n", type=int, metavar="N", help="MFCC coefficients (default: 26)")
+    add("--n_mfcc", "--nmfcc", "-n", type=int, metavar="N", help="number of MFCC coefficients (default: 26)")
     add(
         "--augment",
         choices=AUGMENTS,
-        help="add to training: VTLP-warped copies, or small classes oversampled (default: none; AACNN: vtlp)",
+        help="add to the training data: a VTLP-warped copy of each utterance (vtlp), or utterances of small classes "
+        "drawn again (upsampling) (default: none; AACNN: vtlp)",
     )
     add(
-        "--class_weights", **yes_no, help="weight the loss of class c by 1 - n_c/N over training segments (default: no)"
+        "--class_weights",
+        **yes_no,
+        help="weight the loss of class c by 1 - n_c/N, where n_c of the N training segments are of class c "
+        "(default: no)",
     )
 
     add = group("model").add_argument
-    add("--model", "-m", metavar="NAME", help="(default: GLAM); --list_models shows all")
-    add("--head", type=int, metavar="N", help="heads of the head attention (default: 4)")
+    add("--model", "-m", metavar="NAME", help="the network (default: GLAM); --list_models shows all")
+    add("--head", type=int, metavar="N", help="number of heads of the head attention (default: 4)")
     add("--attn_hidden", type=int, metavar="N", help="channels of an attention head (default: 64)")
 
     add = group(
-        "training", "Defaults are the published recipe of the model (README.md, recipes.py); GLAM's are shown."
+        "training", "Defaults are the published settings of the model (README.md, recipes.py); those of GLAM are shown."
     ).add_argument
-    add("--epochs", "-e", type=int, metavar="N", help="(GLAM: 50)")
-    add("--batch_size", "-b", type=int, metavar="N", help="(GLAM: 32)")
+    add("--epochs", "-e", type=int, metavar="N", help="passes over the training data (GLAM: 50)")
+    add("--batch_size", "-b", type=int, metavar="N", help="training segments in a batch (GLAM: 32)")
     add("--optimizer", choices=OPTIMIZERS, help="sgd has Nesterov momentum 0.9 (GLAM: adam)")
-    add("--learning_rate", "-l", type=float, metavar="R", help="(GLAM: 0.001)")
+    add("--learning_rate", "-l", type=float, metavar="R", help="learning rate of the first epoch (GLAM: 0.001)")
     add(
         "--lr_schedule",
         choices=SCHEDULES,
-        help="exp: x 0.95 an epoch; step, or warmstep: x 0.1 every 10; cosine: to "
-        "0 over 10 and stays there; none (GLAM: exp)",
+        help="exp: the rate is multiplied by 0.95 every epoch; step, or warmstep: by 0.1 every 10 epochs; cosine: it "
+        "falls to 0 over 10 epochs and stays there; none: it is constant (GLAM: exp)",
     )
-    add("--lr_min", type=float, metavar="R", help="the schedule stops below this rate (default: 1e-6)")
-    add("--lr_decay", type=float, metavar="D", help="divide the rate of step s by 1 + D*s (AACNN: 1e-6)")
-    add("--weight_decay", type=float, metavar="W", help="(GLAM: 1e-6)")
+    add("--lr_min", type=float, metavar="R", help="the schedule stops once the rate is below this (default: 1e-6)")
+    add("--lr_decay", type=float, metavar="D", help="also divide the rate of step s by 1 + D*s (GLAM: 0; AACNN: 1e-6)")
+    add("--weight_decay", type=float, metavar="W", help="weight decay of the optimizer (GLAM: 1e-6)")
     add("--eps", type=float, metavar="E", help="Adam's epsilon (GLAM: 1e-8)")
-    add("--alpha", type=float, metavar="A", help="of mixup's Beta(A, A); 0: no mixup (GLAM: 0.5)")
+    add("--alpha", type=float, metavar="A", help="A of the distribution Beta(A, A) of mixup; 0: no mixup (GLAM: 0.5)")
 
     machine = group("machine")
     add_device(machine)
     add = machine.add_argument
-    add("--threads", type=int, metavar="N", help="CPU threads; results depend on it in the last digits (default: 2)")
+    add(
+        "--threads",
+        type=int,
+        metavar="N",
+        help="number of CPU threads; the last digits of results depend on it (default: 2)",
+    )
     add(
         "--amp",
         **yes_no,
-        help="bfloat16 where it is safe: faster, GLAM's scores not visibly lower; a "
-        "CPU needs AVX-512 or SVE, a GPU compute capability 8.0 (default: no)",
+        help="compute in bfloat16 where that is safe: faster, and GLAM's scores are not visibly lower; a CPU needs "
+        "AVX-512 or SVE, a GPU compute capability 8.0 (default: no)",
     )
-    add("--deterministic", **yes_no, help="repeat bit for bit on the same machine; slower on a GPU (default: no)")
+    add(
+        "--deterministic",
+        **yes_no,
+        help="make runs repeat bit for bit on the same machine; slower on a GPU (default: no)",
+    )
 
     add = group("output").add_argument
     runs = in_help(path.RUNS)
@@ -397,12 +418,12 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         const="last",
         choices=RULES,
         metavar="RULE",
-        help="keep the weights of the epoch this rule picks, in the run folder's checkpoint/: "
-        "last (if none is named), validation or paper (default: no weights are kept)",
+        help="keep the weights of the epoch that this rule picks, in the run folder's checkpoint/; the rule is last "
+        "(also if none is named), validation or paper (default: no weights are kept)",
     )
-    add("--tensorboard", **yes_no, help="learning curves and settings for TensorBoard, in the run folder")
-    add("--skip_bad", **yes_no, help="leave broken recordings out, and count them, instead of stopping")
-    add("--quiet", **yes_no, help="no bars in training, no model summary, no table")
+    add("--tensorboard", **yes_no, help="write learning curves and settings for TensorBoard into the run folder")
+    add("--skip_bad", **yes_no, help="leave broken recordings out and count them, instead of stopping")
+    add("--quiet", **yes_no, help="print no progress bars, no model summary and no table")
 
 
 def parse_config(given: dict[str, Any]) -> Config:

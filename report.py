@@ -1,4 +1,4 @@
-"""Tables and figures from run folders. The rule that picks the reported epoch is applied here, not while training.
+"""Make tables and figures from run folders. The epoch to report is picked here, by a rule, and not while training.
 
     python report.py                                       # everything under the runs folder
     python report.py --rule last --dataset impro --model GLAM,MACNN
@@ -9,9 +9,9 @@
     python report.py --errors 50 --dataset impro --model GLAM
     python report.py --audit --table comparison            # exit status 1 if a record contradicts another
 
-Rules: `paper` picks the epoch with the best (WA+UA)/2 on the test set, as published, and is optimistic; `validation`
-does the same on the validation part and, of equally good epochs, takes the one with the lowest cross-entropy there;
-`last` takes the last epoch.
+The rule `paper` picks the epoch with the best (WA+UA)/2 on the test set, as published; its scores are optimistic.
+`validation` picks the epoch with the best (WA+UA)/2 on the validation part; of equally good epochs, it picks the one
+with the lowest cross-entropy there. `last` picks the last epoch.
 """
 
 import filecmp
@@ -382,34 +382,39 @@ def errors_document(found: list[Run], rule: str | None, most: int, command: str)
 def command_line() -> ArgumentParser:
     """The parser of this command."""
     parser = cli.parser(description=__doc__)
-    what = parser.add_argument_group("what to print", "The table of all finished runs, or one of these.")
-    what.add_argument("--table", choices=[*TABLES], help="a table of the paper, or one that it leaves out")
+    what = parser.add_argument_group("what to print", "Without these flags: a table of all finished runs.")
+    what.add_argument("--table", choices=[*TABLES], help="a table of the paper, or one that the paper leaves out")
     one = what.add_mutually_exclusive_group()
-    one.add_argument("--figure", choices=[*figures.FIGURES], help="draw one, as PDF and PNG")
+    one.add_argument("--figure", choices=[*figures.FIGURES], help="draw this figure, as PDF and PNG")
     one.add_argument("--errors", nargs="?", type=cli.count, const=20, metavar="N",
-                     help="list the N utterances most often wrong over seeds (default: 20)")  # fmt: skip
-    one.add_argument("--audit", action="store_true", help="check every run folder, or those behind --table")
+                     help="list the N utterances that are most often wrong over seeds (default: 20)")  # fmt: skip
+    one.add_argument("--audit", action="store_true", help="check every run folder, or the run folders of --table")
     add = parser.add_argument_group("of which runs").add_argument
     runs = cli.in_help(path.RUNS)
     add("--runs", type=Path, metavar="DIR", help=f"the runs folder (default: {runs}, set in path.py)")
     add(
         "--rule",
         choices=list(RULES),
-        help="which epoch is reported (default: validation for a split with a validation part, else paper; a table has "
-        "its own; the figures curves and tsne need none)",
+        help="which epoch is reported (default: the rule of --table; without --table, validation for a split with a "
+        "validation part, else paper; the figures curves and tsne need no rule)",
     )
     names: dict[str, Any] = {"type": recipes.name_list, "metavar": "A,B,.."}
-    add("--dataset", "--datasets", help="only these datasets; with --table, instead of the table's own", **names)
-    add("--split", "--splits", help="only these splits; 8:1:1 is also read from runs of 8:2; with --table these "
-        "replace its own, and the epoch is chosen on validation data if the split has some", **names)  # fmt: skip
+    add("--dataset", "--datasets", help="only these datasets; with --table, in place of the table's own", **names)
+    add("--split", "--splits", help="only these splits (8:1:1 is also read from runs of 8:2); with --table, in place "
+        "of the table's own, and the epoch is chosen on validation data if the split has some", **names)  # fmt: skip
     add("--model", "--models", help="only these models", **names)
-    changed = "only runs with this setting instead of the recipe's, as epochs=10; may be repeated"
+    changed = "only runs with this value of a setting instead of the recipe's, such as epochs=10; may be repeated"
     add("--set", type=recipes.parse_setting, action="append", metavar="SETTING=VALUE", help=changed)
     add("--corpus", type=lambda text: tuple(recipes.comma_list(text)) or ("",), default=("",), metavar="DIGEST",
-        help="only runs on the corpus whose digest starts with this; several with commas")  # fmt: skip
+        help="only runs on the corpus whose digest starts with this; separate several digests by commas")  # fmt: skip
     add = parser.add_argument_group("output").add_argument
-    add("--format", choices=list(render.FORMATS), help="(default: what --output ends in, or md)")
-    add("--output", type=Path, metavar="PATH", help="file to write; with --figure a folder (default: results/figures)")
+    add("--format", choices=list(render.FORMATS), help="format of the table (default: what --output ends in, or md)")
+    add(
+        "--output",
+        type=Path,
+        metavar="PATH",
+        help="file to write; with --figure, the folder of the figures (default: results/figures)",
+    )
     return parser
 
 

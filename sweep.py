@@ -1,4 +1,4 @@
-"""Train many runs: models x datasets x splits x seeds (or folds) x settings, the missing ones alone.
+"""Train the runs that are missing, of all combinations of models, datasets, splits, seeds (and folds) and settings.
 
     python sweep.py --models GLAM,MACNN --datasets impro --seeds 5        # the first 5 seeds of seeds.txt
     python sweep.py --models GLAM --splits speaker --seeds 1              # every fold
@@ -7,8 +7,8 @@
     python sweep.py --models GLAM --seeds 100 --at_once 8                 # on one GPU
     python sweep.py --models GLAM --seeds 100 --ray local                 # or the address of a Ray cluster
 
-Any flag of train.py may be added and holds for every run. Runs that are done are not repeated, interrupted ones go on;
-two sweeps at once share the work. One run that fails does not stop the others; the exit status is then 1.
+Any flag of train.py may be added and holds for every run. Finished runs are not repeated, and interrupted runs are
+resumed. Two sweeps at once share the work. A run that fails does not stop the others; the exit status is then 1.
 """
 
 import argparse
@@ -44,7 +44,7 @@ VARIED = (  # --vary takes them; a list of classes has commas of its own
 LOOK_AGAIN = 2.0  # seconds, where there is nothing to do but to wait for runs that other processes hold
 STATES = {  # of a run that is asked for
     "done": "finished",
-    "started": "begun, and goes on from there",
+    "started": "begun, and will be resumed",
     "missing": "not begun",
     "repeat": "done, but without the weights that --save_model asks for",
     "stale": "done, but recordings or labels have changed since",
@@ -55,51 +55,63 @@ def command_line() -> argparse.ArgumentParser:
     """The parser of this command."""
     parser = cli.parser(description=__doc__)
     group = parser.add_argument_group("what to run")
-    group.add_argument("--models", type=recipes.name_list, metavar="A,B,..", help="(default: GLAM)")
-    group.add_argument("--datasets", type=recipes.name_list, metavar="A,B,..", help="(default: impro)")
-    group.add_argument("--splits", type=recipes.name_list, metavar="A,B,..", help="(default: 8:2, or the table's)")
-    group.add_argument("--seeds", type=cli.count, metavar="N", help="the first N seeds of seeds.txt (default: 1)")
+    group.add_argument("--models", type=recipes.name_list, metavar="A,B,..", help="networks (default: GLAM)")
+    group.add_argument("--datasets", type=recipes.name_list, metavar="A,B,..", help="as --dataset (default: impro)")
     group.add_argument(
-        "--next", type=cli.count, metavar="N", help="instead: the next N seeds of seeds.txt that are not done"
+        "--splits",
+        type=recipes.name_list,
+        metavar="A,B,..",
+        help="as --split (default: 8:2; with --table, the table's)",
+    )
+    group.add_argument("--seeds", type=cli.count, metavar="N", help="train the first N seeds of seeds.txt (default: 1)")
+    group.add_argument(
+        "--next", type=cli.count, metavar="N", help="train the next N seeds of seeds.txt that are not done, instead"
     )
     group.add_argument(
         "--vary",
         action="append",
         default=[],
         metavar="SETTING=V,V,..",
-        help="run with each value of a setting; of several settings, with each combination",
+        help="train with each of these values of a setting; given several times, with each combination of the values",
     )
     group.add_argument(
         "--table", choices=[*tables.TABLES], help="train what this table of report.py lacks, instead of naming models"
     )
     group.add_argument("--print", nargs="?", const=(), type=recipes.comma_list, metavar="FILE,..",
-                       help="with --table: at the end print the table, or write it to these files, in the format that "
-                       "each ending says: .md, .csv, .html, .tex")  # fmt: skip
+                       help="with --table: print the table at the end, or write it to these files; the ending says "
+                       "its format: .md, .csv, .html, .tex")  # fmt: skip
     group.add_argument(
         "--dry_run",
         action="store_true",
-        help=f"list the runs with their state and train none: "
+        help=f"list the runs with their states, and train none. States: "
         f"{'; '.join(f'{state}: {said}' for state, said in STATES.items())}",
     )
     group = parser.add_argument_group(
-        "where", "Results do not depend on it, but for the last digits on a GPU: --threads is the same for every run."
+        "where",
+        "Results do not depend on these flags, but for the last digits on a GPU: --threads is the same for every run.",
     )
     group.add_argument(
-        "--jobs", type=cli.count, default=1, metavar="N", help="runs at once on this machine (default: 1)"
+        "--jobs",
+        type=cli.count,
+        default=1,
+        metavar="N",
+        help="processes that train runs at once on this machine (default: 1)",
     )
     group.add_argument("--at_once", type=cli.count, default=1, metavar="N",
-                       help="runs at once on one GPU, in one process: their kernels overlap (default: 1)")  # fmt: skip
+                       help="runs at once in one process; on a GPU, their kernels overlap (default: 1)")  # fmt: skip
     group.add_argument("--tries", type=cli.count, default=3, metavar="N",
-                       help="how often to try a run that breaks or whose process dies (default: 3)")  # fmt: skip
-    group.add_argument("--ray", metavar="ADDRESS", help="a Ray cluster's address; `local` starts one on this machine")
+                       help="how often a run is tried that breaks or whose process dies (default: 3)")  # fmt: skip
     group.add_argument(
-        "--cpus_per_job", type=float, metavar="N", help="CPUs of the cluster a run takes (default: --threads)"
+        "--ray", metavar="ADDRESS", help="address of a Ray cluster; `local` starts a cluster on this machine"
+    )
+    group.add_argument(
+        "--cpus_per_job", type=float, metavar="N", help="how many CPUs of the cluster a run takes (default: --threads)"
     )
     group.add_argument(
         "--gpus_per_job",
         type=float,
         metavar="N",
-        help="GPUs of the cluster a run takes, e.g. 0.25 (default: 1, or 0 on a CPU)",
+        help="how many GPUs of the cluster a run takes, such as 0.25 (default: 1, or 0 on a CPU)",
     )
     recipes.add_flags(parser)
     return parser

@@ -1,11 +1,12 @@
-"""Train one model on one corpus, split and seed: a run folder with every epoch's scores and predictions.
+"""Train one model on one corpus, split and seed. The run folder gets the scores and predictions of every epoch.
 
     python train.py --model GLAM --dataset impro
     python train.py --model GLAM --dataset impro --split speaker --fold 3
     python train.py --model MACNN --dataset demo --epochs 5        # synthetic corpus, needs no licence
 
-Without further flags the setting is the published one of the model (recipes.py). The same command goes on where an
-interrupted run stopped; a finished run is not repeated. `python report.py` makes tables of the run folders.
+Without further flags, a model is trained with its published settings (recipes.py). The same command, given again,
+resumes an interrupted run after its last finished epoch; a finished run is not repeated. `python report.py` makes
+tables from run folders.
 """
 
 import argparse

@@ -644,7 +644,7 @@ def test_run_command_takes_gpu_n_and_alpha(here: Path, command) -> None:
 def test_help_explains_every_state() -> None:
     told = " ".join(sweep.command_line().format_help().split())
     for state in ("done", "started", "missing", "repeat", "stale"):
-        assert re.search(rf"{state}: \w+", told.partition("train none: ")[2].partition(" where:")[0]), state
+        assert re.search(rf"{state}: \w+", told.partition("train none. States: ")[2].partition(" where:")[0]), state
 
 
 def test_help_needs_no_torch(command) -> None:
