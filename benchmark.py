@@ -31,6 +31,7 @@ from typing import Any
 from unittest.mock import patch
 
 import cli
+import flags
 import recipes
 
 SEGMENTS = {"train": 25000, "test": 6000}  # of the improvised half of IEMOCAP at 1.8 s, about
@@ -44,7 +45,7 @@ def command_line() -> ArgumentParser:
     parser.add_argument("--quick", action="store_true", help="measure with a fraction of the data")
     parser.add_argument(
         "--only",
-        type=recipes.name_list,
+        type=flags.name_list,
         metavar="A,B,..",
         help="measure these rows only; an unknown name lists all rows",
     )

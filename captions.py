@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import flags
 import recipes
 import records
 import stats
@@ -121,7 +122,7 @@ def sweep_command(
         words += ["--models", ",".join(models)]
     if root:
         words += ["--runs", str(root)]
-    return shlex.join([*words, *recipes.train_flags(settings)])
+    return shlex.join([*words, *flags.train_flags(settings)])
 
 
 def other_settings(rows: Sequence[Row], found: Iterable[Run]) -> list[str]:

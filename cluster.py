@@ -27,7 +27,8 @@ import records
 import train
 from cli import UserError, warn
 from files import atomic, lock, sweep_temporaries
-from recipes import Config, Options
+from flags import Options
+from recipes import Config
 from records import STATE
 from workers import Execute, Outcome, Status, attempt
 

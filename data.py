@@ -327,7 +327,7 @@ SPLITS: dict[str, Split] = {}
 def split(
     name: str, validation: bool = True, folds: Folds | None = None, check: Check | None = None
 ) -> Callable[[Divide], Divide]:
-    """Register a function (utterances, seed, fold) -> Parts as a split. --help lists them by hand, in recipes.py."""
+    """Register a function (utterances, seed, fold) -> Parts as a split. --help lists them by hand, in flags.py."""
 
     def register(divide: Divide) -> Divide:
         SPLITS[name] = Split(name, _naming(name, divide), validation, _naming(name, folds), _naming(name, check))

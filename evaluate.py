@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 from tqdm import tqdm
 
 import cli
+import flags
 import recipes
 from cli import UserError
 from files import atomic
@@ -157,7 +158,7 @@ def report(scored: Scored, recognise: "Recogniser") -> str:
 def check(args: argparse.Namespace) -> None:
     """Raise UserError for flags that the corpus cannot have, or that would destroy it."""
     if args.happy:
-        recipes.check_happy(args.corpus)
+        flags.check_happy(args.corpus)
     if args.csv and args.csv.is_dir():
         raise UserError(f"--csv {args.csv} is a folder; name a file")
     if args.csv and args.csv.exists() and Path(args.corpus).exists() and args.csv.samefile(args.corpus):

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 import calibration
 import captions
+import flags
 import grouping
 import metrics
 import path
@@ -326,14 +327,14 @@ def train_command(model: str, like: Run, settings: dict[str, Any]) -> str:
     if own["test_dataset"]:
         words += ["--test", own["test_dataset"]]
     words += ["--seed", str(like.seed), *([] if like.fold is None else ["--fold", str(like.fold)])]
-    return shlex.join([*words, *recipes.train_flags(settings), *_place_flags([like]), "--save_model"])
+    return shlex.join([*words, *flags.train_flags(settings), *_place_flags([like]), "--save_model"])
 
 
 def _place_flags(like: Sequence[Run]) -> list[str]:
     """The flags of train.py that train on the same kind of machine as most of `like`, into their runs folder."""
     root = like[0].folder.parents[4]
     elsewhere = ["--runs", str(root)] if root != path.RUNS.absolute() else []
-    return [*recipes.train_flags(grouping.machine_settings(like)), *elsewhere]
+    return [*flags.train_flags(grouping.machine_settings(like)), *elsewhere]
 
 
 def runs_to_show(chosen: Sequence[Run], models: Sequence[str] | None, settings: dict[str, Any]) -> list[Run]:
@@ -476,7 +477,7 @@ def alpha_groups(runs: Sequence[Run], rule: str | None, settings: dict[str, Any]
     if len(groups) < 2:
         words = ["python", "sweep.py", "--models", first.model, "--datasets", first.config["settings"]["dataset"]]
         words += ["--splits", records.trained_as(first.split), "--vary", f"alpha={','.join(map(str, tables.ALPHAS))}"]
-        words += [*recipes.train_flags(settings), *_place_flags([*itertools.chain(*own)] or same)]
+        words += [*flags.train_flags(settings), *_place_flags([*itertools.chain(*own)] or same)]
         raise UserError(
             f"--figure alpha: {first.dataset} has no two values of {first.model}'s α with these settings (--set names "
             f"others); `{shlex.join(words)}` trains them"

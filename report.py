@@ -31,6 +31,7 @@ import audit
 import captions
 import cli
 import figures
+import flags
 import grouping
 import models
 import path
@@ -398,14 +399,14 @@ def command_line() -> ArgumentParser:
         help="which epoch is reported (default: the rule of --table; without --table, validation for a split with a "
         "validation part, else paper; the figures curves and tsne need no rule)",
     )
-    names: dict[str, Any] = {"type": recipes.name_list, "metavar": "A,B,.."}
+    names: dict[str, Any] = {"type": flags.name_list, "metavar": "A,B,.."}
     add("--dataset", "--datasets", help="only these datasets; with --table, in place of the table's own", **names)
     add("--split", "--splits", help="only these splits (8:1:1 is also read from runs of 8:2); with --table, in place "
         "of the table's own, and the epoch is chosen on validation data if the split has some", **names)  # fmt: skip
     add("--model", "--models", help="only these models", **names)
     changed = "only runs with this value of a setting instead of the recipe's, such as epochs=10; may be repeated"
-    add("--set", type=recipes.parse_setting, action="append", metavar="SETTING=VALUE", help=changed)
-    add("--corpus", type=lambda text: tuple(recipes.comma_list(text)) or ("",), default=("",), metavar="DIGEST",
+    add("--set", type=flags.parse_setting, action="append", metavar="SETTING=VALUE", help=changed)
+    add("--corpus", type=lambda text: tuple(flags.comma_list(text)) or ("",), default=("",), metavar="DIGEST",
         help="only runs on the corpus whose digest starts with this; separate several digests by commas")  # fmt: skip
     add = parser.add_argument_group("output").add_argument
     add("--format", choices=list(render.FORMATS), help="format of the table (default: what --output ends in, or md)")

@@ -27,6 +27,7 @@ from tqdm import tqdm
 import board
 import cli
 import data
+import flags
 import recipes
 import records
 import render
@@ -55,11 +56,11 @@ def command_line() -> argparse.ArgumentParser:
     """The parser of this command."""
     parser = cli.parser(description=__doc__)
     group = parser.add_argument_group("what to run")
-    group.add_argument("--models", type=recipes.name_list, metavar="A,B,..", help="networks (default: GLAM)")
-    group.add_argument("--datasets", type=recipes.name_list, metavar="A,B,..", help="as --dataset (default: impro)")
+    group.add_argument("--models", type=flags.name_list, metavar="A,B,..", help="networks (default: GLAM)")
+    group.add_argument("--datasets", type=flags.name_list, metavar="A,B,..", help="as --dataset (default: impro)")
     group.add_argument(
         "--splits",
-        type=recipes.name_list,
+        type=flags.name_list,
         metavar="A,B,..",
         help="as --split (default: 8:2; with --table, the table's)",
     )
@@ -77,7 +78,7 @@ def command_line() -> argparse.ArgumentParser:
     group.add_argument(
         "--table", choices=[*tables.TABLES], help="train what this table of report.py lacks, instead of naming models"
     )
-    group.add_argument("--print", nargs="?", const=(), type=recipes.comma_list, metavar="FILE,..",
+    group.add_argument("--print", nargs="?", const=(), type=flags.comma_list, metavar="FILE,..",
                        help="with --table: print the table at the end, or write it to these files; the ending says "
                        "its format: .md, .csv, .html, .tex")  # fmt: skip
     group.add_argument(
@@ -113,7 +114,7 @@ def command_line() -> argparse.ArgumentParser:
         metavar="N",
         help="how many GPUs of the cluster a run takes, such as 0.25 (default: 1, or 0 on a CPU)",
     )
-    recipes.add_flags(parser)
+    flags.add_flags(parser)
     return parser
 
 
@@ -125,7 +126,7 @@ def variants(vary: list[str]) -> list[dict[str, Any]]:
     values_of: dict[str, list[Any]] = {}
     for text in vary:
         name, _, values = text.partition("=")
-        if not recipes.comma_list(values):
+        if not flags.comma_list(values):
             raise UserError(f"--vary {text}: write SETTING=VALUE,VALUE,..")
         name = {"test": "test_dataset"}.get(name, name)
         if name in values_of:
@@ -133,7 +134,7 @@ def variants(vary: list[str]) -> list[dict[str, Any]]:
         if name not in VARIED:
             others = "--models, --datasets, --splits and --seeds take several themselves, and every fold is trained"
             raise UserError(f"--vary {text}: choose one of test, {', '.join(VARIED[1:])}; {others}")
-        values_of[name] = [recipes.parse_setting(f"{name}={v}", "--vary")[1] for v in recipes.comma_list(values)]
+        values_of[name] = [flags.parse_setting(f"{name}={v}", "--vary")[1] for v in flags.comma_list(values)]
     return [dict(zip(values_of, choice, strict=True)) for choice in itertools.product(*values_of.values())]
 
 
@@ -177,9 +178,9 @@ def shaping(given: dict[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in given.items() if k in names}
 
 
-def _options(given: dict[str, Any]) -> recipes.Options:
+def _options(given: dict[str, Any]) -> flags.Options:
     """Of train.py's flags, those that shape no result."""
-    return recipes.Options(**{f.name: given[f.name] for f in fields(recipes.Options) if f.name in given})
+    return flags.Options(**{f.name: given[f.name] for f in fields(flags.Options) if f.name in given})
 
 
 def _as_given(changed: dict[str, Any]) -> dict[str, Any]:
@@ -188,7 +189,7 @@ def _as_given(changed: dict[str, Any]) -> dict[str, Any]:
 
 
 def expand(
-    given: dict[str, Any], flags: list[dict[str, Any]], seeds: list[int], table: bool, dry_run: bool
+    given: dict[str, Any], chosen: list[dict[str, Any]], seeds: list[int], table: bool, dry_run: bool
 ) -> Iterator[recipes.Config]:
     """A configuration for every combination, seed and fold, seeds outermost: whole rounds are done first. For a `table`
     rows on a split that their corpus cannot have are left out, with a warning. `dry_run` is for train.folds_to_run."""
@@ -196,8 +197,8 @@ def expand(
 
     options = _options(given)
     base: list[recipes.Config] = []
-    for varied in flags:
-        config = recipes.parse_config({**given, **varied})  # of any seed, which does not decide the folds
+    for varied in chosen:
+        config = flags.parse_config({**given, **varied})  # of any seed, which does not decide the folds
         try:
             base += train.folds_to_run(config, options, dry_run)
         except data.NoSplit as error:
@@ -380,7 +381,7 @@ def print_table(asked: dict[str, Any], given: dict[str, Any], every: list[Job]) 
     like = every[0].config
     machine = {"device" if flag == "gpu" else flag for flag in given} & {*recipes.MACHINE}
     settings = {**shaping(given), **{k: getattr(like, k) for k in machine}}
-    words = ["--table", asked["table"], *recipes.report_flags(settings)]
+    words = ["--table", asked["table"], *flags.report_flags(settings)]
     for flag in ("datasets", "splits", "models"):
         if asked[flag]:
             words += [f"--{flag}", ",".join(asked[flag])]
@@ -423,7 +424,7 @@ def check(asked: dict[str, Any]) -> None:
 
 def jobs_of(asked: dict[str, Any], given: dict[str, Any]) -> list[Job]:
     """Every run that is asked for, with its state; under --next, those of all seeds."""
-    flags = combinations(asked, given)
+    chosen = combinations(asked, given)
     for name in ("seeds", "next"):
         if (asked[name] or 1) > 1 and "seed" in given:
             raise UserError(f"--seed {given['seed']} and --{name} {asked[name]} contradict each other: leave one out")
@@ -435,7 +436,7 @@ def jobs_of(asked: dict[str, Any], given: dict[str, Any]) -> list[Job]:
         )
     wanted = all_seeds if asked["next"] else all_seeds[: asked["seeds"] or 1]
     # a setting that is listed twice is one
-    configs = dict.fromkeys(expand(given, flags, wanted, bool(asked["table"]), asked["dry_run"]))
+    configs = dict.fromkeys(expand(given, chosen, wanted, bool(asked["table"]), asked["dry_run"]))
     if (asked["gpus_per_job"] or 0) > 0:
         configs = {replace(config, device="cuda"): None for config in configs}  # the workers', not ours
     options = _options(given)

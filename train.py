@@ -12,6 +12,7 @@ tables from run folders.
 import argparse
 
 import cli
+import flags
 import path
 import recipes
 
@@ -20,7 +21,7 @@ def command_line() -> argparse.ArgumentParser:
     """The parser of this command."""
     parser = cli.parser(description=__doc__)
     parser.add_argument("--list_models", action="store_true", help="print the models and stop")
-    recipes.add_flags(parser)
+    flags.add_flags(parser)
     return parser
 
 
@@ -61,7 +62,8 @@ import turns
 from cli import UserError, warn
 from corpora import Utterance
 from files import atomic, named, sweep_temporaries, write_json, write_text
-from recipes import Config, Options
+from flags import Options
+from recipes import Config
 from records import STATE
 from resume import BrokenState, History, load_state, save_state
 
@@ -205,7 +207,7 @@ def train(config: Config, *, wait: bool = True, d: data.Data | None = None, **op
     """Train one run and return its folder; a finished one is not repeated, an unfinished one goes on.
 
     Where another process is at the same run: wait for it, or return None without `wait`. `d` is what `data.load` gives,
-    for a caller that has it; the other options are in recipes.Options. Raises UserError.
+    for a caller that has it; the other options are in flags.Options. Raises UserError.
     """
     return turns.alone(steps(config, wait=wait, d=d, **options), config.device)
 
@@ -386,7 +388,7 @@ def print_folds(folders: Sequence[Path], given: dict[str, Any]) -> None:
 def report_command(folder: Path, given: dict[str, Any]) -> str:
     """The command that reports all folds of the run in `folder` together; `given`: the flags it was trained with."""
     run = records.read_run(folder)
-    words = ["--dataset", run.dataset, "--split", run.split, "--model", run.model, *recipes.report_flags(run.changed)]
+    words = ["--dataset", run.dataset, "--split", run.split, "--model", run.model, *flags.report_flags(run.changed)]
     if "runs" in given:
         words += ["--runs", str(given["runs"])]
     return shlex.join(["python", "report.py", *words])
@@ -424,7 +426,7 @@ def main() -> None:
         print(f"{'--model':<18}in the paper's tables (–: in none)")
         print("\n".join(f"{name:<18}{models.paper_name(name)}" for name in models.list_models()))
         return
-    config = recipes.parse_config(given)
+    config = flags.parse_config(given)
     quiet, folders = given.get("quiet", False), []
     with device.explaining_out_of_memory():
         for run in folds_to_run(config, Options(**given)):

@@ -18,7 +18,8 @@ from typing import Literal, NamedTuple
 from tqdm import tqdm
 
 from cli import UserError, refusal, warn
-from recipes import Config, Options
+from flags import Options
+from recipes import Config
 
 Status = Literal[
     "done",

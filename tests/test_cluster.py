@@ -139,13 +139,11 @@ def test_failures_are_reported_and_the_rest_is_done(cluster, here: Path, tmp_pat
 
 
 def test_local_cluster_by_command(here: Path, tmp_path: Path, command) -> None:
+    import flags
     import loops
-    import recipes
     import train
 
-    config = recipes.parse_config(
-        {"model": "CNN_GAP", "dataset": "all", "epochs": 3, "threads": 1, "gpu": -1, "seed": 1}
-    )
+    config = flags.parse_config({"model": "CNN_GAP", "dataset": "all", "epochs": 3, "threads": 1, "gpu": -1, "seed": 1})
     real = loops.Trainer.epoch
 
     def once(trainer, epoch, *given):
@@ -176,7 +174,7 @@ def test_a_cluster_whose_token_is_lacking_is_told(monkeypatch) -> None:
 
     import cluster
     from cli import UserError
-    from recipes import Options
+    from flags import Options
 
     def refuse(*_: object, **__: object) -> None:
         raise ray.exceptions.AuthenticationError("no authentication token was found")
@@ -248,7 +246,7 @@ def test_runs_are_locked_until_written_and_few_at_once(config, here: Path, monke
     import ray
 
     import cluster as driver
-    import recipes
+    import flags
     import sweep
     import workers
 
@@ -266,7 +264,7 @@ def test_runs_are_locked_until_written_and_few_at_once(config, here: Path, monke
     monkeypatch.setattr(driver, "_keep", lambda folder, files: free.append(sweep._is_free(folder)))
     monkeypatch.setattr(ray, "wait", wait)
     configs = [replace(config, seed=seed) for seed in range(1, 5)]
-    outcomes = list(driver._run(configs, driver.Share(1, 0), recipes.Options(runs=here)))
+    outcomes = list(driver._run(configs, driver.Share(1, 0), flags.Options(runs=here)))
     assert [(one.config, one.status) for one in outcomes] == [(config, "done") for config in configs]
     assert free == [False] * 4 and all(sweep._is_free(folder_of(config, here)) for config in configs)
     assert under_way == [2, 2, 2, 1]

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import data
+import flags
 import path
 import recipes
 import train
@@ -106,7 +107,7 @@ def test_it_runs_records_and_reports(two, command):
 
 def test_weights_are_of_the_corpus_they_were_trained_on(two, small_release, monkeypatch):
     """Tested on made-up sound, scores are synthetic; the weights, and their licence, are the training corpus's."""
-    config = recipes.parse_config(
+    config = flags.parse_config(
         {
             "model": "CNN_GAP",
             "dataset": "emodb",

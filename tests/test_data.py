@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 import audio
 import data
 import features
+import flags
 import handleIEMOCAP
 import loops
 import path
@@ -582,7 +583,7 @@ def test_a_corpus_that_changed_since_a_sweep_began_is_not_trained_on(five, tmp_p
     file.write_text(text.replace(",b", ",x").replace(",a", ",b").replace(",x", ",a"))
     with pytest.raises(UserError, match=r"five has changed since this command began, .*: give the command again"):
         data.load(five)
-    other = workers.in_processes([replace(five, threads=1)], 1, None, recipes.Options(tmp_path / "runs"))
+    other = workers.in_processes([replace(five, threads=1)], 1, None, flags.Options(tmp_path / "runs"))
     (outcome,) = other  # in a process that sees the corpus for the first time
     assert outcome.status == "failed" and "five has changed since this command began" in outcome.text
     file.write_text(text)

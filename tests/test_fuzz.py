@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from made_runs import make_run
 
 import data
+import flags
 import pack
 import recipes
 import records
@@ -270,7 +271,7 @@ def test_nothing_here_unpickles() -> None:
 def test_pickles_are_not_opened(here: Path, tmp_path: Path) -> None:
     """In every place from which something is read."""
     target, bomb = tmp_path / "it ran", pickle.dumps(Bomb(tmp_path / "it ran"))
-    config = recipes.parse_config({"model": "CNN_GAP", "dataset": "all", "gpu": -1, "epochs": 1, "seed": 3})
+    config = flags.parse_config({"model": "CNN_GAP", "dataset": "all", "gpu": -1, "epochs": 1, "seed": 3})
     folder = train.train(config, runs=here, save_model="last", quiet=True)
     wanted = [folder / "predictions.npz", folder / "config.json", folder / "epochs.jsonl", folder / "split.json"]
     for file in wanted:
@@ -329,7 +330,7 @@ def test_names_in_a_csv_do_not_lead_out(
     manifest = tmp_path / f"{'..' if name == '..' else ''}.csv"
     manifest.write_text("name,path,emotion,speaker,session,dialog,split\n" + "\n".join(lines) + "\n")
     before = every_file(small_release)
-    config = recipes.parse_config({"model": "CNN_GAP", "dataset": str(manifest), "gpu": -1, "epochs": 1, "threads": 1})
+    config = flags.parse_config({"model": "CNN_GAP", "dataset": str(manifest), "gpu": -1, "epochs": 1, "threads": 1})
     folder = train.train(config, runs=here, save_model="last", quiet=True)
     assert folder is not None and folder.resolve().is_relative_to(here.resolve())
     assert {f.name for f in tmp_path.iterdir()} == {manifest.name, "cache", here.name}

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+import cli
+import flags
 import loops
 import models
 import recipes
@@ -125,14 +127,14 @@ def test_learning_rate_is_torchs_scheduler_stopped_below_lr_min(schedule, schedu
 
 
 def test_original_flag_names_and_letters_keep_working():
-    parser = recipes.argparse.ArgumentParser(allow_abbrev=False)
-    recipes.add_flags(parser)
+    parser = cli.parser()
+    flags.add_flags(parser)
     words = (
         "-m MHCNN -f mfcc -i script -n 20 -b 16 -l 0.01 -e 3 -g -1 --lr_min 1e-7 --segment_length 1.5 "
         "--train_overlap 1 --test_overlap 1.2 --alpha 0.2 --lr_schedule warmstep --optimizer sgd --seed 7 "
         "--head 2 --attn_hidden 32"
     )
-    c = recipes.parse_config(vars(parser.parse_args(words.split())))
+    c = flags.parse_config(vars(parser.parse_args(words.split())))
     assert (c.model, c.feature, c.dataset, c.n_mfcc, c.batch_size, c.learning_rate, c.epochs) == (
         "MACNN",
         "mfcc",
@@ -145,32 +147,32 @@ def test_original_flag_names_and_letters_keep_working():
     assert (c.device, c.lr_schedule, c.head, c.attn_hidden, c.seed) == ("cpu", "step", 2, 32, 7)
     long = "--model MACNN --features_to_use mfcc --impro_or_script script --nmfcc 20 --gpu -1"
     same = vars(parser.parse_args(long.split()))
-    assert recipes.parse_config(same).n_mfcc == 20
+    assert flags.parse_config(same).n_mfcc == 20
 
 
 def test_a_report_asks_for_a_setting_as_runs_record_it():
     recorded = recipes.config_for("GLAM", lr_schedule="warmstep").settings()
     for text in ("lr_schedule=warmstep", "lr_schedule=step", "epochs=50", "alpha=.5", "padding=False", "classes="):
-        key, value = recipes.parse_setting(text)
+        key, value = flags.parse_setting(text)
         assert recorded[key] == value, text
 
 
 def test_a_setting_that_does_nothing_is_told(capsys):
-    parser = recipes.argparse.ArgumentParser(allow_abbrev=False)
-    recipes.add_flags(parser)
+    parser = cli.parser()
+    flags.add_flags(parser)
     for words, said in {
         "--model APCNN --eps 1e-3": "--eps changes nothing in the training of APCNN: its optimizer is sgd here",
         "--lr_schedule none --lr_min 1e-3": "--lr_min changes nothing in the training of GLAM: its lr_schedule is none",
         "--model APCNN --optimizer adam --eps 1e-3 --lr_min 1e-3": "",
     }.items():
-        recipes.parse_config(vars(parser.parse_args([*words.split(), "--gpu", "-1"])))
+        flags.parse_config(vars(parser.parse_args([*words.split(), "--gpu", "-1"])))
         told = capsys.readouterr().err
         assert said in told and bool(said) == bool(told)
 
 
 def test_help_names_the_default_of_every_setting():
-    parser = recipes.argparse.ArgumentParser(allow_abbrev=False)
-    recipes.add_flags(parser)
+    parser = cli.parser()
+    flags.add_flags(parser)
     said = {action.dest: action.help for action in parser._actions}
     for field in fields(recipes.Config):
         if field.name not in ("recipe", "test_dataset", "device"):
@@ -178,12 +180,12 @@ def test_help_names_the_default_of_every_setting():
 
 
 def test_changed_settings_are_given_back_by_their_flags():
-    parser = recipes.argparse.ArgumentParser(allow_abbrev=False)
-    recipes.add_flags(parser)
+    parser = cli.parser()
+    flags.add_flags(parser)
     changed = {"alpha": 0.3, "classes": ["very sad", "angry"], "padding": True, "class_weights": False}
-    given = vars(parser.parse_args(recipes.train_flags(changed)))
+    given = vars(parser.parse_args(flags.train_flags(changed)))
     assert given == {**changed, "classes": ("very sad", "angry")}
-    assert recipes.train_flags({"classes": [], "alpha": 0.0}) == ["--alpha", "0.0"]  # no class named: all of them
+    assert flags.train_flags({"classes": [], "alpha": 0.0}) == ["--alpha", "0.0"]  # no class named: all of them
 
 
 def test_hash_names_what_shapes_a_result_and_nothing_else():
@@ -250,7 +252,7 @@ def test_amp_needs_a_device_with_bfloat16(here, small_release, monkeypatch):
     import train
 
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
-    config = recipes.parse_config({"amp": True, "device": "cpu", "dataset": "all", "model": "CNN_GAP", "epochs": 1})
+    config = flags.parse_config({"amp": True, "device": "cpu", "dataset": "all", "model": "CNN_GAP", "epochs": 1})
     with pytest.raises(UserError, match="--amp: this processor has no instructions for bfloat16"):
         train.train(config, quiet=True)
     assert not list(here.rglob("config.json"))
@@ -277,6 +279,6 @@ def test_what_no_checkpoint_may_have_is_refused_before_training(flag, value):
 
 @pytest.mark.parametrize("flag", ["head", "attn_hidden"])
 def test_a_head_is_asked_of_networks_that_have_one(flag):
-    assert getattr(recipes.parse_config({"model": "MHResMultiConv3", flag: 8, "gpu": -1}), flag) == 8
+    assert getattr(flags.parse_config({"model": "MHResMultiConv3", flag: 8, "gpu": -1}), flag) == 8
     with pytest.raises(UserError, match=f"--{flag}: the model GLAM has no head attention"):
-        recipes.parse_config({flag: 8, "gpu": -1})
+        flags.parse_config({flag: 8, "gpu": -1})

@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 import audit
 import cluster
 import data
+import flags
 import loops
 import pack
 import recipes
@@ -52,7 +53,7 @@ class Killed(BaseException):
 
 
 def config_of(way: str, epochs: int = 3) -> recipes.Config:
-    return recipes.parse_config({"dataset": "all", "gpu": -1, "threads": 1, "epochs": epochs, "seed": 7, **WAYS[way]})
+    return flags.parse_config({"dataset": "all", "gpu": -1, "threads": 1, "epochs": epochs, "seed": 7, **WAYS[way]})
 
 
 @pytest.fixture
@@ -384,8 +385,8 @@ def test_unfinished_run_is_not_reported(here: Path, stop) -> None:
 @pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_command_killed_in_an_epoch(seed: int, here: Path, tmp_path: Path) -> None:
     epochs = 20  # of a tenth of a second or less: the last is still to come when the second begins
-    flags = f"--model CNN_GAP --dataset all --gpu -1 --threads 1 --quiet --epochs {epochs} --seed {seed} --save_model"
-    words = [sys.executable, "train.py", *flags.split()]
+    given = f"--model CNN_GAP --dataset all --gpu -1 --threads 1 --quiet --epochs {epochs} --seed {seed} --save_model"
+    words = [sys.executable, "train.py", *given.split()]
     process = subprocess.Popen(words, cwd=ROOT, stderr=subprocess.PIPE)
     while not list(here.glob("*/*/*/*/*/state.safetensors")) and process.poll() is None:
         time.sleep(0.002)
@@ -398,7 +399,7 @@ def test_command_killed_in_an_epoch(seed: int, here: Path, tmp_path: Path) -> No
     assert (state.parent / "epochs.jsonl").read_text().splitlines()[: len(before)] == before, (
         "begun anew, not continued"
     )
-    config = recipes.parse_config(
+    config = flags.parse_config(
         {"model": "CNN_GAP", "dataset": "all", "gpu": -1, "threads": 1, "epochs": epochs, "seed": seed}
     )
     assert content(state.parent) == content(trained(config, tmp_path / "whole", "last"))

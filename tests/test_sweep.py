@@ -19,6 +19,7 @@ import pytest
 from faults import FLAGS, ROOT, children, content, finished, until
 
 import data
+import flags
 import recipes
 import seeds
 import sweep
@@ -514,8 +515,8 @@ def test_a_process_trains_on_no_other_corpus_and_waits_for_nobody(here: Path, mo
     monkeypatch.setattr(train, "train", lambda config, wait=True, **options: here if wait else None)
     (job,) = jobs("--models", "CNN_GAP")
     name, digest = data.identity(job.config)
-    assert workers.train_here(job.config, recipes.Options(), (name, digest)).status == "held"
-    outcome = workers.train_here(job.config, recipes.Options(), (name, "of before"))
+    assert workers.train_here(job.config, flags.Options(), (name, digest)).status == "held"
+    outcome = workers.train_here(job.config, flags.Options(), (name, "of before"))
     assert outcome.status == "failed" and "all has changed since this command began" in outcome.text
 
 
@@ -536,7 +537,7 @@ def test_a_worker_that_dies_is_told_and_replaced(at_once: int, here: Path, monke
 
     monkeypatch.setattr(workers, "Worker", Dying)
     configs = [job.config for seed in (1, 2) for job in jobs("--models", "CNN_GAP", "--seed", seed, "--epochs", 1)]
-    outcomes = {o.config.seed: o for o in workers.in_processes(configs, at_once, 1, recipes.Options(quiet=True))}
+    outcomes = {o.config.seed: o for o in workers.in_processes(configs, at_once, 1, flags.Options(quiet=True))}
     assert (outcomes[1].status, outcomes[2].status) == ("broke", "done") and "killed by signal 9" in outcomes[1].text
     assert chosen == [1] * 2
 
@@ -549,13 +550,13 @@ def test_a_worker_chooses_its_gpu(monkeypatch) -> None:
     monkeypatch.setattr(workers.tqdm, "set_lock", lambda lock: None)
     for gpu in (None, 1):
         with suppress(IndexError):
-            workers._serve(pipe, gpu, recipes.Options())
+            workers._serve(pipe, gpu, flags.Options())
     assert chosen == [1]
 
 
 def test_several_at_once_are_quiet_and_get_what_was_asked_for(tmp_path: Path) -> None:
     given = {"gpu": 1, "runs": tmp_path, "save_model": "last", "skip_bad": True, "tensorboard": True, "epochs": 1}
-    options = recipes.Options(**{name: value for name, value in given.items() if name not in ("gpu", "epochs")})
+    options = flags.Options(**{name: value for name, value in given.items() if name not in ("gpu", "epochs")})
     for jobs, at_once, expected in ((2, 1, {"jobs": 2, "gpu": 1}), (1, 2, {"at_once": 2}), (1, 1, {"at_once": 1})):
         with sweep._executor({"ray": None, "jobs": jobs, "at_once": at_once}, given, []) as execute:
             quiet = dataclasses.replace(options, quiet=jobs * at_once > 1)

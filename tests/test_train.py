@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import data
 import files
+import flags
 import graphs
 import loops
 import metrics
@@ -29,7 +30,7 @@ from cli import UserError
 from tests.conftest import ROOT, at_a_terminal
 
 SETTINGS = {"epochs": 2, "lr_schedule": "exp", "head": 2, "attn_hidden": 32}
-SMALL = ("--gpu", -1, "--model", "MACNN", "--seed", 1, *recipes.train_flags(SETTINGS))
+SMALL = ("--gpu", -1, "--model", "MACNN", "--seed", 1, *flags.train_flags(SETTINGS))
 
 
 def test_losses_and_scores_are_the_published_codes(golden, emodb_iemocap, shared_cache, tmp_path, monkeypatch):

@@ -19,6 +19,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+import flags
 import graphs
 import loops
 import models
@@ -178,7 +179,7 @@ def test_a_gpu_that_fails_for_good_is_every_runs_outcome_and_not_the_end(here: P
     monkeypatch.setattr(torch.cuda, "empty_cache", fails)
     monkeypatch.setattr(loops, "make_optimizer", fails)
     configs = [recipes.config_for("CNN_GAP", dataset="all", epochs=1, threads=1, seed=seed) for seed in (1, 2)]
-    outcomes = list(workers.in_turns(configs, 2, recipes.Options(quiet=True)))
+    outcomes = list(workers.in_turns(configs, 2, flags.Options(quiet=True)))
     assert [(one.config, one.status) for one in outcomes] == [(config, "broke") for config in configs]
     assert all("illegal memory access" in one.text for one in outcomes)
 
