@@ -19,7 +19,15 @@ from recipes import RULES, settings_text
 from records import Run
 from tables import Row
 
-SPLITS = "Splits: a digest of which utterances are in which part, equal for equal splits; “of 5”, of five of them."
+SPLITS = (
+    "Splits: a digest of which utterances are in which part; equal splits have equal digests. “of 5” marks one "
+    "digest of five splits."
+)
+FOLDS = (
+    "Folds pooled: the test utterances of all folds are scored together, each fold at the epoch picked for it. Mean "
+    "over folds: the mean of the folds' own scores, with their sample standard deviation as “folds ±”; the score of a "
+    "fold is the mean over seeds."
+)
 SYNTHETIC = "SYNTHETIC data: sound made by a formula; these numbers say nothing about speech."
 
 
@@ -34,8 +42,8 @@ def say_unpublished(splits: set[str]) -> list[str]:
     if not splits:
         return []
     return [
-        f"On {', '.join(sorted(splits))} this rule is no published one; folds each have an epoch chosen on their own "
-        "test part. --rule validation chooses it on validation data."
+        f"On {', '.join(sorted(splits))} this rule is no published one. Where there are folds, each has an epoch "
+        "chosen on its own test part. --rule validation chooses the epoch on validation data."
     ]
 
 
@@ -49,27 +57,28 @@ def say_repeats(groups: Iterable[Group]) -> list[str]:
     if not (count := len({folder for group in groups for folder in group.repeats})):
         return []
     repeat, are = ("1 run repeats", "is") if count == 1 else (f"{count} runs repeat", "are")
-    where = "on another device or thread count than most or in a second folder"
-    return [f"{repeat} a seed, {where}, and {are} not counted again."]
+    where = "with another device or thread count than most runs, or in a second folder"
+    return [f"{repeat} a seed ({where}) and {are} not counted again."]
 
 
 def say_tests(tests: Sequence[dict[str, Any]]) -> list[str]:
     """What must be known to read the paired tests."""
     sizes = " or ".join(str(size) for size in sorted({test["family"] for test in tests}))
     notes = [
-        "Mean difference: the first of a pair minus the second, in points.",
-        "Two-sided Wilcoxon signed-rank tests over the seeds both models share or, where the split has folds, over "
-        "folds (each the mean over shared seeds; folds hold other speakers, seeds only repeat them). Over seeds, a "
-        "test speaks of other seeds on the same recordings, not of other speakers. Differences of zero drop out of p.",
-        f"p (Holm) is corrected for the tests of one dataset, split and score that could tell something ({sizes} of "
-        "them). “n too small to tell”: even if all n differences had one sign, p = 2 / 2^n would stay above 0.05, be "
-        "it alone, and then it is not counted, or corrected.",
-        "Same split: how many of the shared runs were tested on the same utterances. Models with longer segments drop "
-        "more short utterances, and the same seed then draws another split.",
+        "Mean difference: the score of the first model of a pair minus that of the second, in points.",
+        "The tests are two-sided Wilcoxon signed-rank tests over the seeds that both models share. Where the split has "
+        "folds, they are over folds instead (each the mean over shared seeds), as other folds have other speakers, and "
+        "other seeds the same ones again. A test over seeds speaks of other seeds on the same recordings, not of other "
+        "speakers. Differences of zero are left out of p.",
+        "p (Holm) is corrected for the tests of one dataset, split and score that could tell something "
+        f"({sizes} of them). “n too small to tell”: even if all n differences had one sign, p would stay above 0.05. "
+        "Uncorrected, p would then be 2 / 2^n; a test where this is above 0.05 is neither counted nor corrected.",
+        "Same split: in how many of the shared runs both models were tested on the same utterances. Models with longer "
+        "segments leave out more short utterances, and the same seed then draws another split.",
     ]
     if any(test["verdict"] == stats.DISAGREE for test in tests):
         notes.append(
-            f"“{stats.DISAGREE}”: most differences have one sign; a few large ones of the other make the mean."
+            f"“{stats.DISAGREE}”: most differences have one sign, but a few large ones of the other decide the mean."
         )
     if any(test["unit"] == "folds" for test in tests):
         notes.append(
@@ -79,8 +88,8 @@ def say_tests(tests: Sequence[dict[str, Any]]) -> list[str]:
         )
     if any(test["in_common"] for test in tests):
         notes.append(
-            "Of pairs without the same split, where one model’s test utterances contain all of the other’s, both are "
-            "scored on those, so that the mean difference is not quite that of the rows above."
+            "Pairs without the same split: where one model’s test utterances contain all of the other’s, both are "
+            "scored on the other’s. So the mean difference is not quite that of the rows above."
         )
     return notes
 
@@ -101,9 +110,11 @@ def say_protocols(rows: Sequence[Row]) -> list[str]:
             if after[i] > before[i]
         ]
         if rises:
-            notes.append(f"{model} on {dataset} does not fall along the row as may be expected: {'; '.join(rises)}.")
+            notes.append(
+                f"{model} on {dataset}: scores may be expected to fall from row to row, but {'; '.join(rises)}."
+            )
         elif len(chain) > 1:
-            notes.append(f"{model} on {dataset}: WA and UA fall or stay all along {' → '.join(a for a, _ in chain)}.")
+            notes.append(f"{model} on {dataset}: WA and UA never rise along {' → '.join(a for a, _ in chain)}.")
     return notes
 
 
@@ -135,8 +146,8 @@ def other_settings(rows: Sequence[Row], found: Iterable[Run]) -> list[str]:
         return []
     said = "; ".join(f"{settings or 'as published'} ({n})" for settings, n in counts.most_common(5))
     return [
-        f"Of models whose rows are missing there are finished runs with other settings: {said}. "
-        "`--set SETTING=VALUE` asks for them."
+        f"The models of missing rows have finished runs with other settings: {said}. "
+        "`--set SETTING=VALUE` asks for those runs."
     ]
 
 
@@ -154,9 +165,9 @@ def _say_seeds(row: Row, group: Group) -> str:
     own = group.unpublished_seeds
     named = f"{', '.join(map(str, own[:3]))}{', ..' * (len(own) > 3)}"
     if 0 < len(own) < len(group.rounds):
-        return f"counted beside seeds of the published 100: {named}"
+        return f"seeds that are not of the published 100 are counted too: {named}"
     comparable = row.paper or row.spec.dataset in recipes.IEMOCAP_DATASETS
-    return f"every seed is other than the published 100: {named}" if own and comparable else ""
+    return f"no seed is of the published 100: {named}" if own and comparable else ""
 
 
 def _say_row(row: Row, group: Group) -> Iterator[str]:
@@ -170,10 +181,10 @@ def _say_row(row: Row, group: Group) -> Iterator[str]:
     elif row.interval.over != "speakers and seeds":
         yield f"the interval resamples {row.interval.over}"
     elif (few := len(group.rounds)) < stats.FEWEST:
-        yield f"{few} seeds hardly tell how much seeds differ, and the interval may be too narrow"
+        yield f"{few} seeds hardly tell how much seeds differ, so that the interval may be too narrow"
     if lacking := sum(not all(map(sum, run.scores(group.rule)["confusion"])) for run in group.runs):
         units = "folds" if group.has_folds else "test sets"
-        yield f"{lacking} of {len(group.runs)} {units} lack a class, and their UA is the mean over the others"
+        yield f"{lacking} of {len(group.runs)} {units} lack a class, and their UA is the mean over the other classes"
 
 
 def _say_other_corpora(rows: Sequence[Row]) -> list[str]:
@@ -183,7 +194,7 @@ def _say_other_corpora(rows: Sequence[Row]) -> list[str]:
     if not corpora:
         return []
     names = "; ".join(sorted(corpora))
-    return [f"No published figures: these runs are not of IEMOCAP's complete release ({names})."]
+    return [f"No published figures are shown, as these runs are not of IEMOCAP's complete release ({names})."]
 
 
 def notes_of(rows: Sequence[Row], command: str) -> list[str]:
@@ -191,8 +202,8 @@ def notes_of(rows: Sequence[Row], command: str) -> list[str]:
     notes = []
     if lacking := sum(bool(row.status) for row in rows):
         apart = any(row.group is None and row.spec.split in ("session", "superb", "speaker", "dialog") for row in rows)
-        never = "; a row stays empty where the corpus does not say sessions, speakers or dialogs" if apart else ""
-        notes.append(f"`{command}` trains what is missing ({lacking} of {len(rows)} rows){never}.")
+        never = " A row stays empty where the corpus does not name sessions, speakers or dialogs." if apart else ""
+        notes.append(f"`{command}` trains what is missing ({lacking} of {len(rows)} rows).{never}")
     notes += _say_other_corpora(rows)
     groups = [row.counted for row in rows if row.counted]
     about: dict[str, list[str]] = {}  # what is said of which rows
@@ -205,11 +216,7 @@ def notes_of(rows: Sequence[Row], command: str) -> list[str]:
         notes.append(f"{'Every row with runs' if everywhere else '; '.join(dict.fromkeys(places))}: {said}.")
     notes += say_repeats(groups)
     if any(group.has_folds for group in groups):
-        notes.append(
-            "Folds pooled: scores of the test utterances of all folds put together, each fold at the epoch picked for "
-            "it; mean over folds: the mean of the folds' own scores (folds ±: their sample standard deviation, each "
-            "fold the mean over seeds). n counts seeds with all their folds."
-        )
+        notes.append(f"{FOLDS} n counts the seeds that have all their folds.")
     return notes
 
 
@@ -222,14 +229,18 @@ def of_table(rows: Sequence[Row], settings: dict[str, Any], command: str) -> lis
     if any(group.synthetic for group in groups):
         text.append(SYNTHETIC)
     text.append(
-        f"Interval: bootstrap, {stats.RESAMPLES:,} resamples of speakers (each with all test utterances) and of seeds, "
-        "drawn jointly, in each without the seeds that lack a class; percentiles expanded for the small number of "
-        "speakers (seeds, where one speaks). The picked epochs stay, so it holds nothing of a rule's optimism."
+        f"The interval is a bootstrap: {stats.RESAMPLES:,} resamples draw speakers (each with all test utterances) and "
+        "seeds jointly. A resample leaves out the seeds that lack a class in it. Percentiles are expanded for the "
+        "small number of speakers (or of seeds, where there is one speaker). The picked epochs stay the same, so that "
+        "the interval holds nothing of a rule's optimism."
     )
-    text.append(f"Utterances: tested on with one seed, in all of its folds; Speakers: of those of all seeds. {SPLITS}")
+    text.append(
+        "Utterances: how many one seed is tested on, in all of its folds. Speakers: how many the test utterances of "
+        f"all seeds have. {SPLITS}"
+    )
     if any(row.paper for row in rows):
         text.append(
-            "Published: Zhu and Li, ICASSP 2022 (results/published.csv); its “micro F1” is the weighted F1 here."
+            "Published: Zhu and Li, ICASSP 2022 (results/published.csv). Their “micro F1” is the weighted F1 here."
         )
     if any(row.paper and row.spec.split == "8:1:1" for row in rows):
         text.append(

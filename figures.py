@@ -98,13 +98,13 @@ def say_runs(groups: Sequence[Group], rule: bool = True) -> str:
     n = "–".join(str(count) for count in (counts if len(counts) == 1 else (counts[0], counts[-1])))
     n += " seed" if counts == [1] else " seeds"
     tested = sorted({group.utterances for group in groups})
-    folds = ", all folds of each put together" if rule else ", each fold a run"
+    folds = ", all folds of a seed put together" if rule else ", each fold a run"
     folds = folds if first.has_folds else ""
     corpus = first.dataset if first.corpus == first.dataset else f"{first.corpus}, {first.dataset}"
-    epoch = f"rule {first.rule}: {RULES[first.rule]}" if rule else "every epoch, so no rule"
+    epoch = f"rule {first.rule}: {RULES[first.rule]}" if rule else "every epoch is drawn, so no rule picks one"
     said = f"Corpus {corpus}; split {first.split}; {epoch}; "
     said += f"n = {n}{folds}, {' or '.join(tested)} test utterances a seed."
-    said += f" Throughout: {recipes.settings_text(_common(groups))}." if _common(groups) else ""
+    said += f" Settings of all runs: {recipes.settings_text(_common(groups))}." if _common(groups) else ""
     if rule and first.rule == "paper" and first.first.has_validation:
         said += " " + " ".join(captions.say_unpublished({first.split}))
     return said + (" SYNTHETIC data: these say nothing about speech." if first.synthetic else "")
@@ -133,7 +133,7 @@ def confusion(groups: Sequence[Group]) -> Drawn:
     bar = figure.colorbar(image, ax=list(axes), shrink=0.8, pad=0.02)
     bar.set_label("per cent of the true class")
     bar.outline.set_visible(False)
-    text = "Rows: true class; in each cell the per cent of its row and, in brackets, the count over all seeds."
+    text = "Rows: the true class. Each cell has its per cent of the row and, in brackets, the count over all seeds."
     return Drawn(figure, f"{text} {say_runs(groups)}")
 
 
@@ -173,9 +173,11 @@ def curves(groups: Sequence[Group]) -> Drawn:
     handles, names = axes[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside right upper", handlelength=3)
     text = "Lines: the mean over runs (seeds, and folds where the split has some); bands: one sample standard deviation"
-    text += ", none of a single run." if any(len(group.runs) == 1 for group in groups) else "."
+    text += ", none for a single run." if any(len(group.runs) == 1 for group in groups) else "."
     if len({group.first.config["settings"]["alpha"] > 0 for group in groups}) > 1:
-        text += " The loss of models with mixup is that of mixed labels: it cannot be compared with the others'."
+        text += (
+            " Models with mixup have the loss of mixed labels, which cannot be compared with the loss of the others."
+        )
     return Drawn(figure, f"{text} {say_runs(groups, rule=False)}")
 
 
@@ -236,7 +238,7 @@ def alpha(groups: Sequence[Group]) -> Drawn:
     text += "; grey: each seed." if same and several else "."
     if paper:
         figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper right", ncols=2)
-        text += " The published ones are drawn a little to the right."
+        text += " Published values are drawn a little to the right."
     return Drawn(figure, f"{text} {groups[0].model}. {say_runs(groups)}")
 
 
@@ -407,10 +409,10 @@ def reliability(groups: Sequence[Group]) -> Drawn:
                 lines.setdefault("with temperature", []).append(test.logits[epoch] / np.float64(temperature))
         reliability_panel(axis, np.concatenate(labels), {name: np.concatenate(each) for name, each in lines.items()})
         axis.set_title(f"{chr(97 + i)}) {label(group, groups)}, n = {len(group.rounds)}", loc="left")
-    text = "Accuracy against confidence, in 15 bins, of all runs' test utterances; grey: the share of them in a bin. "
-    text += "ECE: expected calibration error of the same utterances, which is above 0 by chance where they are few. "
+    text = "Accuracy against confidence of all runs' test utterances, in 15 bins; grey: the share of these in a bin. "
+    text += "ECE: expected calibration error of the same utterances; where these are few, it is above 0 by chance. "
     if groups[0].first.has_validation:
-        text += "Temperature: fitted on each run's validation utterances. "
+        text += "The temperature is fitted on the validation utterances of each run. "
     return Drawn(figure, text + say_runs(groups))
 
 

@@ -17,9 +17,9 @@ OPTIMIZERS = ("adam", "adamw", "sgd")
 AUGMENTS = ("none", "vtlp", "upsampling")
 HAPPY = ("exc", "hap", "hap+exc")
 RULES = {  # rules that pick the reported epoch, and what a caption says of each
-    "paper": "the epoch with the best (WA+UA)/2 on the test set itself, as published: optimistic",
-    "validation": "the epoch with the best (WA+UA)/2 on the validation part, ties decided by the lowest "
-    "cross-entropy there",
+    "paper": "the epoch with the best (WA+UA)/2 on the test set itself, which is as published, and optimistic",
+    "validation": "the epoch with the best (WA+UA)/2 on the validation part, and of equally good epochs the one with "
+    "the lowest cross-entropy there",
     "last": "the last epoch",
 }
 # fields of a Config that tables show in columns of their own, so that `changed` leaves them out

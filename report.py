@@ -185,13 +185,10 @@ def overview(found: list[Run], rule: str | None, begun: int, command: str) -> re
     frame, numbers, repeats = records.leaving_out_broken(lambda usable: _overview(usable, rule), found)
     synthetic, rules = any(run.synthetic for run in found), {*frame["Rule"]}
     frame = frame.drop(columns=["Rule"] if len(rules) == 1 else [])  # the caption says it
-    text = "Mean ± sample standard deviation over n seeds, in per cent of the test utterances."
+    text = "Scores in per cent: mean ± sample standard deviation over n seeds."
     caption = [f"{text} {captions.say_rules(rules)} {captions.SPLITS}", *([captions.SYNTHETIC] if synthetic else [])]
     if "Folds" in frame:
-        caption.append(
-            "Folds: scores of the test utterances of all folds pooled, and the mean of the folds' scores (folds ±: the "
-            "sample standard deviation over folds, each the mean over seeds)."
-        )
+        caption.append(captions.FOLDS)
     caption += captions.say_unpublished({run.split for run in found if rule == "paper" and run.has_validation})
     caption += repeats
     if begun:
@@ -308,7 +305,11 @@ def _document(name: str, definition: Table, rows: list[Row], notes: list[str], c
     frame = DataFrame([{column: text.get(column, "") for column in columns} for text in texts])
     frame = frame.drop(columns=[c for c in ("Split", "Rule") if len(set(frame[c]) - {""}) == 1])
     if definition.protocols:
-        notes = ["A change's interval draws the same speakers on both sides.", *captions.say_protocols(rows), *notes]
+        notes = [
+            "The interval of a change draws the same speakers for both rows.",
+            *captions.say_protocols(rows),
+            *notes,
+        ]
     sections = [render.Section(frame, notes=notes)]
     tests = [] if definition.protocols else tables.comparisons(name, rows, definition.against)
     if tests:
@@ -367,8 +368,9 @@ def errors_document(found: list[Run], rule: str | None, most: int, command: str)
         if rows:
             sections.append(render.Section(frame.rename(columns=str.capitalize), heading))
     caption = [
-        f"The {most} utterances most often wrong over seeds, of those ever wrong; equals by name; paths as in the "
-        f"corpus. {captions.say_rules(group.rule for group, _ in every)}",
+        f"The {most} utterances most often wrong over seeds, of all that were ever wrong. Utterances that are equally "
+        "often wrong are sorted by name. Paths are as in the corpus. "
+        f"{captions.say_rules(group.rule for group, _ in every)}",
         f"Made with `{command}`.",
     ]
     made_up = any(run.synthetic for run in found)

@@ -148,7 +148,7 @@ def test_groups_that_differ_are_told_apart(tmp_path: Path) -> None:
         make_run(tmp_path, [[*SOME, 0]], [*LABELS, 0], model="MACNN", settings=other, seed=seed)
     groups = figures.complete_groups(report.runs(tmp_path), "paper")
     assert [figures.label(group, groups) for group in groups] == ["MACNN (batch_size=8)", "GLAM"]
-    assert "n = 1–3 seeds, 8 or 9 test utterances a seed. Throughout: epochs=1." in figures.say_runs(groups)
+    assert "n = 1–3 seeds, 8 or 9 test utterances a seed. Settings of all runs: epochs=1." in figures.say_runs(groups)
     axes = figures.confusion(groups).figure.axes[:2]
     titles = [axis.get_title("left") for axis in axes]
     assert titles == ["a) MACNN (batch_size=8)\n3 seeds of 9 utterances", "b) GLAM\n1 seed of 8 utterances"]
@@ -331,7 +331,9 @@ def test_folds_are_pooled(tmp_path: Path) -> None:
     for fold in (0, 1):
         make_run(tmp_path, [SOME], LABELS, split="session", fold=fold, folds=2, val=(LABELS, [RIGHT]))
     drawn = figures.confusion(figures.complete_groups(report.runs(tmp_path), "validation"))
-    assert drawn.figure.axes[0].texts[0].get_text() == "50.0\n(2)" and "n = 1 seed, all folds of each" in drawn.caption
+    assert (
+        drawn.figure.axes[0].texts[0].get_text() == "50.0\n(2)" and "n = 1 seed, all folds of a seed" in drawn.caption
+    )
     assert f"rule validation: {recipes.RULES['validation']}; " in drawn.caption
     shutil.rmtree(report.runs(tmp_path)[0].folder)
     with pytest.raises(UserError, match="no seed has all its folds"):
@@ -553,7 +555,10 @@ def test_what_curves_cannot_compare_is_said(tmp_path: Path) -> None:
     make_run(tmp_path, [SOME], LABELS)
     make_run(tmp_path, [SOME], LABELS, model="MACNN")
     drawn = figures.curves(figures.complete_groups(report.runs(tmp_path), "paper"))
-    assert "none of a single run" in drawn.caption and "it cannot be compared with the others'" in drawn.caption
+    assert (
+        "none for a single run" in drawn.caption
+        and "which cannot be compared with the loss of the others" in drawn.caption
+    )
 
 
 def test_a_class_without_test_utterances_has_no_per_cent(tmp_path: Path) -> None:
