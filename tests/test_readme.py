@@ -281,7 +281,7 @@ def test_the_hours_on_a_gpu_are_those_of_the_measured_rate():
     assert 0.4 < whole < 0.6 and "a seed of the published tables takes half an hour" in said
     assert 3.5 < folds < 4.5 and "its runs with sessions and speakers left out take four hours more" in said
     assert 20 < 5 * (whole + folds) < 28 and "all 1,020 runs take a day" in said
-    assert 1.5 < 100 / an_hour < 2.5 and "a hundred would take two hours" in said
+    assert 1.5 < 100 / an_hour < 2.5 and "a hundred seeds would take two hours" in said
 
 
 @pytest.mark.slow
