@@ -18,7 +18,7 @@ import recipes
 
 
 def command_line() -> argparse.ArgumentParser:
-    """The parser of this command."""
+    """Return the parser of this command's flags."""
     parser = cli.parser(description=__doc__)
     parser.add_argument("--list_models", action="store_true", help="print the models and stop")
     flags.add_flags(parser)
@@ -72,25 +72,25 @@ from resume import BrokenState, History, load_state, save_state
 
 # git's patterns of the files that a run's numbers depend on; a virtual environment in this folder matches none
 CODE = (":(glob)*.py", "models/*.py", "corpora/*.py", ":(exclude)path.py")
-PACKAGES = ("numpy", "g-mlp-pytorch", "soundfile", "soxr")  # beside torch
+PACKAGES = ("numpy", "g-mlp-pytorch", "soundfile", "soxr")  # whose versions config.json records, beside torch's
 
 
 @cache
 def commit() -> str | None:
-    """The commit of this code, with `-dirty` behind it if a file of CODE is changed or not committed; None where git
-    does not know. Of a copy sent to a Ray worker it is what GLAM_COMMIT says.
+    """Return the commit of this code, followed by `-dirty` if a file of CODE is changed or not committed; None if git
+    does not know the commit. For a copy of the code that was sent to a Ray worker, GLAM_COMMIT says the commit.
 
-    Looked up once: a process goes on with the code that it imported, whatever happens to the files.
+    It is looked up once: a process goes on with the code that it imported, whatever happens to the files.
     """
     if "GLAM_COMMIT" in os.environ:
         return os.environ["GLAM_COMMIT"] or None
 
     def git(*words: str) -> str:
-        command = ["git", "-c", f"safe.directory={path.ROOT}", "-C", str(path.ROOT), *words]  # whoever owns it
+        command = ["git", "-c", f"safe.directory={path.ROOT}", "-C", str(path.ROOT), *words]  # whoever owns the files
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
-        git("ls-files", "--error-unmatch", "train.py")  # else a copy in another repository, whose commit says nothing
+        git("ls-files", "--error-unmatch", "train.py")  # fails for a copy in a repository that is not this code's
         changed = git("status", "--porcelain", "--untracked-files=all", "--", *CODE)
         return git("rev-parse", "HEAD") + ("-dirty" if changed else "")
     except (OSError, subprocess.CalledProcessError):
@@ -100,7 +100,7 @@ def commit() -> str | None:
 def describe_run(
     config: Config, d: data.Data, parts: data.Parts, split_digest: str, model: nn.Module
 ) -> dict[str, Any]:
-    """config.json: every setting and what the result depends on."""
+    """Return the contents of config.json: every setting of the run, and what else its result depends on."""
     folds = data.SPLITS[config.split].folds
     return {
         "model": config.model, "recipe": config.recipe, "dataset": d.corpus.dataset, "corpus": d.corpus.name,
@@ -119,12 +119,12 @@ def describe_run(
 
 
 def save_predictions(file: Path, d: data.Data, parts: dict[str, loops.Part], history: History) -> None:
-    """predictions.npz: names, speakers, paths, labels and every epoch's logits of the parts that were scored."""
+    """Write predictions.npz: names, speakers, paths, labels and every epoch's logits of each part that was scored."""
     arrays: dict[str, NDArray] = {}
     for name, part in parts.items():
         utterances = [d.corpus.utterances[i] for i in part.utterances]
         foreign = isinstance(utterances[0], data.Foreign)
-        corpus = [u for u in d.corpus.utterances if isinstance(u, data.Foreign) == foreign]  # of two, the part's own
+        corpus = [u for u in d.corpus.utterances if isinstance(u, data.Foreign) == foreign]  # this part's own corpus
         root = os.path.commonpath([str(Path(u.path).parent) for u in corpus])
         arrays[f"{name}_names"] = np.array([u.name for u in utterances])
         arrays[f"{name}_speakers"] = np.array([u.speaker for u in utterances])
@@ -136,7 +136,7 @@ def save_predictions(file: Path, d: data.Data, parts: dict[str, loops.Part], his
 
 
 def heard_digests(d: data.Data, parts: data.Parts, rule: str) -> str:
-    """Digests, with spaces between, of the recordings a model was trained on or its epoch or temperature chosen by."""
+    """Return the digests, joined by spaces, of the recordings used to train, or to choose an epoch or temperature."""
     used = [parts.train, *([] if parts.val is None else [parts.val]), *([parts.test] if rule == "paper" else [])]
     return " ".join(sorted({d.contents[i][: data.HEARD] for i in np.concatenate(used)}))
 
@@ -144,7 +144,7 @@ def heard_digests(d: data.Data, parts: data.Parts, rule: str) -> str:
 def save_checkpoint(
     folder: Path, model: nn.Module, run: dict[str, Any], rule: str, history: History, heard: str
 ) -> None:
-    """checkpoint/: the weights of the epoch a rule picks, and what they are."""
+    """Write checkpoint/: the weights of the epoch that `rule` picks, and a description of them."""
     import checkpoints
 
     epoch, val = history.pick(rule), history.val
@@ -154,7 +154,7 @@ def save_checkpoint(
 
 
 def check(config: Config, options: Options) -> None:
-    """Raise UserError for what can be told without data: an alias, a missing package, an unknown or unfit split."""
+    """Raise UserError for a mistake that shows without data: an alias, a missing package, an unknown or unfit split."""
     if options.tensorboard:
         cli.need("--tensorboard", "requirements-app.txt", "tensorboard")
     if (name := models.canonical(config.model)) != config.model:
@@ -167,7 +167,7 @@ def check(config: Config, options: Options) -> None:
 def steps(
     config: Config, *, wait: bool = True, d: data.Data | None = None, **given: Any
 ) -> Generator[None, None, Path | None]:
-    """`train` as a generator that gives way every few training steps, so that runs can share a process (turns.py)."""
+    """Train as `train` does, but yield every few training steps, so that runs can share a process (turns.py)."""
     options = Options(**given)
     save_model = options.save_model
     check(config, options)
@@ -195,35 +195,35 @@ def steps(
             except BrokenState as error:
                 warn(f"{error}; the run starts again")
                 (folder / STATE).unlink()
-                traceback.clear_frames(error.__traceback__)  # they hold the model and its data, on a GPU too
+                traceback.clear_frames(error.__traceback__)  # the frames hold the model and its data, also on a GPU
                 yield from _epochs(config, d, parts, folder, options)
             device.give_back_memory()
-    if options.tensorboard:  # also where another process has trained it meanwhile
+    if options.tensorboard:  # also if another process has trained this run meanwhile
         board.write(folder)
     return folder
 
 
 def train(config: Config, *, wait: bool = True, d: data.Data | None = None, **options: Any) -> Path | None:
-    """Train one run and return its folder; a finished one is not repeated, an unfinished one goes on.
+    """Train one run and return its folder. A finished run is not repeated; an interrupted run is resumed.
 
-    Where another process is at the same run: wait for it, or return None without `wait`. `d` is what `data.load` gives,
-    for a caller that has it; the other options are in flags.Options. Raises UserError.
+    If another process is training the same run, wait for that process or, without `wait`, return None. `d` is the
+    result of `data.load`, for a caller that has it already; the other options are in flags.Options. Raises UserError.
     """
     return turns.alone(steps(config, wait=wait, d=d, **options), config.device)
 
 
 def check_resumed(folder: Path, run: dict[str, Any], history: History, save_model: str | None) -> None:
-    """Raise BrokenState where a run cannot go on from `history`."""
-    with suppress(UserError, LookupError, TypeError):  # a split.json that cannot be read is written anew
+    """Raise BrokenState if the run cannot be resumed from `history`."""
+    with suppress(UserError, LookupError, TypeError):  # an unreadable split.json is simply written anew
         if history.records and records.read_record(folder / "split.json")["digest"] != run["split_digest"]:
             raise BrokenState(f"{folder} was begun on another split of the utterances")
-    picks = save_model in ("paper", "validation") and history.records  # `last` picks one that is still to come
+    picks = save_model in ("paper", "validation") and history.records  # the epoch of `last` is still to come
     if picks and history.best_epoch != history.pick(str(save_model)):
         raise BrokenState(f"{folder / STATE} does not hold the weights that --save_model {save_model} picks so far")
 
 
 def note_code(folder: Path, run: dict[str, Any], history: History) -> None:
-    """Add the code that trains now to `history`; note in `run`, with a warning, other code that the run began with."""
+    """Add the code that trains now to `history`; if other code trained earlier epochs, note it in `run`, and warn."""
     code = {"commit": run["commit"], "versions": run["versions"]}
     if not history.code or history.code[-1] != code:
         history.code = [*history.code, code]
@@ -235,7 +235,7 @@ def note_code(folder: Path, run: dict[str, Any], history: History) -> None:
 def _epochs(
     config: Config, d: data.Data, parts: data.Parts, folder: Path, options: Options
 ) -> Generator[None, None, None]:
-    """Train from the last recorded epoch on, in a folder that this process has locked."""
+    """Train every epoch after the last recorded one, in a folder that this process has locked."""
     save_model, quiet = options.save_model, options.quiet
     loops.set_arithmetic(config)
     torch.manual_seed(config.seed)
@@ -266,7 +266,7 @@ def _epochs(
         write_json(folder / "split.json", split_record)
         write_text(folder / "epochs.jsonl", "".join(json.dumps(r) + "\n" for r in history.records))
 
-    repeated = records.finished(folder)  # for its weights: its records stay until new ones are complete
+    repeated = records.finished(folder)  # to get its weights: old records stay until the new ones are complete
     if not repeated:
         write_records()
     trainer = graphs.make_trainer(model, optimizer, training, config, weights)
@@ -284,7 +284,7 @@ def _epochs(
             logits = yield from loops.evaluation(model, part, config)
             history.logits[name].append(logits)
             epoch_record[name] = metrics.scores(logits, d.corpus.labels[part.utterances])
-        # an epoch's loss does not show what its last step did
+        # the losses are computed before each step's update: only the logits show what the last update did
         if not np.isfinite(loss) or not all(np.isfinite(each[-1]).all() for each in history.logits.values()):
             raise UserError(f"epoch {epoch + 1}, loss {loss}: training diverged; try a smaller --learning_rate")
         epoch_record["seconds"] = round(time.perf_counter() - started, 3)
@@ -299,15 +299,15 @@ def _epochs(
                 f.write(json.dumps(epoch_record) + "\n")
         if writer:
             writer.add(epoch_record)
-        shown = next(iter(scored))  # where there are validation data, nobody should choose by the test set, nor by eye
+        shown = next(iter(scored))  # validation, if there is any: nobody should choose by the test set, even by eye
         now = {f"{shown} {name}": f"{epoch_record[shown][name]:.1f}" for name in ("WA", "UA")}
         bar.set_postfix({"loss": f"{loss:.3f}", **now})
 
     records.open_again(folder)
-    write_records()  # also where they are there: appended epochs may not be on the disk yet
+    write_records()  # even if they are there: appended epochs may not be on the disk yet
     save_predictions(folder / "predictions.npz", d, scored, history)
     if save_model:
-        if config.test_dataset:  # scores are synthetic if either corpus is; weights, if what they were trained on is
+        if config.test_dataset:  # scores are synthetic if either corpus is, weights only if the training corpus is
             run = {**run, "synthetic": d.corpus.first_synthetic}
         save_checkpoint(folder / "checkpoint", model, run, save_model, history, heard_digests(d, parts, save_model))
     if writer:
@@ -320,13 +320,13 @@ def _epochs(
 
 @cache
 def _print_once(text: str) -> None:
-    """Print what this process has not printed before: the runs of a sweep have the same layers."""
+    """Print `text` unless this process has printed it before: the runs of a sweep have the same layers."""
     print(text)
 
 
 def print_summary(model: nn.Module, run: dict[str, Any]) -> None:
-    """Layers and parameters, data and device. In eval mode the model draws no random number and changes no
-    statistics."""
+    """Print layers and parameters, data and device. The model is run in eval mode, in which it draws no random number
+    and changes no statistics."""
     from pytorch_model_summary import summary
 
     model.eval()
@@ -348,15 +348,15 @@ def print_summary(model: nn.Module, run: dict[str, Any]) -> None:
 
 
 def say_finished(folder: Path) -> None:
-    """Print that a run was finished before, and whether other code than this trained it."""
+    """Print that the run was finished before, and whether code of another commit trained it."""
     by, now = records.read_run(folder).config.get("commit"), commit()
     other = f" by other code than now (commit {by})" if by and now and by != now else ""
     print(f"finished before{other}: to train it again, delete {folder}", flush=True)
 
 
 def print_result(folder: Path) -> None:
-    """The scores of a finished run on its test utterances, under every rule its split allows: in full under the first
-    that does not look at them."""
+    """Print a finished run's scores on its test utterances: in full for the epoch of a rule that does not look at these
+    utterances, and in a line for that of every other rule that the split allows."""
     run = records.read_run(folder)
     first, *others = ("validation", "last", "paper") if run.has_validation else ("last", "paper")
     epoch = run.epochs[run.pick(first)]
@@ -374,7 +374,7 @@ def print_result(folder: Path) -> None:
 
 
 def print_folds(folders: Sequence[Path], given: dict[str, Any]) -> None:
-    """The scores of all folds of a seed together, and the command that reports them; `given`: the flags."""
+    """Print the scores of all folds of a seed together, and the command that reports them; `given` are the flags."""
     runs = [records.read_run(folder) for folder in folders]
     rule = "validation" if runs[0].has_validation else "last"
     together = grouping.Round(runs, rule)
@@ -386,7 +386,7 @@ def print_folds(folders: Sequence[Path], given: dict[str, Any]) -> None:
 
 
 def report_command(folder: Path, given: dict[str, Any]) -> str:
-    """The command that reports all folds of the run in `folder` together; `given`: the flags it was trained with."""
+    """Return the command that reports all folds of the run in `folder` together; `given` are the training flags."""
     run = records.read_run(folder)
     words = ["--dataset", run.dataset, "--split", run.split, "--model", run.model, *flags.report_flags(run.changed)]
     if "runs" in given:
@@ -398,16 +398,19 @@ def report_command(folder: Path, given: dict[str, Any]) -> str:
 
 
 def folds_to_run(config: Config, options: Options, dry_run: bool = False) -> list[Config]:
-    """The configuration, or one for each fold where its split has folds and none was chosen: as many as a finished run
-    like it had, else as the usable utterances make. A `dry_run` extracts no features, so that a speaker whose
-    utterances are all too short counts too. Raises NoSplit, and UserError for a fold that the split does not have."""
+    """Return a configuration for each fold if the split has folds and none was chosen, else `config` alone.
+
+    The number of folds is that of a finished run that differs in seed and fold alone; without such a run it follows
+    from the usable utterances. A `dry_run` extracts no features, so it also counts a speaker whose utterances are all
+    too short. Raises NoSplit, and UserError for a fold that the split does not have.
+    """
     split = data.split_by_name(config.split)
 
     def utterances() -> Sequence[Utterance]:
         return (data.first_look(config)[0] if dry_run else data.load(config, options.skip_bad).corpus).utterances
 
     if config.fold is not None:
-        # dividing refuses a fold that there is not; it needs no features, which a dry run would not have
+        # dividing refuses a fold that does not exist, and needs no features, which a dry run does not have
         split(data.first_look(config)[0].utterances if split.folds else (), config.seed, config.fold)
     elif split.folds or split.check:
         like = records.finished_like(records.folder_of(config, *data.identity(config), options.runs))
@@ -420,7 +423,7 @@ def folds_to_run(config: Config, options: Options, dry_run: bool = False) -> lis
 
 
 def main() -> None:
-    """`python train.py`"""
+    """Run the command `python train.py`."""
     given = vars(command_line().parse_args())
     if given.pop("list_models"):
         print(f"{'--model':<18}in the paper's tables (–: in none)")

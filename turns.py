@@ -1,8 +1,8 @@
-"""Several runs in one process, in turns, each as if it were alone.
+"""Several runs that take turns in one process, each computing as if it were alone.
 
-A run is a generator that gives way every few steps. What it computes with and the process has only one of, torch's
-random generators and the current CUDA stream, is its own while it has its turn: its numbers do not depend on who else
-is there, and on a GPU the runs' kernels overlap.
+A run is a generator that yields every few steps. A process has only one set of torch's random generators and one
+current CUDA stream; while a run has its turn, these are its own. So a run's numbers do not depend on which other runs
+there are, and on a GPU the runs' kernels overlap.
 """
 
 from collections import defaultdict
@@ -15,12 +15,12 @@ import torch
 import device
 
 _T = TypeVar("_T")
-# by GPU, the streams of runs that have ended, to be used again: cuBLAS keeps a workspace for each for good
+# by GPU, the streams of ended runs, which later runs use again: cuBLAS keeps a workspace for each stream for good
 _idle: defaultdict[int, list[torch.cuda.Stream]] = defaultdict(list)
 
 
 class Turn(Generic[_T]):
-    """A run that goes on when asked to; `result` is what it returned once `going` is false."""
+    """A run that goes on when `advance` is called; once `going` is false, `result` is what the run returned."""
 
     def __init__(self, steps: Generator[None, None, _T], where: str):
         self.steps, self.where = steps, where
@@ -39,8 +39,8 @@ class Turn(Generic[_T]):
         return random
 
     def advance(self) -> None:
-        """Let the run go on until it gives way or ends. Raises what the run raises, and at the first
-        turn UserError where the GPU cannot be used."""
+        """Let the run go on until it yields or ends. Raises what the run raises and, at the first turn, UserError if
+        the GPU cannot be used."""
         before = device.swap_random_state(self.random or self._begin())
         try:
             with torch.cuda.stream(self.stream) if self.stream else nullcontext():
@@ -55,7 +55,7 @@ class Turn(Generic[_T]):
             self.random = device.swap_random_state(before)
 
     def close(self) -> None:
-        """End the run where it is, its files as of its last epoch."""
+        """End the run where it is; its files stay as they were after its last finished epoch."""
         self.steps.close()
         self._end()
 
@@ -67,7 +67,7 @@ class Turn(Generic[_T]):
 
 
 def alone(steps: Generator[None, None, _T], where: str) -> _T | None:
-    """Run the only run of this process to its end; returns what it returned."""
+    """Run the only run of this process to its end; returns what the run returns."""
     turn = Turn(steps, where)
     while turn.going:
         turn.advance()
