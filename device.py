@@ -1,4 +1,4 @@
-"""The device that computes: which one, its memory, its random numbers."""
+"""The device that computes: which one it is, its memory and its random numbers."""
 
 import ctypes
 import os
@@ -11,20 +11,21 @@ import torch
 
 from cli import UserError, warn_once
 
-TorchRandomState = tuple[torch.Tensor, torch.Generator | None]  # of the CPU; of the GPU, if a run computes there
+TorchRandomState = tuple[torch.Tensor, torch.Generator | None]  # the CPU's; the GPU's, if a run computes there
 
 
 def choose_device(gpu: int | None = None, device: str | None = None) -> str:
-    """`cpu` or `cuda` from the flags --gpu and --device: CUDA if there is one; --gpu -1 is the CPU.
+    """Return `cpu` or `cuda` as the flags --gpu and --device say (--gpu -1: the CPU); by default CUDA if there is one.
 
-    Selects the GPU asked for as the current CUDA device. Raises UserError for one that the machine does not have.
+    The GPU that --gpu names becomes the current CUDA device. Raises UserError if the machine does not have the device
+    asked for, or if the flags contradict each other.
     """
     if device not in (None, "cpu", "cuda"):
         raise UserError(f"--device {device}: choose cpu or cuda")
     if gpu is not None and device is not None and (gpu < 0) != (device == "cpu"):
         raise UserError(f"--device {device} and --gpu {gpu} contradict each other: leave one out")
     if gpu is not None and gpu < -1:
-        raise UserError(f"--gpu {gpu}: a CUDA device's number, or -1 for the CPU")
+        raise UserError(f"--gpu {gpu}: give a CUDA device's number, or -1 for the CPU")
     if device == "cpu" or gpu == -1:
         return "cpu"
     if not torch.cuda.is_available():
@@ -49,8 +50,8 @@ def choose_device(gpu: int | None = None, device: str | None = None) -> str:
 
 
 def check_gpu() -> None:
-    """Compute something on the current GPU. Raises UserError where it cannot: torch is made for some generations of
-    GPUs, and a GPU may be in use by somebody else alone."""
+    """Raise UserError if the current GPU cannot compute: torch is made for some generations of GPUs only, and another
+    process may have the GPU to itself."""
     try:
         torch.ones(1, device="cuda").add_(1).item()
     except RuntimeError as error:
@@ -66,9 +67,9 @@ def check_gpu() -> None:
 def keep_freed_memory() -> None:
     """Tell glibc to keep freed blocks for the next step instead of giving them back to the kernel.
 
-    The maps of a spectrogram batch are tens of megabytes each: handing out fresh pages for every one of them, every
-    step, costs APCNN a quarter of its time on a CPU and more; features take a sixth (AMD) to a half (Intel) less.
-    Elsewhere than on glibc this does nothing.
+    The maps of a batch of spectrograms are tens of megabytes each. Without this, fresh pages for every map in every
+    step cost APCNN a quarter or more of its time on a CPU; with it, extracting features takes a sixth (AMD) to a half
+    (Intel) less time. Without glibc this does nothing.
     """
     trim_threshold, top_pad, mmap_max = -1, -2, -4  # malloc.h
     try:
@@ -76,18 +77,18 @@ def keep_freed_memory() -> None:
     except (OSError, AttributeError):
         return
     mallopt(mmap_max, 0)
-    mallopt(trim_threshold, -1)  # never; a batch of 128 spectrograms frees 10 GB every step
+    mallopt(trim_threshold, -1)  # never trim: a batch of 128 spectrograms frees 10 GB every step
     mallopt(top_pad, 2**26)
 
 
 def give_back_memory() -> None:
-    """Give the kernel what `keep_freed_memory` has kept: the next run of this process may need a tenth of it."""
-    with suppress(OSError, AttributeError):  # not on glibc
+    """Give back to the kernel what `keep_freed_memory` kept: this process's next run may need only a tenth of it."""
+    with suppress(OSError, AttributeError):  # raised without glibc
         ctypes.CDLL(None).malloc_trim(0)
 
 
 def wait_for_gpu(device: str) -> Iterator[None]:
-    """Yield until the GPU is done with what was queued on the current stream; on a CPU not once."""
+    """Yield until the GPU is done with what was queued on the current stream; on a CPU, do not yield at all."""
     if device == "cuda":
         event = torch.cuda.Event()
         event.record()
@@ -96,7 +97,7 @@ def wait_for_gpu(device: str) -> Iterator[None]:
 
 
 def random_state(device: str) -> TorchRandomState:
-    """A copy of the state of torch's generators: the CPU's, and the current GPU's where that computes."""
+    """Return a copy of the state of torch's generators: the CPU's and, if `device` is `cuda`, the current GPU's."""
     if device != "cuda":
         return torch.get_rng_state(), None
     torch.cuda.init()
@@ -104,8 +105,8 @@ def random_state(device: str) -> TorchRandomState:
 
 
 def swap_random_state(state: TorchRandomState) -> TorchRandomState:
-    """Let torch's generators go on from `state`; returns the one they had. The GPU's is not copied but exchanged, as
-    graphs captured under it draw from it."""
+    """Let torch's generators go on from `state`; returns the state that they had. The GPU's state is exchanged, not
+    copied, because a graph draws from the very state object under which it was captured."""
     before, gpu = torch.get_rng_state(), None
     torch.set_rng_state(state[0])
     if state[1] is not None:
@@ -116,7 +117,7 @@ def swap_random_state(state: TorchRandomState) -> TorchRandomState:
 
 
 def check_bfloat16(device: str) -> None:
-    """Raise UserError where --amp has no bfloat16 arithmetic to use."""
+    """Raise UserError if the device lacks the bfloat16 arithmetic that --amp needs."""
     if device == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
         raise UserError(
             f"--amp: {describe(device)} has no bfloat16 (compute capability 8.0 and later have it); leave the flag out"
@@ -127,16 +128,16 @@ def check_bfloat16(device: str) -> None:
 
 
 def describe(device: str) -> str:
-    """The device's name as a report says it."""
+    """Return the device's name as reports print it."""
     if device == "cuda":
         return torch.cuda.get_device_name()
-    with suppress(OSError, StopIteration), open("/proc/cpuinfo", encoding="utf-8") as f:  # Linux alone says more
+    with suppress(OSError, StopIteration), open("/proc/cpuinfo", encoding="utf-8") as f:  # only Linux says more
         return next(line.partition(":")[2].strip() for line in f if line.startswith("model name"))
     return platform.processor() or platform.machine()
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error means too little memory, a GPU's or the machine's: cuBLAS and cuDNN tell it by words alone."""
+    """Return whether an error means that a GPU or the machine lacks memory; cuBLAS and cuDNN say so only in words."""
     said = str(error).lower()
     marks = ("error: out of memory", "alloc_failed", "allocation_failed", "cublas_status_not_initialized",
              "unable to find an engine to execute this computation", "allocate memory")  # fmt: skip
@@ -148,7 +149,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 def out_of_memory(
     error: BaseException, remedy: str = "finished runs are kept. Use a smaller --batch_size or --gpu -1"
 ) -> UserError:
-    """What to raise for an error that `is_out_of_memory`. `remedy` is for a GPU; the default is that of training."""
+    """Return the UserError to raise for an error that `is_out_of_memory`; `remedy` is what to do if a GPU is full."""
     where = "the GPU"
     if isinstance(error, MemoryError) or "allocate memory" in str(error):
         where, remedy = "this machine", "finished runs are kept. Use fewer --jobs; in training, a smaller --batch_size"
@@ -157,7 +158,7 @@ def out_of_memory(
 
 @contextmanager
 def explaining_out_of_memory(*remedy: str) -> Iterator[None]:
-    """Raise `out_of_memory`, with this remedy if one is given, for an error in the block that `is_out_of_memory`."""
+    """Turn an error in the block that `is_out_of_memory` into `out_of_memory`, with `remedy` if one is given."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:

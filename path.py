@@ -1,6 +1,6 @@
-"""Where the corpora, the cache and the runs are: for your data edit what is in quotes. Environment variables win.
+"""Where the corpora, the cache and the runs are: for your data, edit the paths in quotes.
 
-Relative paths count from this folder.
+An environment variable overrides a path here. Relative paths count from this folder.
 """
 
 import os
@@ -18,5 +18,5 @@ IEMOCAP = _folder("IEMOCAP", "IEMOCAP_full_release")  # holds Session1 .. Sessio
 EMODB = _folder("EMODB", "emodb/wav")  # holds 03a01Fa.wav ..
 RAVDESS = _folder("RAVDESS", "ravdess")  # holds Actor_01 .. Actor_24
 CREMAD = _folder("CREMAD", "crema-d/AudioWAV")  # holds 1001_DFA_ANG_XX.wav ..
-CACHE = _folder("GLAM_CACHE", "cache")  # indexes and features: may be deleted at any time
-RUNS = _folder("GLAM_RUNS", "runs")  # results: what reports are made of
+CACHE = _folder("GLAM_CACHE", "cache")  # indexes and features; this folder may be deleted at any time
+RUNS = _folder("GLAM_RUNS", "runs")  # results, from which reports are made

@@ -1,4 +1,4 @@
-"""What a run has recorded so far, and the file from which an interrupted one goes on."""
+"""What a run has recorded so far, and the state file from which an interrupted run is resumed."""
 
 import hashlib
 import json
@@ -23,28 +23,28 @@ class History:
     """What a run has recorded so far, one entry an epoch."""
 
     records: list[dict[str, Any]]
-    logits: dict[str, list[NDArray[np.float32]]]  # by part: (U, C)
+    logits: dict[str, list[NDArray[np.float32]]]  # by part, an array (U, C) for each epoch
     best: dict[str, Tensor] = field(default_factory=dict)  # the weights of `best_epoch`
-    best_epoch: int | None = None  # from 0: the one that the rule of --save_model picks so far
+    best_epoch: int | None = None  # the epoch, from 0, that the rule of --save_model picks so far
     val_labels: NDArray[np.int64] | None = None  # (U,)
-    code: list[dict[str, Any]] = field(default_factory=list)  # commit and versions of what trained it, the latest last
+    code: list[dict[str, Any]] = field(default_factory=list)  # commits and versions that trained it, the latest last
 
     @property
     def val(self) -> tuple[list[NDArray[np.float32]], NDArray[np.int64]] | None:
-        """Logits of every epoch and labels of the validation utterances, if there are any."""
+        """The validation utterances' logits of every epoch, and their labels; None if there is no validation part."""
         return None if self.val_labels is None else (self.logits["val"], self.val_labels)
 
     def pick(self, rule: str) -> int:
-        """The epoch, from 0, that a rule picks so far."""
+        """Return the epoch, from 0, that a rule picks so far."""
         return metrics.pick_epoch(self.records, rule, self.val)
 
 
 class BrokenState(Exception):
-    """A state file that cannot be used."""
+    """The error for a state file that cannot be used."""
 
 
 def _digest(tensors: dict[str, Tensor], text: dict[str, str]) -> str:
-    """Digest of everything in a state file: one that is not as it was written is not used."""
+    """Return the digest of everything in a state file, by which a file that is not as it was written is recognised."""
     rows = [
         [k, str(v.dtype), list(v.shape), hashlib.blake2b(v.numpy().tobytes(), digest_size=16).hexdigest()]
         for k, v in sorted(tensors.items())
@@ -55,7 +55,7 @@ def _digest(tensors: dict[str, Tensor], text: dict[str, str]) -> str:
 def save_state(
     file: Path, model: nn.Module, optimizer: torch.optim.Optimizer, generator: np.random.RandomState, history: History
 ) -> None:
-    """Everything needed to go on after the last recorded epoch, atomically, as one safetensors file."""
+    """Write everything needed to go on after the last recorded epoch, atomically, as one safetensors file."""
     tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
     for i, values in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{i}.{k}": v for k, v in values.items()}
@@ -77,7 +77,7 @@ def save_state(
 
 
 def _parse(raw: bytes) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors and the other values of a state file. Raises ValueError, among others, where it is damaged."""
+    """Return the tensors and the other values of a state file. Raises ValueError, among others, if it is damaged."""
     tensors = load(raw)
     text = json.loads(raw[8 : 8 + int.from_bytes(raw[:8], "little")])["__metadata__"]
     if text.pop("check") != _digest(tensors, text):
@@ -86,13 +86,13 @@ def _parse(raw: bytes) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def _moments(saved: dict[str, Tensor], parameters: list[nn.Parameter]) -> dict[int, dict[str, Tensor]]:
-    """The optimiser's state of each parameter, by its number. `saved` is by number and name, as in `0.exp_avg`."""
+    """Return the optimiser's state by parameter number, from `saved`, which has it by number and name: `0.exp_avg`."""
     moments: dict[int, dict[str, Tensor]] = {}
     for key, value in saved.items():
         number, name = key.split(".", 1)
         parameter = parameters[int(number)]
         if value.shape == parameter.shape:
-            # a fused optimiser goes through memory in order: moments must lie as their parameter does, channels last
+            # a fused optimiser goes through memory in order: moments must lie as their parameter lies, channels last
             value = torch.empty_like(parameter, device="cpu").copy_(value)
         moments.setdefault(int(number), {})[name] = value.detach()
     return moments
@@ -101,12 +101,12 @@ def _moments(saved: dict[str, Tensor], parameters: list[nn.Parameter]) -> dict[i
 def load_state(
     file: Path, model: nn.Module, optimizer: torch.optim.Optimizer, generator: np.random.RandomState, history: History
 ) -> None:
-    """Put back what `save_state` wrote; without a file nothing is changed. Raises BrokenState for a file that cannot be
-    used, when the model may be half restored. What says nothing of the file is raised as it is: OSError, too little
-    memory, a GPU's errors."""
+    """Restore what `save_state` wrote; without a file, change nothing. Raises BrokenState for a file that cannot be
+    used; the model may then be half restored. An error that says nothing about the file is raised as it is: OSError,
+    lack of memory, a GPU's error."""
     if not file.exists():
         return
-    raw = read_bytes(file)  # where the system refuses this, the file may be sound
+    raw = read_bytes(file)  # if the system refuses to read it, the file may still be sound
     try:
         tensors, values = _parse(raw)
 

@@ -14,12 +14,12 @@ FILE = Path(__file__).resolve().parent / "seeds.txt"
 
 
 def seeds() -> list[int]:
-    """The 100 seeds, each below 2**32 - 1, as published: the first is 2602656884, the last 122535323."""
+    """Return the 100 published seeds, each below 2**32 - 1: the first is 2602656884, the last 122535323."""
     return np.random.RandomState(2021).randint(0, 2**32 - 1, 100, dtype=np.int64).tolist()
 
 
 def read_seeds(path: Path = FILE) -> list[int]:
-    """Read seeds, one on a line; blank lines are skipped. Raises UserError naming the file and the line."""
+    """Return the seeds in a file, one on a line; blank lines are skipped. Raises UserError naming file and line."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeError) as error:

@@ -61,7 +61,7 @@ def test_the_gpu_asked_for_computes_and_no_other(monkeypatch):
     assert device.choose_device(-1) == device.choose_device(device="cpu") == device.choose_device(-1, "cpu") == "cpu"
     with pytest.raises(UserError, match="--gpu 2: this machine has CUDA devices 0 to 1"):
         device.choose_device(2)
-    with pytest.raises(UserError, match="--gpu -2: a CUDA device's number, or -1 for the CPU"):
+    with pytest.raises(UserError, match="--gpu -2: give a CUDA device's number, or -1 for the CPU"):
         device.choose_device(-2)
     for gpu, name in ((-1, "cuda"), (0, "cpu")):
         with pytest.raises(UserError, match=f"--device {name} and --gpu {gpu} contradict each other"):
