@@ -1,6 +1,6 @@
-"""Arrays on disk that are whole or absent, and digests of files that are read once.
+"""Arrays on disk that are either whole or absent, and digests of files, each of which is read only once.
 
-A kept array is a folder of two files: `x.npy`, and `meta.json` with whatever belongs to it and checksums of both.
+A kept array is a folder of two files: `x.npy`, and `meta.json` with notes on the array and checksums of both files.
 """
 
 import errno
@@ -26,15 +26,15 @@ from files import digest_file, digest_of, lock, named, new_folder, read_bytes, w
 
 # Linux stamps files with the time of its last tick (at most 10 ms ago), so two writes within a tick can look alike.
 TICK = 0.02
-TRIES = 3  # to make an array, where the cache is deleted meanwhile
+TRIES = 3  # attempts to make an array, in case the cache is deleted meanwhile
 
 
 # ------------------------------------------------------------------------------------------------- digests
 
 
 def _signature(file: str) -> list[int]:
-    """Size, times and inode, compared by equality alone: clocks jump. The change time is set by the kernel, so a file
-    replaced in place has a new one even where its modification time was put back."""
+    """Return a file's size, times and inode, to be compared for equality only, as clocks jump. The kernel sets the
+    change time, so a file that is replaced in place has a new one even if its modification time was put back."""
     s = Path(file).stat()
     if not stat.S_ISREG(s.st_mode):
         raise OSError(f"{file} is not a file")
@@ -42,7 +42,7 @@ def _signature(file: str) -> list[int]:
 
 
 def _digest(file: str) -> list[Any]:
-    """The signature of a file and the digest of the contents it had while it bore that signature."""
+    """Return a file's signature, followed by the digest of the contents that the file had under that signature."""
     for _ in range(100):
         before = _signature(file)
         if abs(time.time() - before[2] / 1e9) < TICK:
@@ -54,7 +54,8 @@ def _digest(file: str) -> list[Any]:
 
 
 def _known_digests(store: Path) -> dict[str, list[Any]]:
-    """What the store holds: path -> signature and digest. Nothing if it is damaged: files are then read again."""
+    """Return what the store holds, by path: signature and digest. Of a damaged store, return nothing: files are then
+    read again."""
     try:
         known = json.loads(read_bytes(store))
         return known["files"] if known["check"] == digest_of(known["files"]) else {}
@@ -63,10 +64,10 @@ def _known_digests(store: Path) -> dict[str, list[Any]]:
 
 
 def content_digests(paths: Iterable[str | Path]) -> list[str]:
-    """Digests (as `files.digest_file`) of files' contents, in order; "" for one that cannot be read.
+    """Return the digests (`files.digest_file`) of files, in order; "" for a file that cannot be read.
 
-    What was read is remembered in the cache by size, times and inode, so a second call reads nothing again.
-    Raises OSError naming the store where the cache cannot be written.
+    The cache remembers each digest with the file's size, times and inode, so a second call reads no file again.
+    Raises OSError, naming the store, if the cache cannot be written.
     """
     store = path.CACHE / "digests.json"
     known, digests = _known_digests(store), []
@@ -81,7 +82,7 @@ def content_digests(paths: Iterable[str | Path]) -> list[str]:
         except (OSError, ValueError):  # ValueError: a name with a null character
             digests.append("")
     if new:
-        # not found: the cache has been deleted meanwhile, and is only there to save time
+        # FileNotFoundError: the cache was deleted meanwhile, which does no harm, as it only saves time
         with suppress(FileNotFoundError), lock(store.with_name(".digests.lock")):
             merged = _known_digests(store) | new
             write_json(store, {"check": digest_of(merged), "files": merged})
@@ -92,11 +93,11 @@ def content_digests(paths: Iterable[str | Path]) -> list[str]:
 
 
 class Damaged(Exception):
-    """A kept array is not what was written. The text says how."""
+    """The error for a kept array that is not as it was written; its text says what is wrong."""
 
 
 class Rows:
-    """Writes float32 rows `(n, ..)` of one shape to a .npy file, one after the other until there are no more."""
+    """A writer of float32 rows `(n, ..)`, all of one shape, to a .npy file. How many will come need not be known."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.file, self.count = file, 0
@@ -104,7 +105,7 @@ class Rows:
         self.blocks: list[list[int]] = []  # [bytes, crc32] of the header and of each append
 
     def _header(self) -> bytes:
-        # NumPy leaves room for the first axis to grow: the header is equally long for any number of rows
+        # NumPy leaves room for the first axis to grow, so the header has one length for any number of rows
         header = io.BytesIO()
         shape = (self.count, *self.shape)
         np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": shape})
@@ -115,7 +116,7 @@ class Rows:
         return [len(data), zlib.crc32(data)]
 
     def append(self, rows: NDArray[np.float32]) -> None:
-        """Add rows; the first call, which may bring none, decides the shape of a row."""
+        """Write `rows` after the earlier ones. The first call, which may bring no rows, decides the shape of a row."""
         if not self.blocks:
             self.shape = rows.shape[1:]
             self.blocks.append(self._write(self._header()))
@@ -124,7 +125,7 @@ class Rows:
             self.count += len(rows)
 
     def finish(self) -> None:
-        """Put the number of rows into the header."""
+        """Put the number of rows into the header, and the file on the disk."""
         self.file.seek(0)
         self.blocks[0] = self._write(self._header())
         self.file.flush()
@@ -132,10 +133,10 @@ class Rows:
 
 
 def _read(folder: Path) -> tuple[NDArray[np.float32], dict[str, Any]]:
-    """The array, memory-mapped, and its notes. Raises Damaged; FileNotFoundError if there is none.
+    """Return the array, memory-mapped, and its notes. Raises Damaged, and FileNotFoundError if there is no array.
 
-    Checksums are compared by reading the file from end to end: a page of a damaged file, met later in the map, would
-    be wrong numbers or a killed process.
+    The file is first read from end to end to compare checksums: a damaged page that is met only later, through the map,
+    would give wrong numbers or kill the process.
     """
     meta = (folder / "meta.json").read_bytes()
     try:
@@ -163,7 +164,7 @@ def _read(folder: Path) -> tuple[NDArray[np.float32], dict[str, Any]]:
 
 
 def _sweep(parent: Path, held: str) -> None:
-    """Remove what killed processes left: temporary folders whose lock is free, or is `held` by us."""
+    """Remove temporary folders of killed processes: those whose lock is free, and that of `held`, which we locked."""
     for stale in sorted(parent.glob(".*.tmp")):
         name = stale.name.split(".")[1]
         if name == held:
@@ -181,17 +182,17 @@ def _write(folder: Path, make: Callable[[Rows], dict[str, Any]]) -> None:
             notes = make(rows)
             rows.finish()
         notes = {**notes, "blocks": rows.blocks}
-        (temporary / "x.npy").stat()  # else the cache has been deleted, and write_json would make the folder anew
+        (temporary / "x.npy").stat()  # raises if the cache was deleted: write_json would make the folder anew
         write_json(temporary / "meta.json", {"check": digest_of(notes), **notes})
 
 
 def kept(folder: Path, make: Callable[[Rows], dict[str, Any]]) -> tuple[NDArray[np.float32], dict[str, Any]]:
-    """The array kept in `folder`, memory-mapped, and the notes that `make` returned when it wrote the array's rows.
+    """Return the array kept in `folder`, memory-mapped, and the notes that `make` returned when it wrote the rows.
 
-    `make` is called where there is none yet, and again, after a warning, where the files are not what was written, or
-    where the cache was deleted meanwhile. Of processes that start at once one makes it and the others wait. A process
-    killed at any point leaves the old state. Raises OSError naming the path where the disk is full or the folder cannot
-    be written, UserError where what was written is damaged at once, and whatever `make` raises.
+    `make` is called if there is no array yet, and again if its files are not as they were written (after a warning) or
+    if the cache was deleted meanwhile. Of several processes, one makes the array and the others wait. A process that is
+    killed at any point leaves the old state. Raises OSError naming the path if the disk is full or the folder cannot be
+    written, UserError if an array is damaged as soon as it is made, and whatever `make` raises.
     """
     for _ in range(TRIES - 1):
         with suppress(FileNotFoundError, Damaged), named(folder):
@@ -214,7 +215,7 @@ def _found_or_made(folder: Path, make: Callable[[Rows], dict[str, Any]]) -> tupl
         warn(f"{folder} is damaged ({error}): it is made again")
     with lock(folder.with_name(f".{folder.name}.lock")):
         try:
-            return _read(folder)  # another process was faster
+            return _read(folder)  # another process may have made it meanwhile
         except (FileNotFoundError, Damaged):
             _sweep(folder.parent, held=folder.name)
             _write(folder, make)

@@ -10,12 +10,12 @@ from functools import cache
 from importlib.util import find_spec
 from typing import Any, NoReturn
 
-# Before torch is imported: a thread that waits spins some ten microseconds and then sleeps. Where cores are shared with
-# other work, spinning on, the default, makes a step four times as slow; sleeping at once costs an idle machine a tenth.
+# Set before torch is imported: a waiting thread spins some ten microseconds and then sleeps. By default it spins on,
+# which makes a step four times as slow if other work shares the cores; sleeping at once costs an idle machine a tenth.
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "5000")
 os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # --gpu counts as nvidia-smi does, not the fastest first
-os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # matrix products that repeat exactly, on every stream
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # makes matrix products repeat exactly, on every stream
 os.environ.setdefault("USER", str(os.getuid()))  # torch names a folder after it; a container's user may have no name
 
 
@@ -27,40 +27,40 @@ def _told(kind: type[BaseException], error: BaseException, trace: Any) -> None:
 
 
 def before_torch(command_line: Callable[[], argparse.ArgumentParser]) -> None:
-    """What a command does before it imports torch, which takes seconds: answer --help; see that Ctrl-C is told in a
-    word until `run_main` does so."""
+    """Prepare a command before it imports torch, which takes seconds: answer --help, and make Ctrl-C print one word
+    instead of a traceback until `run_main` takes over."""
     if {"-h", "--help"} & set(sys.argv):
         command_line().parse_args()
     sys.excepthook = _told
 
 
 class UserError(Exception):
-    """Something the user can put right. The text names the file or the flag, and the remedy."""
+    """An error that the user can put right. Its text names the file or the flag, and the remedy."""
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        """As every other error: in a sentence, without the list of all flags before it."""
+        """Print the error as every other error, in a sentence, without argparse's list of all flags before it."""
         self.exit(2, f"error: {printable(message)}; {self.prog} --help lists the flags\n")
 
 
 def parser(**kwargs: Any) -> argparse.ArgumentParser:
-    """An argument parser that takes no abbreviated flags and keeps the lines of its description."""
+    """Return an argument parser that takes no abbreviated flags and keeps the lines of its description."""
     return _Parser(allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **kwargs)
 
 
 def in_help(folder: object) -> str:
-    """A path for the text of a flag's help, where argparse takes a % for a format."""
+    """Return a path as text for a flag's help, in which argparse would take a % for a format."""
     return str(folder).replace("%", "%%")
 
 
 def cores() -> int:
-    """How many cores this process may use: on a cluster often fewer than the machine has, which Linux alone says."""
+    """Return how many cores this process may use: on a cluster often fewer than there are, which only Linux says."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def count(text: str) -> int:
-    """A flag's whole number of at least 1. Raises ArgumentTypeError, which argparse prints with the flag."""
+    """Return a flag's text as a whole number of at least 1. Raises ArgumentTypeError, which argparse prints."""
     try:
         number = int(text)
     except ValueError:
@@ -71,7 +71,7 @@ def count(text: str) -> int:
 
 
 def add_checkpoint(parser: argparse.ArgumentParser) -> None:
-    """The flags that name a checkpoint."""
+    """Add the flags that name a checkpoint."""
     add = parser.add_argument
     add(
         "--checkpoint",
@@ -83,14 +83,14 @@ def add_checkpoint(parser: argparse.ArgumentParser) -> None:
 
 
 def add_machine(parser: argparse.ArgumentParser) -> None:
-    """The flags that say how recordings are recognised: how many at a time, on which device."""
+    """Add the flags that say how recordings are recognised: how many at a time, and on which device."""
     add = parser.add_argument
     add("--jobs", type=count, metavar="N", help="recordings at a time (default: as many as there are cores, up to 8)")
     add_device(parser)
 
 
 def add_device(parser: argparse._ActionsContainer) -> None:
-    """The flags that say which device computes, for `device.choose_device`."""
+    """Add the flags that say which device computes, as `device.choose_device` takes them."""
     add = parser.add_argument
     add(
         "--gpu",
@@ -103,35 +103,35 @@ def add_device(parser: argparse._ActionsContainer) -> None:
 
 
 def warn(text: str) -> None:
-    """Print a warning to standard error, where it does not disturb tables on standard output."""
+    """Print a warning to standard error, where it does not disturb the tables on standard output."""
     print(f"warning: {printable_lines(text)}", file=sys.stderr, flush=True)
 
 
 @cache
 def warn_once(text: str) -> None:
-    """`warn`, but for what this process has warned of before: a corpus is listed more than once in a run."""
+    """Print a warning unless this process has printed it before: a run lists its corpus more than once."""
     warn(text)
 
 
 def printable(text: str) -> str:
-    """`text` for one line of a terminal: control characters, and bytes that are not UTF-8, are escaped."""
+    """Return `text` for one line of a terminal, with control characters and bytes that are not UTF-8 escaped."""
     escaped = "".join(c if c.isprintable() or "\ud800" <= c <= "\udfff" else ascii(c)[1:-1] for c in text)
     return escaped.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def printable_lines(text: str) -> str:
-    """Each line of `text` as `printable`: names in another's records could command the terminal."""
+    """Return `text` with each line made `printable`: names in others' records could hold commands to the terminal."""
     return "\n".join(map(printable, text.split("\n")))
 
 
 def need(what: str, file: str, *packages: str) -> None:
-    """Raise UserError where packages are missing that `what` needs and the requirements `file` lists."""
+    """Raise UserError if one of the packages is missing that `what` needs; the requirements `file` lists them."""
     if missing := [name for name in packages if find_spec(name) is None]:
         raise UserError(f"{what} needs {', '.join(missing)}: pip install -r {file}")
 
 
 def refusal(error: OSError) -> str | None:
-    """A sentence that names the file an error is about and why it cannot be used; None if it is not about a file."""
+    """Return a sentence that names the file of an error and why it cannot be used; None if it is not about a file."""
     reasons = {
         errno.ENOSPC: "the disk is full",
         errno.EDQUOT: "the disk quota is used up",
@@ -148,15 +148,15 @@ def run_main(
     main: Callable[[], int | None],
     interrupted: str = "interrupted: what is finished is kept; the same command goes on from there",
 ) -> None:
-    """Run a command and exit with what it returns, or 0; 2 after an error that is told in a sentence; 130 after Ctrl-C,
-    SIGTERM or SIGHUP, with the sentence `interrupted`; 141 where nobody reads its output any more."""
-    for ending in (signal.SIGTERM, signal.SIGHUP):  # as tidy as Ctrl-C: a scheduler's end, a terminal that is closed
-        if signal.getsignal(ending) == signal.SIG_DFL:  # nohup has the latter ignored
+    """Run a command and exit with what it returns, or 0; with 2 after an error that is told in a sentence; with 130
+    after Ctrl-C, SIGTERM or SIGHUP, and the sentence `interrupted`; with 141 if nobody reads the output any more."""
+    for ending in (signal.SIGTERM, signal.SIGHUP):  # a scheduler's end, a closed terminal: to end as tidily as Ctrl-C
+        if signal.getsignal(ending) == signal.SIG_DFL:  # under nohup, SIGHUP is ignored and stays so
             signal.signal(ending, signal.default_int_handler)
     for name in ("stdout", "stderr"):
-        if (stream := getattr(sys, name)) is None:  # it was closed: what is printed goes nowhere
+        if (stream := getattr(sys, name)) is None:  # the stream was closed: what is printed goes nowhere
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
-        elif stream.errors == "strict" or stream.encoding.lower() != "utf-8":  # a ± that it lacks stops nothing
+        elif stream.errors == "strict" or stream.encoding.lower() != "utf-8":  # a ± that it lacks must stop nothing
             stream.reconfigure(errors="backslashreplace")
     try:
         status = main() or 0

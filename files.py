@@ -1,4 +1,4 @@
-"""Files that survive a crash: atomic writes, locks that die with their owner, digests."""
+"""Files that survive a crash: atomic writes, locks that end with the process that holds them, digests."""
 
 import errno
 import fcntl
@@ -17,16 +17,16 @@ from typing import Any
 
 from cli import UserError, warn
 
-FORGOTTEN = 86400  # seconds: a temporary file that nobody wrote to for as long is a killed writer's
+FORGOTTEN = 86400  # seconds: a temporary file not written to for so long was left by a killed writer
 
 
 @contextmanager
 def named(path: Path) -> Iterator[None]:
-    """What the system refuses in here, and does not name, as a read or a write that fails half-way, is of `path`."""
+    """Name `path` in an OSError of this block that names no file, such as that of a write that fails half-way."""
     try:
         yield
     except OSError as error:
-        if error.errno is not None and error.filename is None:  # gzip and zipfile raise it without a number
+        if error.errno is not None and error.filename is None:  # gzip's and zipfile's own have no number
             error.filename = str(path)
         raise
 
@@ -37,7 +37,7 @@ def _sync_folder(folder: Path) -> None:
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno != errno.EINVAL:  # of VirtualBox's and Samba's shares and WSL's network drives, which cannot
+        if error.errno != errno.EINVAL:  # VirtualBox's and Samba's shares and WSL's network drives cannot do it
             raise
     finally:
         os.close(descriptor)
@@ -49,15 +49,15 @@ def atomic(path: Path) -> Iterator[Path]:
 
     A reader sees the old file or the new one, whole, whatever happens in between.
     """
-    if path.exists() and not path.is_file():  # /dev/null, say, which a rename would replace
+    if path.exists() and not path.is_file():  # a rename would replace /dev/null, say
         raise OSError(errno.EINVAL, "it is no ordinary file", str(path))
-    path = path.resolve() if path.is_symlink() else path  # the link stays
+    path = path.resolve() if path.is_symlink() else path  # the link itself stays
     path.parent.mkdir(parents=True, exist_ok=True)
     with suppress(OSError):
         for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
             if time.time() - leftover.stat().st_mtime > FORGOTTEN:
                 leftover.unlink()
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{os.urandom(4).hex()}.tmp")  # containers share numbers
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{os.urandom(4).hex()}.tmp")  # containers reuse process ids
     try:
         yield temporary
         with open(temporary, "rb+") as f:
@@ -65,16 +65,16 @@ def atomic(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
         _sync_folder(path.parent)
     except BaseException as error:
-        with suppress(OSError):  # of a disk that is gone, say, which is not what went wrong first
+        with suppress(OSError):  # a second error, as of a disk that is gone, must not hide the first
             temporary.unlink()
-        # a write refused half-way does not say where, and the temporary file's name says nothing
+        # a write that fails half-way names no file, and the temporary file's name would tell the user nothing
         if isinstance(error, OSError) and str(error.filename) in ("None", str(temporary)):
             error.filename = str(path)
         raise
 
 
 def sweep_temporaries(folder: Path) -> None:
-    """Remove what killed writers left in `folder` and below. Call it under the lock that guards the folder."""
+    """Remove what killed writers left in `folder` and below. Call this under the lock that guards the folder."""
     for leftover in folder.rglob(".*.tmp"):
         leftover.unlink(missing_ok=True)
 
@@ -91,8 +91,8 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_bytes(path: Path, most: int = sys.maxsize) -> bytes:
-    """The bytes of a file; an error names it. Raises OSError for a pipe or a device, which may have no end, and
-    ValueError for a file of more than `most` bytes, which takes no room on a disk where it is a hole."""
+    """Return the bytes of a file; every error names the file. Raises OSError for a pipe or a device, which may have no
+    end, and ValueError for a file of more than `most` bytes: a sparse file can be huge and take no room on the disk."""
     with named(path):
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
@@ -103,20 +103,20 @@ def read_bytes(path: Path, most: int = sys.maxsize) -> bytes:
 
 
 def read_text(path: Path, most: int = sys.maxsize) -> str:
-    """The text of a file in UTF-8; errors as of `read_bytes`."""
+    """Return the text of a UTF-8 file. Errors are those of `read_bytes`, and ValueError for what is not UTF-8."""
     return read_bytes(path, most).decode()
 
 
 def may_be_sound(error: OSError) -> bool:
-    """Whether a file that gave this error may be as it was written: its reader has no right, the disk or the network
-    fails, a limit is reached. Not so where there is none or no ordinary one, or where it is what an unpacker says of
-    the contents."""
+    """Return whether a file that gave this error may be as it was written, since its reader lacks permission, the disk
+    or the network fails, or a limit is reached. It cannot be if there is no file or no ordinary file, or if the error
+    is an unpacker's, about the contents."""
     return error.errno not in (None, errno.ENOENT, errno.ENOTDIR, errno.EINVAL, errno.ELOOP)
 
 
 def read_json(path: Path, remedy: str = "delete it and run again", read: Callable[[Path], str] = read_text) -> Any:
-    """Read a JSON file, whose text `read` gives. Raises UserError naming the file and the `remedy` when it is missing
-    or not JSON; an OSError that says nothing of its contents (`may_be_sound`) stays as it is."""
+    """Return the value in a JSON file, whose text `read` returns. Raises UserError naming the file and the `remedy` if
+    the file is missing or not JSON; an OSError after which the file `may_be_sound` is raised as it is."""
     try:
         return json.loads(read(path))
     except (OSError, ValueError, RecursionError) as error:
@@ -127,14 +127,16 @@ def read_json(path: Path, remedy: str = "delete it and run again", read: Callabl
 
 @contextmanager
 def lock(path: Path, wait: bool = True, waiting: str = "") -> Iterator[bool]:
-    """Hold an exclusive lock on `path` (created if missing); yields whether it was got. The kernel drops it when the
-    process ends, however it ends. Whoever holds the lock may remove the file. Where another process holds it, `waiting`
-    is said, if there is something to say, before it is waited for."""
+    """Hold an exclusive lock on the file `path` (created if missing); yields whether this process got the lock.
+
+    If another process holds the lock, print the warning `waiting`, if there is one, and wait; without `wait`, yield
+    False at once. The kernel drops the lock when the process ends, however it ends. The holder may remove the file.
+    """
     while True:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             f = open(path, "a")  # noqa: SIM115
-        except FileNotFoundError:  # another process, which had nothing to leave, has just removed the folder
+        except FileNotFoundError:  # another process has just removed the folder, having nothing to leave there
             continue
         with f:
             try:
@@ -158,26 +160,26 @@ def lock(path: Path, wait: bool = True, waiting: str = "") -> Iterator[bool]:
                 same = os.path.samestat(os.fstat(f.fileno()), path.stat())
             except FileNotFoundError:
                 same = False
-            if same:  # else its last owner removed it between our opening and our locking it
+            if same:  # if not, its last holder removed it between our opening and our locking it
                 yield True
                 return
 
 
 def walk(folder: Path) -> Iterator[tuple[Path, list[str]]]:
-    """`folder` and each folder below it, linked ones too, none twice and no hidden one, with the names of its files.
+    """Yield `folder` and each folder below it (linked ones too, none twice, no hidden one) with its files' names.
 
-    Raises OSError for one that may not be read.
+    Raises OSError for a folder that may not be read.
     """
 
     def refuse(error: OSError) -> None:
-        if not isinstance(error, FileNotFoundError):  # it has gone meanwhile
+        if not isinstance(error, FileNotFoundError):  # that folder has gone meanwhile
             raise error
 
     been = {os.path.realpath(folder)}
     for parent, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
         inside = sorted((f for f in folders if not f.startswith(".")), key=lambda f: (Path(parent, f).is_symlink(), f))
         folders.clear()
-        for name in inside:  # links last: one may lead back, or to a folder beside it
+        for name in inside:  # links last: a link may lead back, or to a folder beside it
             if (real := os.path.realpath(Path(parent, name))) not in been:
                 been.add(real)
                 folders.append(name)
@@ -185,13 +187,13 @@ def walk(folder: Path) -> Iterator[tuple[Path, list[str]]]:
 
 
 def digest_file(path: Path) -> str:
-    """Blake2b (128 bit) of a file's bytes, in hexadecimal."""
+    """Return the Blake2b digest (128 bit) of a file's bytes, in hexadecimal."""
     with open(path, "rb") as f:
         return hashlib.file_digest(f, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
 def digest_of(value: Any, size: int = 16) -> str:
-    """Blake2b of a value's canonical JSON, in hexadecimal: equal values, equal digests, on every machine."""
+    """Return the Blake2b digest (`size` bytes) of a value's canonical JSON, in hexadecimal: equal on every machine."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     return hashlib.blake2b(text.encode(), digest_size=size).hexdigest()
 
@@ -200,8 +202,8 @@ def digest_of(value: Any, size: int = 16) -> str:
 def new_folder(out: Path, marker: str = "", replace: bool = False) -> Iterator[Path]:
     """Yield an empty temporary folder beside `out` that becomes `out` on success and vanishes on failure.
 
-    A folder that holds a file called `marker` is our own earlier work and is replaced; with `replace` any folder is.
-    Another that is not empty is refused with UserError.
+    An `out` that holds a file called `marker` is our own earlier work and is replaced; with `replace`, any `out` is.
+    Any other folder that is not empty is refused with UserError.
     """
     out = out.resolve()
     ours = out.is_dir() and (replace or (out / marker).is_file())
@@ -211,8 +213,8 @@ def new_folder(out: Path, marker: str = "", replace: bool = False) -> Iterator[P
         raise UserError(f"{out} is not empty; name a new folder to write to")
     temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     old = temporary.with_suffix(".old.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)  # of a process killed long ago that had our number
-    if out.exists():  # else it is the only copy
+    shutil.rmtree(temporary, ignore_errors=True)  # left by a killed process that had our number
+    if out.exists():  # if not, `old` is the only copy
         shutil.rmtree(old, ignore_errors=True)
     try:
         temporary.mkdir(parents=True)
@@ -224,11 +226,11 @@ def new_folder(out: Path, marker: str = "", replace: bool = False) -> Iterator[P
             out.rename(old)
         temporary.rename(out)
     except OSError as error:
-        if error.filename is None or error.errno in (errno.ENOSPC, errno.EDQUOT):  # it names what was read, or nothing
+        if error.filename is None or error.errno in (errno.ENOSPC, errno.EDQUOT):  # ENOSPC may name what was read
             error.filename = str(out)
         raise
     finally:
-        if old.is_dir() and not out.exists():  # it broke off between the two
+        if old.is_dir() and not out.exists():  # it broke off between the renames
             old.rename(out)
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
