@@ -1,4 +1,4 @@
-"""The flags of a run: as argparse has them, as a Config, and settings as text and as flags again."""
+"""The flags of a run: defined for argparse, read into a Config, and written again from a run's settings."""
 
 import argparse
 from dataclasses import dataclass, field, fields
@@ -27,14 +27,14 @@ class Options:
     """The flags of a run that shape no result; all others are fields of its Config."""
 
     runs: Path = field(default_factory=lambda: path.RUNS)  # the folder that run folders go into
-    save_model: str | None = None  # the rule whose epoch's weights are kept; None: none are
+    save_model: str | None = None  # the weights of this rule's epoch are kept; None: no weights are kept
     skip_bad: bool = False  # leave broken recordings out instead of stopping
     quiet: bool = False
     tensorboard: bool = False
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """The flags of a run. One that is not given is absent from the parsed namespace: the model's recipe decides it."""
+    """Add the flags of a run. One that is not given is absent from the parsed namespace: the model's recipe decides."""
 
     def group(title: str, text: str = "") -> Any:
         return parser.add_argument_group(title, text, argument_default=argparse.SUPPRESS)
@@ -173,7 +173,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def parse_config(given: dict[str, Any]) -> Config:
-    """Pop the flags of a Config from `given`, a namespace as a dict, and resolve them with the model's recipe."""
+    """Pop a Config's flags from `given`, the parsed namespace as a dict; returns the Config that they and the model's
+    recipe make. Raises UserError."""
     import features
     import models
     from device import choose_device
@@ -207,7 +208,7 @@ def parse_config(given: dict[str, Any]) -> Config:
 
 
 def check_happy(*datasets: str | None) -> None:
-    """Raise UserError where no dataset has the labels of IEMOCAP, which --happy chooses among."""
+    """Raise UserError if none of the datasets has IEMOCAP's labels, among which --happy chooses."""
     if not {*IEMOCAP_DATASETS, "demo"} & {*datasets}:
         raise UserError(
             f"--happy is for {', '.join(IEMOCAP_DATASETS)}, demo; other corpora define the class happy themselves"
@@ -215,26 +216,26 @@ def check_happy(*datasets: str | None) -> None:
 
 
 def comma_list(text: str) -> tuple[str, ...]:
-    """`a,b,c` -> ("a", "b", "c")"""
+    """Split text at its commas: `a,b,c` -> ("a", "b", "c")."""
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
 def name_list(text: str) -> tuple[str, ...]:
-    """A flag's names, separated by commas. Raises ArgumentTypeError, which argparse prints with the flag, for none."""
+    """Return a flag's names, separated by commas. Raises ArgumentTypeError, which argparse prints, if there is none."""
     if not (found := comma_list(text)):
         raise argparse.ArgumentTypeError(f"{text!r} names nothing; leave the flag out for the default")
     return found
 
 
 def class_list(text: str) -> tuple[str, ...]:
-    """Class names separated by commas, as a corpus's labels are read."""
+    """Return class names that are separated by commas, each read as a corpus's labels are read."""
     return tuple(label for part in text.split(",") if (label := plain_label(part)))
 
 
 def parse_setting(text: str, flag: str = "--set") -> tuple[str, Any]:
     """Parse `epochs=10` or `classes=sad,happy`: the setting's name, and its value as a run records it.
 
-    Raises UserError, naming the `flag` it was given with, for an unknown setting or a value of another type.
+    Raises UserError, naming the `flag` that the text was given with, for an unknown setting or a value of another type.
     """
     key, equals, value = text.partition("=")
     if not equals:
@@ -253,16 +254,16 @@ def parse_setting(text: str, flag: str = "--set") -> tuple[str, Any]:
 
 
 def train_flags(changed: dict[str, Any]) -> list[str]:
-    """Changed settings as the flags of train.py that give them."""
+    """Return changed settings as the flags of train.py that set them."""
     found = []
     for key, value in changed.items():
         if isinstance(value, bool):
             found.append(f"--{key}" if value else f"--no-{key}")
-        elif value not in ((), []):  # no classes named: all of them
+        elif value not in ((), []):  # no classes need no flag: the default is all of them
             found += [f"--{key}", value_text(value)]
     return found
 
 
 def report_flags(changed: dict[str, Any]) -> list[str]:
-    """Changed settings as the flags of report.py that ask for their runs."""
+    """Return changed settings as the flags of report.py that select the runs with these settings."""
     return [word for key, value in changed.items() for word in ("--set", f"{key}={value_text(value)}")]

@@ -6,18 +6,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-SCORE_NAMES = {"WA": "WA", "UA": "UA", "macroF1": "macro F1", "weightedF1": "weighted F1"}  # as they are read
+SCORE_NAMES = {"WA": "WA", "UA": "UA", "macroF1": "macro F1", "weightedF1": "weighted F1"}  # as they are printed
 SCORES = tuple(SCORE_NAMES)
 
 
 def confusion_matrix(labels: NDArray, predicted: NDArray, classes: int) -> NDArray:
-    """Counts `(C, C)`: rows are true classes, columns predicted ones, both as integers `(U,)`."""
+    """Return counts `(C, C)`, true classes in rows and predicted ones in columns, of classes as integers `(U,)`."""
     return np.bincount(labels * classes + predicted, minlength=classes * classes).reshape(classes, classes)
 
 
 def per_class(confusions: NDArray) -> dict[str, NDArray]:
-    """Precision, recall and F1 (0 .. 1) and support of each class `(..., C)` of counts `(..., C, C)`; 0 where
-    a ratio has no denominator."""
+    """Return the precision, recall and F1 (0 .. 1) and the support of each class `(..., C)` from confusion counts
+    `(..., C, C)`. A ratio whose denominator is 0 is 0."""
     right = np.diagonal(confusions, axis1=-2, axis2=-1).astype(float)
     support, chosen = confusions.sum(-1), confusions.sum(-2)
     return {
@@ -29,11 +29,11 @@ def per_class(confusions: NDArray) -> dict[str, NDArray]:
 
 
 def scores_of(confusions: NDArray) -> NDArray[np.float64]:
-    """WA, UA, macro F1, weighted F1 in per cent `(..., 4)` of confusion counts `(..., C, C)`; NaN of no counts.
+    """Return WA, UA, macro F1, weighted F1 in per cent `(..., 4)` of confusion counts `(..., C, C)`; NaN if all are 0.
 
     WA is accuracy, UA the mean recall of the classes that occur, macro F1 the mean F1 of the classes that occur or were
     predicted, weighted F1 the mean F1 weighted by support, which the published tables call "micro F1" (true micro F1 is
-    WA). The same as scikit-learn's, which the tests compare with.
+    WA). All four equal those of scikit-learn, with which the tests compare them.
     """
     each = per_class(confusions)
     f1, support = each["f1"], each["support"]
@@ -45,12 +45,12 @@ def scores_of(confusions: NDArray) -> NDArray[np.float64]:
 
 
 def scores(logits: NDArray, labels: NDArray) -> dict[str, Any]:
-    """The four scores in per cent, and `confusion`, from utterance logits `(U, C)` and labels `(U,)`."""
+    """Return the four scores in per cent, and `confusion`, from utterance logits `(U, C)` and labels `(U,)`."""
     return scores_by_epoch(logits[None], labels)[0]
 
 
 def scores_by_epoch(logits: NDArray, labels: NDArray) -> list[dict[str, Any]]:
-    """`scores` of each of several logits `(E, U, C)` of the same utterances."""
+    """Return the `scores` of each epoch from its logits `(E, U, C)` of the same utterances, and labels `(U,)`."""
     if len(labels) == 0:
         raise ValueError("no utterances to score")
     confusions = np.array([confusion_matrix(labels, each, logits.shape[2]) for each in logits.argmax(2)])
@@ -60,13 +60,13 @@ def scores_by_epoch(logits: NDArray, labels: NDArray) -> list[dict[str, Any]]:
 
 
 def format_scores(record: dict[str, Any], classes: list[str]) -> str:
-    """Per class precision, recall, F1 and support, the confusion matrix, and the four scores."""
+    """Return as text each class's precision, recall, F1 and support, the confusion matrix and the four scores."""
     confusion = np.array(record["confusion"])
     each = per_class(confusion)
     width = max(10, *(len(c) + 2 for c in classes))
     lines = [" " * width + f"{'precision':>10}{'recall':>10}{'F1':>10}{'support':>10}"]
     for i, name in enumerate(classes):
-        occurs = each["support"][i] > 0  # precision and F1 of a class that does not say as little as its recall
+        occurs = each["support"][i] > 0  # if it does not, its precision and F1 say as little as its recall
         values = "".join(f"{100 * each[k][i]:10.2f}" if occurs else f"{'–':>10}" for k in ("precision", "recall", "f1"))
         lines.append(f"{name:<{width}}{values}{each['support'][i]:10d}")
     widths = [max(6, len(c) + 2) for c in classes]
@@ -78,14 +78,14 @@ def format_scores(record: dict[str, Any], classes: list[str]) -> str:
 
 
 def say_scores(record: dict[str, Any]) -> str:
-    """The four scores in a line: `WA 81.18   UA 79.25   macro F1 79.87   weighted F1 80.99`."""
+    """Return the four scores in a line: `WA 81.18   UA 79.25   macro F1 79.87   weighted F1 80.99`."""
     return "   ".join(f"{name} {record[score]:.2f}" for score, name in SCORE_NAMES.items())
 
 
 def _say_absent_classes(confusion: NDArray) -> list[str]:
-    """Which classes the means are over, where some do not occur."""
+    """Return a sentence that says over which classes the means are, or nothing if every class occurs."""
     occurs, predicted = confusion.sum(1) > 0, confusion.sum(0) > 0
-    absent = int((predicted & ~occurs).sum())  # but predicted
+    absent = int((predicted & ~occurs).sum())  # of the predicted classes
     if occurs.all():
         return []
     text = f"UA is the mean recall of the {occurs.sum()} classes that occur, of {len(occurs)}"
@@ -95,17 +95,18 @@ def _say_absent_classes(confusion: NDArray) -> list[str]:
 def pick_epoch(
     records: Sequence[dict[str, Any]], rule: str, val: tuple[Sequence[NDArray] | NDArray, NDArray] | None = None
 ) -> int:
-    """The epoch, from 0, that a rule reports: `last`; `paper` and `validation`: the one with the best (WA + UA) / 2
-    on the test or the validation utterances. `paper` is what was published, and optimistic.
+    """Return the epoch, from 0, that a rule reports: for `last` the last one; for `paper` and `validation` the one with
+    the best (WA + UA) / 2 on the test or the validation utterances. `paper` is the published rule, and optimistic.
 
-    Of equally good epochs `paper` takes the first, as published, and `validation` the one whose cross-entropy on the
-    validation utterances is lowest: those of one speaker are few, and half of all epochs may score the same on them.
-    `records`: the objects of epochs.jsonl; `val`, which `validation` needs: the logits `(E, U, C)` and labels `(U,)`.
+    Of equally good epochs, `paper` takes the first, as published, and `validation` the one with the lowest
+    cross-entropy on the validation utterances: if these are of one speaker, they are few, and half of all epochs may
+    score the same on them. `records` are the objects of epochs.jsonl; `val`, which only `validation` needs, are the
+    validation logits `(E, U, C)` and labels `(U,)`.
     """
     if rule == "last":
         return len(records) - 1
     part = {"paper": "test", "validation": "val"}[rule]
-    # rounded, as equal values can differ in the last bit: sums of the same numbers in another order
+    # rounded, as equal means can differ in the last bit if the same numbers were summed in another order
     means = [round((record[part]["WA"] + record[part]["UA"]) / 2, 9) for record in records]
     highest = max(means)
     if rule == "paper":
@@ -117,24 +118,24 @@ def pick_epoch(
 
 
 def cross_entropy(logits: NDArray, labels: NDArray, temperature: float = 1.0) -> float:
-    """Mean of -log p(label) in nats, of utterance logits `(U, C)` divided by `temperature`."""
+    """Return the mean of -log p(label) in nats, from utterance logits `(U, C)` divided by `temperature`."""
     scaled = np.asarray(logits, dtype=np.float64) / temperature
     scaled = scaled - scaled.max(1, keepdims=True)
     return float((np.log(np.exp(scaled).sum(1)) - scaled[np.arange(len(labels)), labels]).mean())
 
 
 def softmax(logits: NDArray, temperature: float = 1.0) -> NDArray[np.float64]:
-    """Probabilities of the classes, the last axis of `logits`, which are first divided by `temperature`."""
+    """Return the probabilities of the classes (last axis), from `logits` divided by `temperature`."""
     scaled = np.asarray(logits, dtype=np.float64) / temperature
     powers = np.exp(scaled - scaled.max(-1, keepdims=True))
     return powers / powers.sum(-1, keepdims=True)
 
 
 def confidence_bins(probabilities: NDArray, labels: NDArray, bins: int = 15) -> tuple[NDArray, NDArray, NDArray]:
-    """Of each of `bins` equal intervals of confidence in (0, 1]: its utterances, their mean confidence and their
-    accuracy (0 .. 1; 0 where there are none), `(bins,)` each.
+    """Return, for `bins` equal intervals of confidence in (0, 1], `(bins,)` each: the number of utterances in it, their
+    mean confidence and their accuracy (0 .. 1; both are 0 in an empty interval).
 
-    Confidence is the probability of the class predicted. Guo, Pleiss, Sun and Weinberger, "On Calibration of Modern
+    Confidence is the probability of the predicted class: Guo, Pleiss, Sun and Weinberger, "On Calibration of Modern
     Neural Networks", ICML 2017, section 2.
     """
     confidence, right = probabilities.max(1), probabilities.argmax(1) == labels
@@ -146,8 +147,8 @@ def confidence_bins(probabilities: NDArray, labels: NDArray, bins: int = 15) -> 
 
 
 def ece(logits: NDArray, labels: NDArray, bins: int = 15, temperature: float = 1.0) -> float:
-    """Expected calibration error in per cent, from utterance logits `(U, C)` and labels `(U,)`: the distance of
-    accuracy from mean confidence in each bin, weighted by its utterances (Guo et al., ICML 2017, equation 3)."""
+    """Return the expected calibration error in per cent, from utterance logits `(U, C)` and labels `(U,)`: each bin's
+    distance of accuracy from mean confidence, weighted by its utterances (Guo et al., ICML 2017, equation 3)."""
     if len(labels) == 0:
         raise ValueError("no utterances to score")
     counts, confidence, accuracy = confidence_bins(softmax(logits, temperature), labels, bins)

@@ -1,6 +1,6 @@
 """What a model is trained with: one `Recipe` per model, as differences from a default; and the `Config` of a run.
 
-Everything that shapes a result stands in `Config`. A run folder's hash is made from it.
+`Config` holds everything that shapes a result. A run folder's hash is made from it.
 """
 
 import math
@@ -12,7 +12,7 @@ from corpora import dataset_folder
 from files import digest_of
 
 SCHEDULES = ("exp", "step", "warmstep", "cosine", "none")
-RECORDED = {"warmstep": "step"}  # as published: another name for it
+RECORDED = {"warmstep": "step"}  # as published, warmstep is another name for step
 OPTIMIZERS = ("adam", "adamw", "sgd")
 AUGMENTS = ("none", "vtlp", "upsampling")
 HAPPY = ("exc", "hap", "hap+exc")
@@ -25,9 +25,9 @@ RULES = {  # rules that pick the reported epoch, and what a caption says of each
 # fields of a Config that tables show in columns of their own, so that `changed` leaves them out
 NAMED = ("model", "recipe", "dataset", "test_dataset", "split", "fold", "seed")
 IEMOCAP_DATASETS = ("impro", "script", "all")
-# the most that fields of a Config may be, also a checkpoint's; there are 128 mel bands
+# the largest values that fields of a Config may have, also in a checkpoint; 128 is the number of mel bands
 LARGEST = {"n_mfcc": 128, "segment_length": 120, "head": 256, "attn_hidden": 4096}
-MACHINE = ("threads", "device", "deterministic")  # of a Config: runs that differ in these share a row of a table
+MACHINE = ("threads", "device", "deterministic")  # fields of a Config in which runs of one row of a table may differ
 
 
 @dataclass(frozen=True)
@@ -46,13 +46,13 @@ class Recipe:
     optimizer: str = "adam"  # sgd has Nesterov momentum 0.9
     learning_rate: float = 1e-3
     weight_decay: float = 1e-6
-    eps: float = 1e-8  # Adam's
+    eps: float = 1e-8  # Adam's epsilon
     lr_decay: float = 0.0  # the rate of step s is divided by 1 + lr_decay * s, as TensorFlow's Adam does
     lr_schedule: str = "exp"
     lr_min: float = 1e-6  # the schedule steps while the rate is at least this
     batch_size: int = 32
     epochs: int = 50
-    alpha: float = 0.5  # mixup's beta distribution; 0: no mixup
+    alpha: float = 0.5  # of mixup's distribution Beta(alpha, alpha); 0: no mixup
     augment: str = "none"
     class_weights: bool = False
     head: int = 4  # heads of the head attention
@@ -87,12 +87,12 @@ class Config(Recipe):
 
     model: str = "GLAM"
     dataset: str = "impro"
-    test_dataset: str = ""  # another corpus to test on (split cross); "": a part of the same
+    test_dataset: str = ""  # another corpus to test on (split cross); "": test on a part of `dataset`
     split: str = "8:2"
     fold: int | None = None
     seed: int = 987654
     happy: str = "exc"  # which of IEMOCAP's labels `happy` and `excited` are the class happy
-    classes: tuple[str, ...] = ()  # () : all of the corpus
+    classes: tuple[str, ...] = ()  # (): all classes of the corpus
     padding: bool = False
     threads: int = 2  # the order of float summation depends on it
     device: str = "cpu"  # cpu or cuda
@@ -100,30 +100,30 @@ class Config(Recipe):
     deterministic: bool = False
 
     def settings(self) -> dict[str, Any]:
-        """Every field as JSON holds it."""
+        """Return every field as JSON holds it."""
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
 
     def changed(self) -> dict[str, Any]:
-        """The settings that differ from the published recipe and its defaults: what a table's row must say."""
+        """Return the settings that differ from the published recipe and its defaults: a table's row must say them."""
         published = config_for(self.model).settings()
         return {k: v for k, v in self.settings().items() if k not in (*NAMED, *MACHINE) and v != published[k]}
 
     def hash(self, corpus_digest: str) -> str:
-        """Names the folder that holds the runs differing in seed and fold alone."""
+        """Return the name of the folder that holds all runs that differ from this one only in seed and fold."""
         shaping = {k: v for k, v in self.settings().items() if k not in ("seed", "fold", "recipe")}
-        for corpus in ("dataset", "test_dataset"):  # a CSV file by any of its paths; the digest knows its contents
+        for corpus in ("dataset", "test_dataset"):  # a CSV file may have many paths; the digest stands for its contents
             if shaping[corpus]:
                 shaping[corpus] = dataset_folder(shaping[corpus])
         return digest_of([shaping, corpus_digest], size=6)
 
 
 def usable_test_overlap(length: float, overlap: float) -> float:
-    """The overlap in seconds to test with: one not smaller than the segment becomes half the segment."""
+    """Return the overlap in seconds to test with: `overlap` or, if a segment is not longer, half a segment."""
     return length / 2 if overlap >= length else overlap
 
 
 def config_for(model: str, **overrides: Any) -> Config:
-    """The published setting of `model` (its canonical name), with `overrides`. Raises UserError for a bad value."""
+    """Return the published settings of `model` (canonical name) with `overrides`. Raises UserError for a bad value."""
     recipe = RECIPES.get(model, GLAM)
     config = Config(**{**asdict(recipe), "model": model, **overrides})
     floats: Any = {f.name: float(getattr(config, f.name)) for f in fields(Config) if f.type is float}
@@ -138,7 +138,7 @@ def config_for(model: str, **overrides: Any) -> Config:
 
 
 def from_settings(settings: dict[str, Any]) -> Config:
-    """The Config a run folder recorded. Raises UserError when a field is missing or unknown."""
+    """Return the Config that a run folder recorded. Raises UserError if a field is missing or unknown."""
     names = {f.name for f in fields(Config)}
     if set(settings) != names:
         raise UserError(f"the recorded settings do not match this version's: {sorted(set(settings) ^ names)}")
@@ -146,7 +146,7 @@ def from_settings(settings: dict[str, Any]) -> Config:
 
 
 def check(config: Config) -> None:
-    """Raise UserError for a value no run can have, naming its flag."""
+    """Raise UserError, naming the flag, for a value that no run can have."""
 
     def need(right: bool, flag: str, rule: str) -> None:
         if not right:
@@ -179,7 +179,7 @@ def check(config: Config) -> None:
 
 
 def settings_text(changed: dict[str, Any]) -> str:
-    """Changed settings as text: `alpha=0.3, epochs=10`. 1 and 1.0 read the same, unequal numbers never."""
+    """Return changed settings as text: `alpha=0.3, epochs=10`. 1 and 1.0 read the same, unequal numbers never do."""
 
     return ", ".join(
         f"{k}={value_text(v).removesuffix('.0')}" if isinstance(v, float) else f"{k}={value_text(v)}"
@@ -188,15 +188,15 @@ def settings_text(changed: dict[str, Any]) -> str:
 
 
 def value_text(value: Any) -> str:
-    """A setting's value as a flag takes it."""
+    """Return a setting's value as its flag takes it."""
     return ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
 
 
 def learning_rate(config: Config, epoch: int) -> float:
-    """The learning rate of `epoch`, counted from 0, before `lr_decay`.
+    """Return the learning rate of `epoch`, counted from 0, before `lr_decay` is applied.
 
-    exp: x0.95 an epoch; step: x0.1 every 10; cosine: half a cosine over 10 epochs. A schedule stops once the rate is
-    below `lr_min` (as published, so cosine reaches zero after ten epochs and stays there).
+    exp multiplies it by 0.95 every epoch, step by 0.1 every 10 epochs; cosine follows half a cosine over 10 epochs. As
+    published, a schedule stops once the rate is below `lr_min`, so cosine reaches 0 after ten epochs and stays there.
     """
     rate = config.learning_rate
     for step in range(1, epoch + 1):
