@@ -1,4 +1,4 @@
-"""Corpora by name, splits by name, and the tensors a run trains on."""
+"""Corpora by name, splits by name, and the arrays that a run trains on."""
 
 import importlib
 import itertools
@@ -26,9 +26,9 @@ from corpora import Utterance, csv_file, dataset_folder, is_csv
 from files import digest_of, lock
 from recipes import Config
 
-IEMOCAP_CLASSES = {"neu": "neutral", "sad": "sad", "ang": "angry"}  # and one or two codes for happy
+IEMOCAP_CLASSES = {"neu": "neutral", "sad": "sad", "ang": "angry"}  # beside one or two codes for happy
 DATA_SETTINGS = ("dataset", "test_dataset", "happy", "classes", "feature", "n_mfcc", "segment_length", "train_overlap",
-                 "test_overlap", "padding", "device")  # runs that agree in these share their data  # fmt: skip
+                 "test_overlap", "padding", "device")  # runs that agree in these settings share their data  # fmt: skip
 HEARD = 12  # hexadecimal digits of a recording's digest that a checkpoint keeps
 IEMOCAP_LICENCE = "IEMOCAP release licence (USC SAIL): research use on request; recordings may not be passed on"
 
@@ -40,24 +40,24 @@ IEMOCAP_LICENCE = "IEMOCAP release licence (USC SAIL): research use on request; 
 class Corpus:
     """A labelled list of utterances. The order of the list is what a seed's split refers to."""
 
-    dataset: str  # as asked for, and as run folders are called
+    dataset: str  # as run folders call it
     name: str
     licence: str
     synthetic: bool
     classes: tuple[str, ...]
     utterances: tuple[Utterance, ...]
     labels: NDArray[np.int64]  # (U,) indices into classes
-    first_synthetic: bool = False  # of two corpora: whether the one that is trained on is synthetic
+    first_synthetic: bool = False  # of two corpora, whether the training corpus is synthetic
 
 
 @dataclass(frozen=True)
 class Source:
-    """A corpus as it was found, before classes are chosen: `corpus` turns it into a Corpus."""
+    """A corpus as it was found, before classes are chosen; `corpus` turns it into a Corpus."""
 
     name: str
     licence: str
     utterances: Sequence[Utterance]
-    class_of: dict[str, str]  # the corpus's emotion codes that are used, and the classes they mean, in class order
+    class_of: dict[str, str]  # each emotion code that is used -> the class that it means, in the order of classes
     synthetic: bool = False
 
 
@@ -67,7 +67,7 @@ def _iemocap(root: Path, kinds: tuple[str, ...], happy: str) -> Source:
     utterances = [u for u in found if u.kind in kinds]
     if handleIEMOCAP.is_synthetic(root):
         return Source("synthetic", "none needed: made by corpora/synthetic.py", utterances, class_of, synthetic=True)
-    if len(found) != handleIEMOCAP.FULL_TOTAL:  # a part of it, or another corpus in its layout
+    if len(found) != handleIEMOCAP.FULL_TOTAL:  # a part of IEMOCAP, or another corpus in its layout
         licence = f"as its owner says; of IEMOCAP's recordings: {IEMOCAP_LICENCE}"
         return Source(f"IEMOCAP's layout, {len(found)} utterances", licence, utterances, class_of)
     return Source("IEMOCAP", IEMOCAP_LICENCE, utterances, class_of)
@@ -77,17 +77,17 @@ def _demo(happy: str) -> Source:
     from corpora import synthetic
 
     root = path.CACHE / f"synthetic-{synthetic.VERSION}"
-    if not root.exists():  # looked at first, as a cache that is there may be read-only
+    if not root.exists():  # checked before locking, as a complete cache may be read-only
         with lock(root.with_suffix(".lock")):
             if not root.exists():
-                for stale in root.parent.glob(f".{root.name}.*.tmp"):  # of a process that was killed
+                for stale in root.parent.glob(f".{root.name}.*.tmp"):  # left by a killed process
                     shutil.rmtree(stale, ignore_errors=True)
                 synthetic.make(root)
     return _iemocap(root, ("impro", "script"), happy)
 
 
 def _module(name: str, happy: str) -> Source:
-    """The corpus that `corpora/<name>.py` reads; `happy` is for IEMOCAP alone."""
+    """Return the corpus that `corpora/<name>.py` reads; `happy`, which only IEMOCAP has, is not used."""
     module, file = importlib.import_module(f"corpora.{name}"), f"corpora/{name}.py"
     if lacking := [each for each in ("NAME", "LICENCE", "CLASSES", "utterances") if not hasattr(module, each)]:
         raise UserError(f"{file} lacks {', '.join(lacking)}: corpora/emodb.py shows what a corpus is")
@@ -115,7 +115,7 @@ DATASETS: dict[str, Callable[[str], Source]] = {  # name -> happy (IEMOCAP's --h
     "script": lambda happy: _iemocap(path.IEMOCAP, ("script",), happy),
     "all": lambda happy: _iemocap(path.IEMOCAP, ("impro", "script"), happy),
     "demo": _demo,
-    **{  # corpora/emodb.py goes by its name and is in path.EMODB
+    **{  # corpora/emodb.py is the dataset emodb, in the folder path.EMODB
         module.name: partial(_module, module.name)
         for module in pkgutil.iter_modules(corpora.__path__)
         if hasattr(path, module.name.upper())
@@ -130,7 +130,7 @@ def _csv(file: Path) -> Source:
 
 
 def _source(dataset: str, happy: str) -> Source:
-    """A dataset by name or CSV file. Raises UserError, with the choices, for one that there is not."""
+    """Return a dataset by its name or CSV file. Raises UserError, with the choices, if there is no such dataset."""
     if is_csv(dataset):
         return _csv(Path(dataset))
     if dataset in DATASETS:
@@ -145,9 +145,9 @@ def _source(dataset: str, happy: str) -> Source:
 
 
 def corpus(dataset: str, happy: str = "exc", classes: Sequence[str] = (), test_dataset: str = "") -> Corpus:
-    """The labelled utterances of a dataset by name, or of a CSV file; with `test_dataset`, of two corpora.
+    """Return the labelled utterances of a dataset (a name or a CSV file) or, with `test_dataset`, of two.
 
-    Raises UserError for an unknown dataset or class (with the choices), and where nothing is left to train on.
+    Raises UserError for an unknown dataset or class (with the choices), and if nothing is left to train on.
     """
     if test_dataset:
         return _two_corpora(dataset, test_dataset, happy, classes)
@@ -170,13 +170,13 @@ def corpus(dataset: str, happy: str = "exc", classes: Sequence[str] = (), test_d
 
 @dataclass(frozen=True)
 class Foreign(Utterance):
-    """An utterance of the corpus that `--test` names: the split `cross` tests these and trains on the others."""
+    """An utterance of the corpus that `--test` names: the split `cross` tests on these and trains on the others."""
 
 
 def _two_corpora(dataset: str, test_dataset: str, happy: str, classes: Sequence[str]) -> Corpus:
-    """One corpus to train on and after it another to test on, with the classes that both have.
+    """Return the corpus to train on, followed by the one to test on, with the classes that both have.
 
-    The names and speakers of the first get its name before them, as two corpora may call different ones alike.
+    The first corpus's name is put before its utterances' names and speakers, as two corpora may use the same ones.
     """
     here, there = corpus(dataset, happy), corpus(test_dataset, happy)
     _check_apart(dataset, here, test_dataset, there)
@@ -209,18 +209,18 @@ def _two_corpora(dataset: str, test_dataset: str, happy: str, classes: Sequence[
 
 
 def _warn_of_lost_classes(name: str, corpus: Corpus, shared: Sequence[str]) -> None:
-    """Warn of the utterances of classes that the other corpus does not have."""
+    """Warn of the utterances that are left out because the other corpus does not have their classes."""
     lost = [c for c in corpus.classes if c not in shared]
     if lost:
         count = int(np.isin(corpus.labels, [corpus.classes.index(c) for c in lost]).sum())
-        warn_once(f"{name}: its {count} utterances of {', '.join(lost)} are left out: the other has no class so called")
+        warn_once(f"{name}: its {count} utterances of {', '.join(lost)} are left out: the other corpus lacks these")
 
 
 def _check_apart(dataset: str, here: Corpus, test_dataset: str, there: Corpus) -> None:
-    """Refuse corpora that share recordings or the speakers of one corpus; warn where only the speakers' names tell."""
+    """Raise UserError if two corpora share recordings or are one corpus's; warn if only speakers' names are shared."""
     flags = f"--train {dataset} --test {test_dataset}"
     n, files = len(here.utterances), [u.path for u in (*here.utterances, *there.utterances)]
-    contents = content_digests(files)  # whatever the files are called
+    contents = content_digests(files)  # equal contents are found whatever the files are called
     trained = dict(zip(contents[:n], files[:n], strict=True))
     tested = dict(zip(contents[n:], files[n:], strict=True))
     if both := (trained.keys() & tested.keys()) - {""}:
@@ -244,7 +244,7 @@ def _check_apart(dataset: str, here: Corpus, test_dataset: str, there: Corpus) -
 
 
 def corpus_digest(corpus: Corpus) -> str:
-    """Digest of what is known of every utterance and of its bytes: a run on other data gets another folder."""
+    """Return a digest of every utterance's entries and bytes, so that a run on other data gets another folder."""
     contents = content_digests([u.path for u in corpus.utterances])
     rows = [
         [u.name, u.speaker, u.session, u.dialog, corpus.classes[y], c, *([u.split] if u.split else [])]
@@ -254,7 +254,7 @@ def corpus_digest(corpus: Corpus) -> str:
 
 
 def corpus_of(config: Config) -> Corpus:
-    """The corpus, or the two, that a configuration names."""
+    """Return the corpus that a configuration names, or the two as one."""
     return corpus(config.dataset, config.happy, config.classes, config.test_dataset)
 
 
@@ -265,12 +265,12 @@ def _first_look(dataset: str, happy: str, classes: tuple[str, ...], test_dataset
 
 
 def first_look(config: Config) -> tuple[Corpus, str]:
-    """The corpus, or the two, as they were when they were first asked for, and the digest they had."""
+    """Return what `corpus_of` returned when it was first asked for, and the digest of the corpus at that time."""
     return _first_look(config.dataset, config.happy, config.classes, config.test_dataset)
 
 
 def identity(config: Config) -> tuple[str, str]:
-    """What a corpus is called in the runs folder, and its digest."""
+    """Return the name of a configuration's corpus in the runs folder, and its digest."""
     whole, digest = first_look(config)
     return whole.dataset, digest
 
@@ -287,20 +287,20 @@ class Parts:
     test: NDArray[np.int64]
 
 
-Divide = Callable[[Sequence[Utterance], int, int], Parts]  # by a seed and a fold from 0, which may not matter
+Divide = Callable[[Sequence[Utterance], int, int], Parts]  # utterances, seed, fold from 0; seed or fold may not matter
 Folds = Callable[[Sequence[Utterance]], int]
 Check = Callable[[Sequence[Utterance]], object]  # raises NoSplit
 
 
 @dataclass(frozen=True)
 class Split:
-    """A way to divide utterances: call it with them, a seed and, where `folds` is not None, a fold from 0."""
+    """A way to divide utterances: call it with the utterances, a seed and, if it has `folds`, a fold from 0."""
 
     name: str
     divide: Divide
     has_validation: bool
     folds: Folds | None
-    check: Check | None = None  # where `folds` does not raise NoSplit
+    check: Check | None = None  # for a split whose `folds` does not raise NoSplit
 
     def __call__(self, utterances: Sequence[Utterance], seed: int, fold: int | None = None) -> Parts:
         count = self.folds(utterances) if self.folds else None
@@ -327,7 +327,7 @@ SPLITS: dict[str, Split] = {}
 def split(
     name: str, validation: bool = True, folds: Folds | None = None, check: Check | None = None
 ) -> Callable[[Divide], Divide]:
-    """Register a function (utterances, seed, fold) -> Parts as a split. --help lists them by hand, in flags.py."""
+    """Register a function (utterances, seed, fold) -> Parts as a split. Add its name to the help text in flags.py."""
 
     def register(divide: Divide) -> Divide:
         SPLITS[name] = Split(name, _naming(name, divide), validation, _naming(name, folds), _naming(name, check))
@@ -337,7 +337,7 @@ def split(
 
 
 def _naming(name: str, function: Any) -> Any:
-    """`function`, if there is one, whose NoSplit begins with the split's name."""
+    """Return `function`, if there is one, changed so that its NoSplit begins with the split's name."""
 
     @wraps(function or split)
     def named(*given: Any) -> Any:
@@ -350,25 +350,25 @@ def _naming(name: str, function: Any) -> Any:
 
 
 def published_draw(n: int, seed: int) -> tuple[NDArray[np.int64], np.random.RandomState]:
-    """The published choice of training utterances among `n`, in the order drawn, and the generator after it.
+    """Return the published choice of training utterances among `n`, in the order drawn, and the generator after it.
 
-    Mixup goes on drawing from that generator, so every split makes this draw, whether or not it uses it.
+    Mixup goes on drawing from that generator, so every run makes this draw, whether or not its split uses it.
     """
     generator = np.random.RandomState(seed)
     return generator.choice(range(n), int(n * 0.8), replace=False), generator
 
 
 def halve(n: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Positions of `n` test utterances of 8:2 that are validation and test in 8:1:1, each ascending.
+    """Return which of the `n` test utterances of 8:2 are validation and which test in 8:1:1: positions, ascending.
 
-    From a generator of its own, so that training draws the same with either split.
+    They are drawn from a generator of their own, so that training draws the same numbers with either split.
     """
     order = np.random.default_rng([811, seed]).permutation(n)
     return np.sort(order[: n // 2]), np.sort(order[n // 2 :])
 
 
 def _rest(n: int, *taken: NDArray) -> NDArray[np.int64]:
-    """The indices below `n` that are not taken, ascending."""
+    """Return the indices below `n` that are not `taken`, ascending."""
     return np.setdiff1d(np.arange(n), np.concatenate(taken))
 
 
@@ -386,11 +386,11 @@ def _eight_one_one(utterances: Sequence[Utterance], seed: int, fold: int) -> Par
 
 
 class NoSplit(UserError):
-    """A split that a corpus cannot have: it says too little of speakers, sessions, dialogs or its own parts."""
+    """The error for a split that a corpus cannot have: it says too little of speakers, sessions, dialogs or parts."""
 
 
 def _values(utterances: Sequence[Utterance], what: str) -> list[str]:
-    """The speakers, sessions or dialogs there are, sorted. Raises NoSplit for fewer than three, or an unknown one."""
+    """Return the speakers, sessions or dialogs, sorted. Raises NoSplit if one is unknown or there are fewer than 3."""
     values = sorted({getattr(u, what) for u in utterances})
     if "" in values:
         count = sum(getattr(u, what) == "" for u in utterances)
@@ -407,12 +407,12 @@ def _values(utterances: Sequence[Utterance], what: str) -> list[str]:
 
 
 def _where(utterances: Sequence[Utterance], what: str, value: str) -> NDArray[np.int64]:
-    """Indices of the utterances of one speaker, session or dialog."""
+    """Return the indices of the utterances of one speaker, session or dialog."""
     return np.array([i for i, u in enumerate(utterances) if getattr(u, what) == value], dtype=np.int64)
 
 
 def _sessions(utterances: Sequence[Utterance]) -> list[str]:
-    """The sessions, sorted. Raises NoSplit also for a speaker in two of them; warns where speakers are not known."""
+    """Return the sessions, sorted. Raises NoSplit also if a speaker is in two sessions; warns of unknown speakers."""
     session_of: dict[str, str] = {}
     for u in utterances:
         if u.speaker and session_of.setdefault(u.speaker, u.session) != u.session:
@@ -431,7 +431,7 @@ def _sessions(utterances: Sequence[Utterance]) -> list[str]:
 
 @split("session", folds=lambda utterances: len(_sessions(utterances)))
 def _session(utterances: Sequence[Utterance], seed: int, fold: int) -> Parts:
-    """Session k is test, the next one validation, the others training. No speaker may be in two sessions."""
+    """Test on session k, validate on the next one and train on the others. No speaker may be in two sessions."""
     sessions = _sessions(utterances)
     test = _where(utterances, "session", sessions[fold])
     val = _where(utterances, "session", sessions[(fold + 1) % len(sessions)])
@@ -440,8 +440,8 @@ def _session(utterances: Sequence[Utterance], seed: int, fold: int) -> Parts:
 
 @split("superb", folds=lambda utterances: len(_sessions(utterances)))
 def _superb(utterances: Sequence[Utterance], seed: int, fold: int) -> Parts:
-    """Session k is test; of the other sessions a fifth of the utterances, by seed, is validation: as SUPERB trains on
-    IEMOCAP (Yang et al., Interspeech 2021), whose code draws another fifth."""
+    """Test on session k and validate on a fifth of the other sessions' utterances, by seed. SUPERB trains so on IEMOCAP
+    (Yang et al., Interspeech 2021), but its code draws another fifth."""
     test = _where(utterances, "session", _sessions(utterances)[fold])
     others = np.random.default_rng([815, seed, fold]).permutation(_rest(len(utterances), test))
     val = np.sort(others[: round(len(others) / 5)])
@@ -450,7 +450,7 @@ def _superb(utterances: Sequence[Utterance], seed: int, fold: int) -> Parts:
 
 @split("speaker", folds=lambda utterances: len(_values(utterances, "speaker")))
 def _speaker(utterances: Sequence[Utterance], seed: int, fold: int) -> Parts:
-    """One speaker is test and the session's other speaker validation; without sessions of two, the next speaker."""
+    """Test on one speaker and validate on the session's other one or, if a session does not have two, on the next."""
     speakers = _values(utterances, "speaker")
     session_of = {u.speaker: u.session for u in utterances}
     speaker = speakers[fold]
@@ -461,7 +461,7 @@ def _speaker(utterances: Sequence[Utterance], seed: int, fold: int) -> Parts:
 
 
 def scenario(utterance: Utterance) -> str:
-    """The improvised scene or the script an IEMOCAP dialog plays, whoever plays it; elsewhere the dialog itself.
+    """Return the improvised scene or the script that an IEMOCAP dialog plays, whoever plays it; else the dialog itself.
 
     `Ses03M_impro05a` -> `impro05` (the a and b parts of a scene are one), `Ses05M_script01_1b` -> `script01_1`.
     """
@@ -470,7 +470,7 @@ def scenario(utterance: Utterance) -> str:
 
 
 def _scenarios(utterances: Sequence[Utterance]) -> NDArray[np.str_]:
-    """The scenario of each utterance. Raises NoSplit for fewer than three, or an unknown dialog."""
+    """Return the scenario of each utterance. Raises NoSplit if a dialog is unknown or there are fewer than three."""
     _values(utterances, "dialog")
     scenarios = np.array([scenario(u) for u in utterances])
     if len(there := np.unique(scenarios)) < 3:
@@ -480,7 +480,7 @@ def _scenarios(utterances: Sequence[Utterance]) -> NDArray[np.str_]:
 
 @split("dialog", check=_scenarios)
 def _dialog(utterances: Sequence[Utterance], seed: int, fold: int) -> Parts:
-    """80/10/10 of the scenarios, by seed, at least one each: no sentence or scene heard in training is tested."""
+    """Divide the scenarios 80/10/10, by seed, at least one each: no sentence or scene heard in training is tested."""
     scenarios = _scenarios(utterances)
     groups = np.random.default_rng([811, seed]).permutation(np.unique(scenarios))
     few = max(1, round(len(groups) / 10))
@@ -489,14 +489,14 @@ def _dialog(utterances: Sequence[Utterance], seed: int, fold: int) -> Parts:
 
 
 def _given_parts(utterances: Sequence[Utterance]) -> list[NDArray[np.int64]]:
-    """The utterances of training, validation and test, as the corpus's column `split` says. Raises NoSplit where an
-    utterance names no part, or a part has no utterance."""
+    """Return the utterances of training, validation and test, as the corpus's column `split` says. Raises NoSplit if an
+    utterance names no part, or if a part has no utterance."""
     synonyms = {"training": "train", "dev": "val", "development": "val", "valid": "val", "validation": "val"}
     said = np.array([synonyms.get(u.split.lower(), u.split.lower()) for u in utterances])
     if odd := [u for u, part in zip(utterances, said, strict=True) if part not in ("train", "val", "test")]:
-        named = f"{len(odd)} name no part of their own, as {odd[0].name} ({odd[0].split!r})"
+        named = f"{len(odd)} name no part, such as {odd[0].name} ({odd[0].split!r})"
         raise NoSplit(
-            f"of {len(utterances)} utterances {named}; a CSV file says train, val or test in the column split"
+            f"of {len(utterances)} utterances, {named}; a CSV file says train, val or test in the column split"
         )
     if gone := [part for part in ("train", "val", "test") if part not in said]:
         raise NoSplit(
@@ -509,15 +509,15 @@ def _given_parts(utterances: Sequence[Utterance]) -> list[NDArray[np.int64]]:
 
 @split("given", check=_given_parts)
 def _given(utterances: Sequence[Utterance], seed: int, fold: int) -> Parts:
-    """The parts that a CSV's column `split` names, as a corpus was published; they are the same for every seed."""
+    """Use the parts that a CSV's column `split` names, as a corpus was published; they are the same for every seed."""
     return Parts(*_given_parts(utterances))
 
 
 @split("cross")
 def _cross(utterances: Sequence[Utterance], seed: int, fold: int) -> Parts:
-    """All of `--test`'s corpus is test; of the other, a tenth of the speakers, by seed, is validation, at least one.
+    """Test on all of `--test`'s corpus, and validate on a tenth of the other's speakers, by seed, at least one.
 
-    Where speakers are not known of all, or there is one alone, it is a tenth of the utterances.
+    If not all speakers are known, or if there is only one, validate on a tenth of the utterances.
     """
     test = np.array([i for i, u in enumerate(utterances) if isinstance(u, Foreign)], dtype=np.int64)
     if len(test) == 0:
@@ -538,14 +538,14 @@ def _cross(utterances: Sequence[Utterance], seed: int, fold: int) -> Parts:
 
 
 def split_by_name(name: str) -> Split:
-    """The split called `name`. Raises UserError with the choices."""
+    """Return the split called `name`. Raises UserError, with the choices, if there is none."""
     if name not in SPLITS:
         raise UserError(f"--split {name}: choose one of {', '.join(SPLITS)}")
     return SPLITS[name]
 
 
 def split_record(utterances: Sequence[Utterance], parts: Parts) -> dict[str, Any]:
-    """The names in each part, training in the order drawn, and their digest."""
+    """Return the utterances' names in each part, those of training in the order drawn, and the names' digest."""
     lists = [
         None if rows is None else [utterances[i].name for i in rows] for rows in (parts.train, parts.val, parts.test)
     ]
@@ -557,15 +557,15 @@ def split_record(utterances: Sequence[Utterance], parts: Parts) -> dict[str, Any
 
 @dataclass(frozen=True)
 class Segments:
-    """Features of every segment of every utterance, at one overlap; memory-mapped."""
+    """The features of every segment of every utterance at one overlap, memory-mapped."""
 
     x: NDArray[np.float32]  # (S, F, T)
     starts: NDArray[np.int64]  # (U,) first row of each utterance
-    counts: NDArray[np.int64]  # (U,) its rows
+    counts: NDArray[np.int64]  # (U,) how many rows each utterance has
 
     def rows(self, utterances: NDArray) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Rows of these utterances, one utterance after the other in time order, and for each row the position of its
-        utterance in `utterances`."""
+        """Return the rows of these utterances, one utterance after the other, each in the order of time, and for each
+        row the position of its utterance in `utterances`."""
         counts = self.counts[utterances]
         owner = np.repeat(np.arange(len(utterances)), counts)
         offset = np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)
@@ -577,9 +577,9 @@ class Data:
     """A corpus ready for training: its usable utterances and their segments."""
 
     corpus: Corpus
-    train: Segments  # of all utterances, at the overlap of training
-    test: Segments  # of all, at that of scoring: the same object as `train` where the two are equal
-    digest: str  # of the whole corpus, too short utterances included
+    train: Segments  # of all utterances, at the overlap for training
+    test: Segments  # of all utterances, at the overlap for scoring; the same object as `train` if that is equal
+    digest: str  # of the whole corpus, including utterances that are too short
     dropped: tuple[str, ...]  # names of utterances shorter than a segment
     bad: tuple[tuple[str, str], ...]  # (name, reason) of broken recordings left out
     contents: tuple[str, ...] = ()  # digests of the usable utterances' recordings
@@ -587,21 +587,21 @@ class Data:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """(F, T)"""
+        """The shape of a segment's features, (F, T)."""
         return self.train.x.shape[1], self.train.x.shape[2]
 
 
 def changed_meanwhile(what: str) -> UserError:
-    """The error for a corpus or recording that has changed since `identity` was asked for."""
+    """Return the error for a corpus or a recording that has changed since `identity` was called."""
     again = "give the command again (in Python, call data.forget() first)"
-    return UserError(f"{what} has changed since this command began, or could not be read at one of two looks: {again}")
+    return UserError(f"{what} has changed since this command began, or could be read only one of two times: {again}")
 
 
 def load(config: Config, skip_bad: bool = False) -> Data:
-    """Everything a run of `config` trains and is scored on; extracted once, then read from the cache.
+    """Return the data that a run of `config` trains and is scored on; extracted once, then read from the cache.
 
     Raises UserError for an unknown dataset or feature, broken recordings, a class without a usable utterance, and a
-    corpus that has changed since `identity` was asked for.
+    corpus that has changed since `identity` was called.
     """
     return _load(Config(**{name: getattr(config, name) for name in DATA_SETTINGS}), skip_bad)
 
@@ -612,7 +612,7 @@ def _load(config: Config, skip_bad: bool) -> Data:
 
     whole = corpus_of(config)
     _, digest = identity(config)
-    if corpus_digest(whole) != digest:  # a sweep looks at all its corpora as it begins, and may load one hours later
+    if corpus_digest(whole) != digest:  # a sweep looks at all its corpora first, and may load one hours later
         raise changed_meanwhile(whole.dataset)
 
     def store(overlap: float) -> features.Store:
@@ -640,7 +640,7 @@ def _load(config: Config, skip_bad: bool) -> Data:
 
 
 def _refuse_empty_classes(config: Config, whole: Corpus, keep: NDArray, bad: Sequence[tuple[str, str]]) -> None:
-    """Raise UserError where a class, in one of two corpora, has none of the utterances `keep`, which are usable."""
+    """Raise UserError if a class has none of the usable utterances `keep`, of two corpora in either one."""
     foreign = np.array([isinstance(u, Foreign) for u in whole.utterances])
     sides = [(False, config.dataset)]
     if config.test_dataset:
@@ -660,11 +660,11 @@ def _refuse_empty_classes(config: Config, whole: Corpus, keep: NDArray, bad: Seq
 
 
 def _warn_of_copies(config: Config, usable: Corpus, contents: Sequence[str]) -> None:
-    """Warn where recordings have the same bytes under other names."""
+    """Warn of recordings that have the same bytes under other names."""
     if twice := [digest for digest, count in Counter(contents).items() if count > 1]:
         first, second, *_ = (u.name for u, copy in zip(usable.utterances, contents, strict=True) if copy == twice[0])
         where, danger = f"{config.dataset}: ", "what was trained on may be tested on"
-        if config.test_dataset:  # no recording is in both corpora
+        if config.test_dataset:  # _check_apart has refused copies in both corpora
             where, danger = "", "they count twice"
         are = "recording is" if len(twice) == 1 else "recordings are"
         warn_once(
@@ -673,8 +673,8 @@ def _warn_of_copies(config: Config, usable: Corpus, contents: Sequence[str]) -> 
 
 
 def _check_usable(config: Config, corpus: Corpus, count: int) -> None:
-    """Warn where the release is not complete or has another number of usable utterances: a seed then gives another
-    split than on the complete one."""
+    """Warn if the IEMOCAP release is not complete or has another number of usable utterances than the complete one:
+    a seed then gives another split."""
     usable = handleIEMOCAP.USABLE
     if config.dataset not in usable or config.test_dataset or corpus.synthetic:
         return
@@ -686,22 +686,22 @@ def _check_usable(config: Config, corpus: Corpus, count: int) -> None:
     published = (config.happy, config.classes, config.padding, config.segment_length) == ("exc", (), False, 1.8)
     if published and count != usable[config.dataset]:
         warn_once(
-            f"{config.dataset} has {count} utterances of at least 1.8 s, the full release "
-            f"{usable[config.dataset]}: a seed gives another split than there"
+            f"{config.dataset} has {count} utterances of at least 1.8 s, the full release has "
+            f"{usable[config.dataset]}: a seed gives another split here than there"
         )
 
 
 def check_parts(d: Data, parts: Parts, config: Config) -> None:
-    """Warn of classes that a part lacks, and of a recording that gives over a quarter of the training segments."""
+    """Warn of classes that a part lacks, and of a recording that makes up over a quarter of the training segments."""
     where = f"--split {config.split}" + ("" if config.fold is None else f", fold {config.fold}")
     for part, rows, then in (
-        ("training", parts.train, "cannot be learned"),
-        ("validation", parts.val, "the rule validation picks the epoch by other classes"),
-        ("test", parts.test, "UA is the mean over other classes"),
+        ("training", parts.train, "which cannot be learned"),
+        ("validation", parts.val, "so the rule validation picks the epoch by the other classes"),
+        ("test", parts.test, "so UA is the mean over the other classes"),
     ):
         there = set(range(len(d.corpus.classes)) if rows is None else d.corpus.labels[rows].tolist())
         if gone := [name for label, name in enumerate(d.corpus.classes) if label not in there]:
-            warn_once(f"{where}: without a {part} utterance: {', '.join(gone)} ({then})")
+            warn_once(f"{where}: the {part} part has no utterance of {', '.join(gone)}, {then}")
     counts = d.train.counts[parts.train]
     if 4 * counts.max() > counts.sum() and len(counts) > 12:
         longest = d.corpus.utterances[parts.train[counts.argmax()]].name
@@ -714,10 +714,10 @@ def check_parts(d: Data, parts: Parts, config: Config) -> None:
 def warped(
     d: Data, train: NDArray, config: Config, quiet: bool = True
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """One VTLP-warped copy of each training utterance: its segments' features `(M, F, T)` and classes `(M,)`.
+    """Return one VTLP-warped copy of each training utterance: its segments' features `(M, F, T)` and classes `(M,)`.
 
-    The factors come from the run's seed, so they are made anew for each run and not kept in the cache. Raises UserError
-    where a recording has changed since `load` was called.
+    The warping factors come from the run's seed, so copies are made anew for each run and not kept in the cache. Raises
+    UserError if a recording has changed since `load` was called.
     """
     import features
 
@@ -728,7 +728,7 @@ def warped(
         if digest != d.contents[i]:
             raise changed_meanwhile(u.path)
     factors = features.vtlp_factors(config.seed, [u.name for u in utterances])
-    threads = cores() if config.device == "cuda" else 1  # while it computes, a GPU has nothing to do
+    threads = cores() if config.device == "cuda" else 1  # while the CPU warps, a GPU has nothing to do
     waves = features.ahead(
         lambda row: features.vtlp(audio.load_audio(row[0].path), row[1]), zip(utterances, factors, strict=True), threads
     )
@@ -743,14 +743,14 @@ def warped(
 
 
 def forget() -> None:
-    """Drop what `load` and `identity` keep in memory, for when path.py's folders or their contents have changed."""
+    """Drop what `load` and `identity` keep in memory: call this when path.py's folders or their contents change."""
     _load.cache_clear()
     _first_look.cache_clear()
 
 
 def upsample(train: NDArray, labels: NDArray, seed: int) -> NDArray[np.int64]:
-    """Fill every class of `train` up to the largest by drawing its utterances again with replacement, from a generator
-    of its own."""
+    """Return `train` with every class filled up to the size of the largest by drawing its utterances again, with
+    replacement. They are drawn from a generator of their own, so that other draws stay the same."""
     generator = np.random.default_rng([812, seed])
     classes, counts = np.unique(labels[train], return_counts=True)
     more = [generator.choice(train[labels[train] == c], counts.max() - n) for c, n in zip(classes, counts, strict=True)]
