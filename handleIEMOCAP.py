@@ -32,7 +32,7 @@ from corpora import Utterance, need_utf8
 from files import atomic, digest_of, read_bytes, write_text
 
 EMOTIONS = ["neu", "hap", "exc", "sad", "ang", "fru", "sur", "fea", "dis", "oth", "xxx"]
-# the published code's digits in a renamed file; it has none for dis and oth, whose files keep their names
+# the digits that the published code puts into a renamed file; dis and oth have none, and their files keep their names
 CODES = {"neu": "01", "fru": "02", "hap": "03", "sad": "04", "ang": "05", "fea": "06", "exc": "07", "sur": "08",
          "xxx": "09"}  # fmt: skip
 KINDS = {"impro": "improvised", "script": "scripted"}
@@ -48,15 +48,15 @@ FULL = {
     "Session5": [384, 143, 299, 245, 170, 381, 18, 10, 0, 0, 520],
 }
 FULL_TOTAL = sum(FULL["all"])  # utterances of the full release
-# of its usual four classes (neu, hap and exc, sad, ang), by speaker: a speaker is the letter of a name's last field
+# of the usual four classes (neu, hap and exc, sad, ang), by speaker; the letter in a name's last field is the speaker's
 FULL_SPEAKERS = {"Ses01F": 528, "Ses01M": 557, "Ses02F": 481, "Ses02M": 542, "Ses03F": 522, "Ses03M": 629,
                  "Ses04F": 528, "Ses04M": 503, "Ses05F": 590, "Ses05M": 651}  # fmt: skip
-# of neu, sad, ang and exc, those of at least 1.8 s, by dataset: what a seed's published split draws from
+# utterances of neu, sad, ang and exc of at least 1.8 s, by dataset: those that a seed's published split is drawn from
 USABLE = {"impro": 2236, "script": 2075, "all": 4311}
 LABELS, WAVES = "dialog/EmoEvaluation", "sentences/wav"  # within a session
-JOURNAL = "GLAM_renamed.csv"  # in the release: what --rename did
-SYNTHETIC = "SYNTHETIC.txt"  # in a release that corpora/synthetic.py made up
-LONGEST = 2**24  # bytes; the release's own evaluation files stay under 2**17
+JOURNAL = "GLAM_renamed.csv"  # in the release: the list of what --rename renamed
+SYNTHETIC = "SYNTHETIC.txt"  # marks a release that corpora/synthetic.py made up
+LONGEST = 2**24  # bytes of an evaluation file; the release's own have fewer than 2**17
 
 OFFICIAL = re.compile(
     r"(?P<dialog>Ses0(?P<session>[1-5])[FM]_(?:impro\d\d[ab]?|script\d\d_\db?))_(?P<letter>[FM])\d{3}", re.ASCII
@@ -73,13 +73,13 @@ EXPECTED = f"""
 
 
 def label_line(start: float, end: float, name: str, emotion: str, vad: tuple[float, float, float]) -> str:
-    """One turn as IEMOCAP's evaluation files write it; times in seconds, ratings from 1 to 5."""
+    """Return one turn as a line of IEMOCAP's evaluation files; times in seconds, ratings `vad` from 1 to 5."""
     return f"[{start:.4f} - {end:.4f}]\t{name}\t{emotion}\t[{', '.join(f'{rating:.4f}' for rating in vad)}]"
 
 
 @dataclass
 class Problems:
-    """What does not fit together in a release: lists of sentences, one a case."""
+    """What does not fit together in a release: for each kind of problem a list of its cases, a sentence each."""
 
     unreadable: list[str] = field(default_factory=list, metadata={"title": "evaluation files without a readable label"})
     malformed: list[str] = field(default_factory=list, metadata={"title": "label lines that cannot be understood"})
@@ -91,7 +91,7 @@ class Problems:
     empty: list[str] = field(default_factory=list, metadata={"title": "recordings of 0 bytes, as a full disk leaves"})
 
     def _found(self) -> list[tuple[list[str], str]]:
-        """The cases of each kind that has some, and what they are, as in `3 labels without a recording`."""
+        """Return each kind's cases, if it has any, and a text that counts them: `3 labels without a recording`."""
         kinds = [(getattr(self, kind.name), kind.metadata["title"]) for kind in fields(self)]
         return [(cases, f"{len(cases)} {title}") for cases, title in kinds if cases]
 
@@ -99,7 +99,7 @@ class Problems:
         return sum(len(cases) for cases, _ in self._found())
 
     def text(self, most: int | None = 20) -> str:
-        """Each kind of problem: how many, and the first `most` of them (None: all)."""
+        """Return as text how many cases each kind of problem has, and the first `most` of them (None: all)."""
         lines = []
         for cases, said in self._found():
             lines += [said, *(f"  {case}" for case in cases[:most])]
@@ -108,14 +108,14 @@ class Problems:
         return "\n".join(map(printable, lines))
 
     def counts(self) -> str:
-        """How many there are of each kind, in a line; empty where there are none."""
+        """Return in one line how many cases each kind of problem has; an empty text if there are none."""
         return ", ".join(said for _, said in self._found())
 
 
 @dataclass(frozen=True)
 class Wave:
-    """A recording as it lies: its utterance's official name, the digits of a renamed one ("" if it is not renamed), and
-    its path from the release's folder, with slashes."""
+    """A recording as it lies on the disk: its utterance's official name, the emotion's digits in its file's name ("" if
+    it is not renamed), and its path from the release's folder, with slashes."""
 
     name: str
     code: str
@@ -127,14 +127,14 @@ class Wave:
 
 
 def renamed(name: str, emotion: str) -> str:
-    """The published code's name for an utterance: `Ses01F_impro01_F000`, `neu` -> `Ses01F-impro01-01-01-F000`."""
+    """Return the published code's name of an utterance: `Ses01F_impro01_F000`, `neu` -> `Ses01F-impro01-01-01-F000`."""
     code = CODES.get(emotion)
     session, topic, rest = name.split("_", 2)
     return f"{session}-{topic}-{code}-01-{rest}" if code else name
 
 
 def official(stem: str) -> tuple[str, str] | None:
-    """The official name and the emotion's digits ("" if not renamed) of a file's stem; None if it is no utterance's."""
+    """Return the official name and the emotion's digits ("" if not renamed) of a stem; None if it is no utterance's."""
     match = RENAMED.fullmatch(stem)
     name, code = ("_".join(match.group(1, 2, 4)), match[3]) if match else (stem, "")
     return (name, code) if OFFICIAL.fullmatch(name) else None
@@ -143,14 +143,14 @@ def official(stem: str) -> tuple[str, str] | None:
 def _is_release(folder: Path) -> bool:
     try:
         return any((folder / f"Session{n}" / part).is_dir() for n in range(1, 6) for part in (LABELS, WAVES))
-    except PermissionError:  # a disk's lost+found, beside the release
+    except PermissionError:  # as for a disk's lost+found, beside the release
         return False
 
 
 def find_release(root: Path | None = None) -> Path:
-    """The release's folder, absolute: `root` (path.IEMOCAP if None) or the one folder in it that is a release.
+    """Return the release's absolute folder: `root` (path.IEMOCAP if None) or the one folder in it that is a release.
 
-    Raises UserError if there is none, or more than one.
+    Raises UserError if there is no release, or more than one.
     """
     root = Path(os.path.abspath(root or path.IEMOCAP))  # noqa: PTH100 - a link in the user's path stays as it is
     need_utf8(root)
@@ -169,7 +169,7 @@ def find_release(root: Path | None = None) -> Path:
 
 
 def is_synthetic(root: Path | None = None) -> bool:
-    """Whether the release at `root` was made up by corpora/synthetic.py; False also if there is none."""
+    """Return whether corpora/synthetic.py made up the release at `root`; False also if there is no release."""
     try:
         return (find_release(root) / SYNTHETIC).is_file()
     except UserError:
@@ -177,7 +177,7 @@ def is_synthetic(root: Path | None = None) -> bool:
 
 
 def _entries(folder: Path, suffix: str) -> list[os.DirEntry[str]]:
-    """A folder's entries that end in `suffix`, by name, without hidden ones (macOS leaves `._*` beside real files)."""
+    """Return a folder's entries that end in `suffix`, by name, but no hidden ones: macOS leaves `._*` beside files."""
     if not folder.is_dir():
         return []
     with os.scandir(folder) as entries:
@@ -186,7 +186,7 @@ def _entries(folder: Path, suffix: str) -> list[os.DirEntry[str]]:
 
 
 def _label_files(release: Path) -> Iterator[tuple[str, os.DirEntry[str]]]:
-    """Evaluation files with their paths from the release's folder; subfolders (Categorical ..) are left out."""
+    """Yield evaluation files with their paths from the release's folder, but none in subfolders (Categorical ..)."""
     for session in _sessions(release):
         for entry in _entries(release / session / LABELS, ".txt"):
             if not entry.is_dir():
@@ -194,7 +194,7 @@ def _label_files(release: Path) -> Iterator[tuple[str, os.DirEntry[str]]]:
 
 
 def _wave_files(release: Path) -> Iterator[tuple[str, os.DirEntry[str]]]:
-    """Everything named *.wav in a dialog's folder, with its path from the release's folder."""
+    """Yield everything named *.wav in a dialog's folder, with its path from the release's folder."""
     for session in _sessions(release):
         for dialog in _entries(release / session / WAVES, ""):
             for entry in _entries(Path(dialog.path), ".wav"):
@@ -213,7 +213,7 @@ def _sessions(release: Path) -> list[str]:
 
 
 def parse_labels(text: str) -> tuple[list[tuple[str, str]], list[str]]:
-    """An evaluation file's labels, [(official name, emotion)], and the label lines that cannot be understood."""
+    """Return an evaluation file's labels [(official name, emotion)] and the label lines that cannot be understood."""
     labels, malformed = [], []
     for number, line in enumerate(text.replace("\r\n", "\n").replace("\r", "\n").split("\n"), 1):
         if not line.startswith("["):
@@ -227,7 +227,7 @@ def parse_labels(text: str) -> tuple[list[tuple[str, str]], list[str]]:
 
 
 def _text(entry: os.DirEntry[str]) -> str:
-    """An evaluation file's text. Raises ValueError saying why it cannot be one."""
+    """Return an evaluation file's text. Raises ValueError saying why the entry cannot be such a file."""
     try:
         if not entry.is_file():
             raise ValueError("not a file")
@@ -241,7 +241,7 @@ def _text(entry: os.DirEntry[str]) -> str:
 
 
 def read_labels(release: Path, problems: Problems) -> dict[str, str]:
-    """Emotion by official name. Of two labels the first counts, files in the order of their paths."""
+    """Return the emotion by official name. Of two labels the first counts, with files in the order of their paths."""
     labels: dict[str, str] = {}
     for file, entry in _label_files(release):
         try:
@@ -262,7 +262,7 @@ def read_labels(release: Path, problems: Problems) -> dict[str, str]:
 
 
 def read_waves(release: Path, problems: Problems) -> dict[str, list[Wave]]:
-    """Recordings by official name; where there are several, files that are not renamed come first."""
+    """Return the recordings by official name; of several with one name, files that are not renamed come first."""
     waves: dict[str, list[Wave]] = {}
     for file, entry in _wave_files(release):
         known = official(entry.name.removesuffix(".wav")) if printable(file) == file else None
@@ -282,7 +282,7 @@ def _utterance(release: Path, wave: Wave, emotion: str) -> Utterance:
     assert match
     session, dialog, letter = match.group("session", "dialog", "letter")
     kind = "impro" if "_impro" in dialog else "script"
-    # the letter before the dialog's name says who wore the motion-capture markers; the last one says who speaks
+    # the letter before the dialog's name says who wore the motion-capture markers; the last letter says who speaks
     return Utterance(wave.name, f"{release}/{wave.file}", f"Ses0{session}{letter}", session, dialog, kind, emotion)
 
 
@@ -294,12 +294,12 @@ def _contradictions(wave: Wave, utterance: Utterance) -> Iterator[str]:
 
 
 def read(root: Path | None = None, most: int | None = 3) -> tuple[list[Utterance], Problems]:
-    """A release's utterances, those with a label and a recording, and what does not fit together in it.
+    """Return a release's utterances, which have both a label and a recording, and what does not fit together in it.
 
-    They are sorted by the path the renamed file has or would have, such as
-    `Session1/sentences/wav/Ses01F_impro01/Ses01F-impro01-01-01-F000.wav`, so that a seed means one split everywhere.
-    Raises UserError if `root` holds no release, or one without utterances, with the first `most` problems of each kind
-    (None: all).
+    Utterances are sorted by the path that the renamed file has or would have, such as
+    `Session1/sentences/wav/Ses01F_impro01/Ses01F-impro01-01-01-F000.wav`, so that a seed means the same split
+    everywhere. Raises UserError if `root` holds no release, or one without utterances; the error then lists the first
+    `most` problems of each kind (None: all).
     """
     release, problems = find_release(root), Problems()
     labels, waves = read_labels(release, problems), read_waves(release, problems)
@@ -318,12 +318,12 @@ def read(root: Path | None = None, most: int | None = 3) -> tuple[list[Utterance
 
 
 def index_file(release: Path) -> Path:
-    """Where the index of a release is kept: one file for each release, told apart by its path."""
+    """Return the file that keeps a release's index: each release has its own, named by a digest of its path."""
     return path.CACHE / "index" / f"IEMOCAP-{digest_of(str(release), 8)}.csv"
 
 
 def write_index(file: Path, found: Iterable[Utterance]) -> None:
-    """Write utterances as CSV, one row each, in the order given. A file that says the same is left as it is."""
+    """Write utterances as CSV, one row each, in the order given. A file with the same contents is left as it is."""
     text = io.StringIO()
     writer = csv.DictWriter(text, [field.name for field in fields(Utterance)], lineterminator="\n")
     writer.writeheader()
@@ -333,11 +333,11 @@ def write_index(file: Path, found: Iterable[Utterance]) -> None:
 
 
 def index(root: Path | None = None) -> list[Utterance]:
-    """The utterances that `read` lists; also writes them to `index_file`. Warns of what does not fit together in the
-    release."""
+    """Return the utterances that `read` lists, write them to `index_file`, and warn of what does not fit together in
+    the release."""
     release = find_release(root)
     found, problems = read(release)
-    with suppress(FileNotFoundError):  # the cache is being deleted; nothing here reads the file
+    with suppress(FileNotFoundError):  # the cache is being deleted, but nothing here reads the file
         write_index(index_file(release), found)
     if counts := problems.counts():
         warn_once(f"{release}: {counts}; `python handleIEMOCAP.py` lists them")
@@ -345,7 +345,7 @@ def index(root: Path | None = None) -> list[Utterance]:
 
 
 def count(found: Iterable[Utterance]) -> dict[str, list[int]]:
-    """Utterances by emotion, in the order of EMOTIONS: a row for all, each kind, each session and each speaker."""
+    """Count utterances by emotion, in the order of EMOTIONS: a row for all, each kind, each session, each speaker."""
     groups: dict[str, Counter[str]] = {row: Counter() for row in FULL}
     for utterance in sorted(found, key=lambda utterance: utterance.speaker):
         for row in ("all", KINDS[utterance.kind], f"Session{utterance.session}", utterance.speaker):
@@ -354,14 +354,14 @@ def count(found: Iterable[Utterance]) -> dict[str, list[int]]:
 
 
 def table(counts: dict[str, list[int]], rows: Sequence[str]) -> str:
-    """Some rows of `count` as aligned text, with their totals."""
+    """Return some rows of `count` as aligned text, with their totals."""
     lines = ["".join(f"{cell:>6}" for cell in [*EMOTIONS, "total"])]
     lines += ["".join(f"{cell:>6}" for cell in [*counts[row], sum(counts[row])]) for row in rows]
     return "\n".join(f"{row:<10}{line}" for row, line in zip(["", *rows], lines, strict=True))
 
 
 def compare(counts: dict[str, list[int]]) -> str:
-    """Whether the counts are those of the full release and, if not, where they differ."""
+    """Return a text that says whether the counts are the full release's and, if not, where they differ."""
     usual = {
         row: sum(counts[row][EMOTIONS.index(e)] for e in ("neu", "hap", "exc", "sad", "ang"))
         for row in counts
@@ -388,7 +388,7 @@ def compare(counts: dict[str, list[int]]) -> str:
 
 
 def report(release: Path, found: list[Utterance], problems: Problems, verbose: bool = False) -> str:
-    """Counts, completeness and problems of a release, as `python handleIEMOCAP.py` prints them."""
+    """Return the counts, completeness and problems of a release, as `python handleIEMOCAP.py` prints them."""
     counts = count(found)
     kinds, sessions = ["all", *KINDS.values()], [row for row in FULL if row.startswith("Session") and any(counts[row])]
     speakers = [row for row in counts if row not in FULL]
@@ -403,9 +403,9 @@ def report(release: Path, found: list[Utterance], problems: Problems, verbose: b
 
 
 def read_journal(release: Path) -> dict[str, str]:
-    """What --rename renamed, old file -> new file from the release's folder; empty if there is no journal.
+    """Return what --rename renamed, old file -> new file from the release's folder; nothing if there is no journal.
 
-    Raises UserError when the journal is not one that `rename` wrote.
+    Raises UserError if the journal is not one that `rename` wrote.
     """
     journal = release / JOURNAL
     if not os.path.lexists(journal):
@@ -423,7 +423,7 @@ def read_journal(release: Path) -> dict[str, str]:
 
 
 def _is_move(row: list[str]) -> bool:
-    """Whether a journal's row names a recording and its renamed name in the same folder, and nothing outside."""
+    """Return whether a journal's row names a recording and, in the same folder of the release, its renamed file."""
     if len(row) != 2 or not re.fullmatch(rf"Session[1-5]/{WAVES}/[^/.][^/]*/[^/]+\.wav", row[0]):
         return False
     (folder, _, old), (other, _, new) = row[0].rpartition("/"), row[1].rpartition("/")
@@ -437,7 +437,7 @@ def _write_journal(release: Path, moves: dict[str, str]) -> None:
 
 
 def _refuse_clashes(release: Path, moves: dict[str, str]) -> None:
-    """Raises UserError if a recording would be written over. Where the old one has gone, another process moved it."""
+    """Raise UserError if a file would be overwritten, but not if the old one has gone: another process renamed it."""
     both = {old: new for old, new in moves.items() if all(os.path.lexists(release / each) for each in (new, old))}
     clashes = [f"  {old} -> {new}" for old, new in both.items()]
     if clashes:
@@ -460,11 +460,11 @@ def _move(release: Path, moves: dict[str, str]) -> None:
 
 
 def rename(root: Path | None = None, dry_run: bool = False) -> dict[str, str]:
-    """Rename recordings in place as the published code does: every one with a label that has digits in CODES.
+    """Rename recordings in place as the published code does: every recording whose label has digits in CODES.
 
     Returns what was (or would be) renamed, old file -> new file from the release's folder. The journal is written
-    first, so that `restore` can undo a rename interrupted at any point, and a second call completes it. Raises
-    UserError, before anything is changed, when a new name is taken or an utterance has two recordings.
+    first, so that `restore` can undo a rename that was interrupted at any point, and a second call can complete it.
+    Raises UserError, before anything is changed, if a new name is taken or an utterance has two recordings.
     """
     release, problems = find_release(root), Problems()
     labels, waves = read_labels(release, problems), read_waves(release, problems)
@@ -487,8 +487,8 @@ def rename(root: Path | None = None, dry_run: bool = False) -> dict[str, str]:
 
 
 def restore(root: Path | None = None, dry_run: bool = False) -> dict[str, str]:
-    """Undo `rename` exactly, by its journal, which is removed at the end; without a journal give every renamed
-    recording its official name. Returns what was (or would be) renamed. Raises UserError as `rename` does."""
+    """Undo `rename` exactly, by its journal, which is then removed; without a journal, give every renamed recording its
+    official name. Returns what was (or would be) renamed. Raises UserError as `rename` does."""
     release = find_release(root)
     journal = read_journal(release)
     if journal:
