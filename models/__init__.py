@@ -1,8 +1,8 @@
 """Networks by name.
 
 A network is a `layers.Classifier` decorated with `register` in its family's file. Every module of this package is
-looked into, so a new family, or a new class in an old one, needs no list edited. The families need torch and are
-imported when a name is first asked for: `import models` alone is cheap.
+imported, so a new family, or a new class in an old one, needs no entry in a list. The families need torch, and are
+imported only when a name is first asked for: `import models` alone is cheap.
 """
 
 import functools
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 _Class = TypeVar("_Class", bound="type[Classifier]")
 
 _classes: dict[str, "type[Classifier]"] = {}  # by canonical name
-_names: dict[str, str] = {}  # canonical name, of every name and alias
+_names: dict[str, str] = {}  # every name and alias -> canonical name
 
 
 def register(name: str, *, aliases: Sequence[str] = (), paper: str = "–") -> Callable[[_Class], _Class]:
-    """Class decorator: make a network known by `name` and by `aliases`; `paper` is what the paper's tables call it, or
-    a text that begins with "–" if it is in none.
+    """Return a class decorator that makes a network known by `name` and `aliases`. `paper` is what the paper's tables
+    call the network, or a text that begins with "–" if it is in none.
 
     Raises ValueError if a name is taken.
     """
@@ -50,13 +50,13 @@ def _import_families() -> None:
 
 
 def list_models() -> list[str]:
-    """Canonical names of all networks, sorted."""
+    """Return the canonical names of all networks, sorted."""
     _import_families()
     return sorted(_classes)
 
 
 def canonical(name: str) -> str:
-    """The one name of a network given by name or alias. Raises UserError, listing the choices, if there is none."""
+    """Return the canonical name of a network given by name or alias. Raises UserError, with the choices, if unknown."""
     _import_families()
     if name not in _names:
         raise UserError(f"unknown model {name!r}: choose one of {', '.join(list_models())}")
@@ -64,22 +64,22 @@ def canonical(name: str) -> str:
 
 
 def paper_name(name: str) -> str:
-    """What the paper's tables call a network (`MHCNN` for `MACNN`); a text that begins with "–" if it is in none."""
+    """Return what the paper's tables call a network (`MACNN`: `MHCNN`); a text beginning with "–" if it is in none."""
     return _classes[canonical(name)].paper
 
 
 def keywords(name: str) -> list[str]:
-    """The keywords a network takes besides its input's shape; those with a leading underscore are its family's own."""
+    """Return the keywords that a network takes besides its input's shape, but not its family's own (`_width`)."""
     parameters = inspect.signature(_classes[canonical(name)]).parameters
     return [each for each in parameters if each != "shape" and not each.startswith("_")]
 
 
 def create_model(name: str, shape: tuple[int, int] = (26, 57), **kwargs: Any) -> "Classifier":
-    """A new network for features of `shape` (F rows, T frames): (B, 1, F, T) -> logits (B, num_classes).
+    """Return a new network for features of `shape` (F rows, T frames): (B, 1, F, T) -> logits (B, num_classes).
 
-    `num_classes` (default 4) goes with every network, `heads` (4) and `attn_hidden` (64) with those that have head
-    attention. Its initial weights follow from `torch.manual_seed`. Raises UserError for an unknown name, a keyword the
-    network does not take or a number that is not positive, and a shape too small for it.
+    Every network takes `num_classes` (default 4); those with head attention take `heads` (4) and `attn_hidden` (64).
+    The initial weights follow from `torch.manual_seed`. Raises UserError for an unknown name, a keyword that the
+    network does not take, a number that is not positive, and a shape that is too small for the network.
     """
     known = keywords(name)
     unknown = [each for each in kwargs if each not in known]
@@ -92,16 +92,16 @@ def create_model(name: str, shape: tuple[int, int] = (26, 57), **kwargs: Any) ->
 
 
 def of_run(name: str, shape: tuple[int, int], num_classes: int, head: int, attn_hidden: int) -> "Classifier":
-    """The network that a run's settings describe; those of head attention are left out where a network has none."""
+    """Return the network that a run's settings describe; `head` and `attn_hidden` count only for head attention."""
     heads = {key: n for key, n in (("heads", head), ("attn_hidden", attn_hidden)) if key in keywords(name)}
     return create_model(name, shape, num_classes=num_classes, **heads)
 
 
 def from_pretrained(folder: str | Path, online: bool = False) -> "Classifier":
-    """The trained network of a checkpoint or run folder, in eval mode: features (B, 1, F, T) -> logits (B, classes).
+    """Return a checkpoint's or run folder's trained network in eval mode: features (B, 1, F, T) -> logits (B, classes).
 
-    With `online` also one of the Hugging Face hub by its `owner/name`; without, the network is not touched.
-    `checkpoints.load` gives its classes and settings too. Raises UserError for what is not a checkpoint.
+    With `online`, `folder` may be an `owner/name` on the Hugging Face hub; without it, the internet is not used.
+    `checkpoints.load` also returns classes and settings. Raises UserError if `folder` is not a checkpoint.
     """
     import checkpoints
 

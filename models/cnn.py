@@ -1,4 +1,4 @@
-"""The models GLAM is compared with: attention pooling, head fusion and area attention, over one trunk."""
+"""The models that GLAM is compared with: attention pooling, head fusion and area attention, all on one trunk."""
 
 from typing import Any, ClassVar
 
@@ -17,17 +17,17 @@ from models.layers import (
     side_by_side,
 )
 
-CHANNELS = 80  # of the trunk's map
+CHANNELS = 80  # of the map that the trunk returns
 
 
 class Trunk(Classifier):
-    """A stem of a tall and a wide convolution, joined, then four 3x3 ones: (B, 1, F, T) -> (B, 80, h, w).
+    """A stem of a tall and a wide convolution, joined, then four 3x3 convolutions: (B, 1, F, T) -> (B, 80, h, w).
 
     Raises UserError if the map is too small to be pooled twice.
     """
 
-    join: ClassVar[int] = 1  # dimension the stem's halves are joined along: 1 channels, 2 feature rows
-    norm: ClassVar[dict[str, Any]] = {}  # batch norm's settings, where they are not torch's
+    join: ClassVar[int] = 1  # the dimension along which the stem's halves are joined: 1 channels, 2 feature rows
+    norm: ClassVar[dict[str, Any]] = {}  # batch norm's settings that differ from torch's defaults
 
     def __init__(self, shape: tuple[int, int]):
         super().__init__()
@@ -52,7 +52,7 @@ class Trunk(Classifier):
         if self.training and self.join == 1:
             x = torch.cat([conv(x) for conv, _ in halves], dim=1)
             x = F.relu(side_by_side([norm for _, norm in halves], x))  # (B, 16, F-1, T-1)
-        else:  # rectified before they are joined, as in models/glam.py
+        else:  # the halves are rectified before they are joined, as in models/glam.py
             x = torch.cat([convolve(x, (conv,), norm) for conv, norm in halves], dim=self.join)
         x = convolve(x, (self.conv2,), self.bn2, pool=True)
         x = convolve(x, (self.conv3,), self.bn3, pool=True)
@@ -65,8 +65,8 @@ class APCNN(Trunk):
     """Attention pooling: Li et al., "An Attention Pooling Based Representation Learning Method for Speech Emotion
     Recognition", Interspeech 2018.
 
-    Its last layers are two 1x1 convolutions whose product is pooled, so no one vector goes into them: `hidden` is the
-    mean over positions of the map they read, (B, 80).
+    Its last layers are two 1x1 convolutions, whose product is pooled. They read a map and not a vector, so `hidden`
+    returns the mean of that map over positions, (B, 80).
     """
 
     def __init__(self, shape: tuple[int, int], num_classes: int = 4):
@@ -101,19 +101,19 @@ class MACNN(Trunk):
 
 @register("CNN_GAP")
 class CNNGAP(Trunk):
-    """The trunk and a dense layer."""
+    """The trunk, followed by a dense layer alone."""
 
     def __init__(self, shape: tuple[int, int], num_classes: int = 4):
         super().__init__(shape)
         self.fc = nn.Linear(CHANNELS * self.rows * self.frames, num_classes)
 
     def hidden(self, x: Tensor) -> Tensor:
-        return self.trunk(x).flatten(1)  # as published: no global average pooling, whatever the name says
+        return self.trunk(x).flatten(1)  # as published: no global average pooling, in spite of the name
 
 
 @register("AACNN_flat")
 class AACNNFlat(Trunk):
-    """The AACNN of the GLAM authors' PyTorch code: area attention over all positions, row by row."""
+    """The AACNN of the GLAM authors' PyTorch code: area attention over all positions, row after row."""
 
     join = 2
 
@@ -132,7 +132,7 @@ class AACNN(Trunk):
     Data Augmentation", ICASSP 2021, after its TensorFlow 2 reference."""
 
     join = 2
-    norm: ClassVar[dict[str, Any]] = {"eps": 1e-3, "momentum": 0.01}  # TensorFlow's defaults, in torch's terms
+    norm: ClassVar[dict[str, Any]] = {"eps": 1e-3, "momentum": 0.01}  # TensorFlow's defaults as torch writes them
 
     def __init__(self, shape: tuple[int, int], num_classes: int = 4):
         features, frames = shape
@@ -145,9 +145,9 @@ class AACNN(Trunk):
                 nn.init.zeros_(parameter)
 
     def trunk(self, x: Tensor) -> Tensor:
-        # TensorFlow's "same" puts the odd zero below and to the right: both halves of the stem keep F x T
+        # TensorFlow's padding "same" puts the odd zero below and to the right, so both halves of the stem keep F x T
         return super().trunk(F.pad(x, (0, 1, 0, 1)))
 
     def hidden(self, x: Tensor) -> Tensor:
-        x = self.trunk(x).permute(0, 2, 3, 1)  # (B, 2F//4, T//4, 80): a sequence over time for every row
+        x = self.trunk(x).permute(0, 2, 3, 1)  # (B, 2F//4, T//4, 80): each row is a sequence over time
         return area_attention(x, training=self.training).flatten(1)

@@ -1,7 +1,7 @@
 """GLAM and its ablations: Zhu and Li, "Speech Emotion Recognition with Global-Aware Fusion on Multi-scale Feature
 Representation", ICASSP 2022.
 
-One trunk, which differs between models in `kernel` and `block`, and one subclass for each head.
+All models have one trunk, in which only `kernel` and `block` differ; each head is a subclass.
 """
 
 from typing import Any, ClassVar
@@ -26,23 +26,23 @@ from models.layers import (
     pooled_size,
 )
 
-CHANNELS = 128  # of the trunk's map
+CHANNELS = 128  # of the map that the trunk returns
 
 
 class Trunk(Classifier):
-    """Multi-scale convolutions, then the last layer; `fuse` stands between. Raises UserError if F < 2 or T < 4."""
+    """Multi-scale convolutions, the head (`fuse`) and the last layer. Raises UserError if F < 2 or T < 4."""
 
     kernel: ClassVar[int] = 3  # length of the first convolutions
     block: ClassVar[type[nn.Module]] = MultiScale
 
     def __init__(self, shape: tuple[int, int], num_classes: int = 4, _width: int = CHANNELS):
-        """`_width`, for subclasses: how many inputs the last layer has for each position of the trunk's map."""
+        """Subclasses set `_width`: the number of the last layer's inputs for each position of the trunk's map."""
         super().__init__()
         features, frames = shape
         rows, columns = pooled_size(2 * features, frames)
         k = self.kernel
         self.positions = rows * columns  # (F // 2) * (T // 4)
-        # as published: all convolutions, then the norms, then fc, then the head's own; the initial weights hang on it
+        # as published: convolutions, norms, fc, then the head's own layers; initial weights depend on this order
         self.conv1a = nn.Conv2d(1, 16, (k, 1), padding=(k // 2, 0))
         self.conv1b = nn.Conv2d(1, 16, (1, k), padding=(0, k // 2))
         self.conv2 = self.block(16)
@@ -55,8 +55,8 @@ class Trunk(Classifier):
         self.fc = nn.Linear(_width * self.positions, num_classes)
 
     def trunk(self, x: Tensor) -> Tensor:  # (B, 1, F, T)
-        # rectified before they are joined: ReLU's gradient is dense, a slice of the join's is not, and batch norm's
-        # backward pass takes twelve times as long over a slice
+        # The views are rectified before they are joined. So batch norm gets ReLU's gradient, which is dense, and not a
+        # slice of the join's gradient, over which its backward pass takes twelve times as long
         views = convolve(x, (self.conv1a,), self.bn1a), convolve(x, (self.conv1b,), self.bn1b)
         x = torch.cat(views, dim=2)  # (B, 16, 2F, T)
         x = self.conv2(x, pool=True)  # (B, 32, F, T//2)
@@ -65,7 +65,7 @@ class Trunk(Classifier):
         return convolve(x, (self.conv5,), self.bn5)
 
     def fuse(self, x: Tensor) -> Tensor:
-        """The head, up to the last layer: (B, 128, F//2, T//4) -> (B, H)."""
+        """Apply the head, up to the last layer: (B, 128, F//2, T//4) -> (B, H)."""
         return x.flatten(1)
 
     def hidden(self, x: Tensor) -> Tensor:
@@ -76,9 +76,9 @@ class Fusion(gMLP):
     """Global-aware fusion, (B, 128, D) -> (B, 128, D): a gMLP block (Liu et al., "Pay Attention to MLPs", NeurIPS 2021)
     whose tokens are the 128 channels, with a tanh on its gate.
 
-    Parameters, and on a GPU the computation, are g-mlp-pytorch's. On a CPU its products are convolutions of length 1,
-    which oneDNN computes two to three times as fast as MKL its products on an AMD processor; the two halves of the
-    block are computed apart, so that neither has to be copied.
+    Parameters are g-mlp-pytorch's, and so is the computation on a GPU. On a CPU, matrix products are computed as
+    convolutions of length 1: on an AMD processor oneDNN computes these two to three times as fast as MKL the products.
+    The two halves of the block are computed apart, so that neither has to be copied.
     """
 
     def __init__(self, positions: int):
@@ -88,7 +88,7 @@ class Fusion(gMLP):
         layer: Any = self.layers[0]
         norm, block = layer.fn.norm, layer.fn.fn.fn
         project, unit, out = block.proj_in[0], block.sgu, block.proj_out
-        if x.is_cuda or {type(project), type(out)} != {nn.Linear}:  # torch's quantised ones, say, have to be called
+        if x.is_cuda or {type(project), type(out)} != {nn.Linear}:  # others, such as quantised layers, must be called
             return super().forward(x)
         x = x.contiguous()
         normed, halves = norm(x), zip(project.weight.chunk(2), project.bias.chunk(2), strict=True)
@@ -99,7 +99,7 @@ class Fusion(gMLP):
 
 @register("GLAM", paper="GLAM")
 class GLAM(Trunk):
-    """The paper's model. Head: global-aware fusion."""
+    """The paper's model, whose head is global-aware fusion."""
 
     def __init__(self, shape: tuple[int, int], num_classes: int = 4):
         super().__init__(shape, num_classes)
@@ -111,7 +111,7 @@ class GLAM(Trunk):
 
 @register("GLAM5")
 class GLAM5(GLAM):
-    """GLAM with first convolutions of length 5."""
+    """GLAM whose first convolutions have length 5."""
 
     kernel = 5
 
@@ -139,19 +139,19 @@ class GMLPResConv5(GLAM):
 
 @register("ResMultiConv3", paper="Multi-scale")
 class ResMultiConv3(Trunk):
-    """Ablation: no global-aware fusion."""
+    """Ablation: GLAM without global-aware fusion."""
 
 
 @register("ResMultiConv5")
 class ResMultiConv5(ResMultiConv3):
-    """`ResMultiConv3` with first convolutions of length 5."""
+    """`ResMultiConv3` whose first convolutions have length 5."""
 
     kernel = 5
 
 
 @register("MHResMultiConv3", aliases=["MAResMultiConv3"], paper="Multi-scale + MHA")
 class MHResMultiConv3(Trunk):
-    """Ablation: head attention in place of global-aware fusion."""
+    """Ablation: GLAM with head attention in place of global-aware fusion."""
 
     def __init__(self, shape: tuple[int, int], num_classes: int = 4, heads: int = 4, attn_hidden: int = 64):
         super().__init__(shape, num_classes, _width=heads * attn_hidden)
@@ -165,7 +165,7 @@ class MHResMultiConv3(Trunk):
 
 @register("AAResMultiConv3", paper="Multi-scale + AA")
 class AAResMultiConv3(Trunk):
-    """Ablation: area attention in place of global-aware fusion, over all positions, row by row."""
+    """Ablation: GLAM with area attention in place of global-aware fusion, over all positions, row after row."""
 
     def fuse(self, x: Tensor) -> Tensor:
         x = x.flatten(2).transpose(1, 2)  # (B, D, 128)

@@ -1,4 +1,4 @@
-"""What the families share: the classifier's interface, convolution blocks, two kinds of attention."""
+"""What the families of networks share: the classifier's interface, convolution blocks, two kinds of attention."""
 
 from collections.abc import Iterator, Sequence
 from typing import ClassVar
@@ -9,17 +9,17 @@ from torch import Tensor, nn
 
 from cli import UserError
 
-AREA_DROPOUT = 0.5  # on area attention's weights, while training
+AREA_DROPOUT = 0.5  # of area attention's weights, in training
 
 
 class Classifier(nn.Module):
-    """A network (B, 1, F, T) -> logits (B, num_classes); `hidden` gives the input of its last layer, `fc`."""
+    """A network (B, 1, F, T) -> logits (B, num_classes); `hidden` returns the input of its last layer, `fc`."""
 
     paper: ClassVar[str]  # its name in the paper, set by `models.register`
     fc: nn.Linear
 
     def hidden(self, x: Tensor) -> Tensor:
-        """The input of the last layer: (B, 1, F, T) -> (B, H)."""
+        """Return the input of the last layer: (B, 1, F, T) -> (B, H)."""
         raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
@@ -27,7 +27,7 @@ class Classifier(nn.Module):
 
 
 def pooled_size(rows: int, frames: int) -> tuple[int, int]:
-    """Size of a map after the trunk's two 2x2 max-pools. Raises UserError if nothing is left of it."""
+    """Return a map's size after the trunk's two 2x2 max-pools. Raises UserError if nothing is left of the map."""
     if rows < 4 or frames < 4:
         raise UserError(
             f"the input is too small for this model: its map of {rows} rows x {frames} frames is pooled twice by 2 x 2 "
@@ -37,14 +37,15 @@ def pooled_size(rows: int, frames: int) -> tuple[int, int]:
 
 
 def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """`F.linear` as a 1x1 convolution of channels that come last: (B, L, in) -> (B, L, out)."""
+    """Compute `F.linear` as a 1x1 convolution over the last axis's channels: (B, L, in) -> (B, L, out)."""
     return F.conv2d(x.mT.unsqueeze(2), weight[:, :, None, None], bias).squeeze(2).mT
 
 
 def side_by_side(norms: Sequence[nn.BatchNorm2d], x: Tensor) -> Tensor:
-    """Batch norms with the same settings, each over its share of the channels, as one: (B, C, h, w) -> (B, C, h, w).
+    """Apply batch norms of equal settings, each to its share of the channels, as one: (B, C, h, w) -> (B, C, h, w).
 
-    On a CPU torch takes 16 channels at a time and fewer one by one: two norms of 8 cost nine times one of 16.
+    On a CPU torch computes 16 channels at a time but fewer one by one: two norms of 8 channels take nine times as long
+    as one of 16.
     """
     first, sizes = norms[0], [norm.num_features for norm in norms]
     mean, var, weight, bias = (
@@ -62,15 +63,16 @@ def side_by_side(norms: Sequence[nn.BatchNorm2d], x: Tensor) -> Tensor:
 def convolve(
     x: Tensor, convs: Sequence[nn.Conv2d], norm: nn.BatchNorm2d, shortcut: bool = False, pool: bool = False
 ) -> Tensor:
-    """Convolutions side by side, joined along the channels, then batch norm and ReLU: (B, c, h, w) -> (B, C, h, w).
+    """Apply convolutions side by side, join them along the channels, norm and rectify: (B, c, h, w) -> (B, C, h, w).
 
-    With `shortcut` the input is added to each one's output, twice where that has twice its channels; with `pool` there
-    is a 2x2 max-pool before the ReLU, which commute: a quarter is left to rectify. Under `torch.inference_mode` norm
-    and short-cuts are put into the weights instead, so that the whole map is written once and not up to four times;
-    not where the norm has no weights or statistics, or a short-cut passes groups, whose weights lack channels.
+    With `shortcut`, the input is added to each output, twice if that has twice the channels. With `pool`, there is a
+    2x2 max-pool before the ReLU; the two commute, and so only a quarter is left to rectify. Under
+    `torch.inference_mode`, norm and short-cuts are put into the weights, so that the whole map is written once and not
+    up to four times. This is not done if the norm has no weights or statistics, or if a short-cut passes a convolution
+    in groups, whose weights lack channels.
     """
     fits = norm.affine and norm.track_running_stats and not (shortcut and any(conv.groups > 1 for conv in convs))
-    if fits and not norm.training and torch.is_inference_mode_enabled():  # torch.compile cannot trace it: asked last
+    if fits and not norm.training and torch.is_inference_mode_enabled():  # asked last: torch.compile cannot trace it
         maps = list(_normed(x, convs, norm, shortcut))
         return _joined([max_pool(y) for y in maps] if pool else maps).relu_()
     maps = [conv(x) for conv in convs]
@@ -85,15 +87,15 @@ def _joined(maps: Sequence[Tensor]) -> Tensor:
 
 
 def max_pool(x: Tensor) -> Tensor:
-    """`F.max_pool2d(x, 2)` without the indices of the maxima, which training needs and which take longer to write than
-    these: (B, C, h, w) -> (B, C, h // 2, w // 2)."""
+    """Compute `F.max_pool2d(x, 2)`, but not the indices of the maxima, which only training needs and which take longer
+    to write than the maxima: (B, C, h, w) -> (B, C, h // 2, w // 2)."""
     x = x[:, :, : x.shape[2] // 2 * 2, : x.shape[3] // 2 * 2]
     x = torch.maximum(x[:, :, ::2], x[:, :, 1::2])
     return torch.maximum(x[..., ::2], x[..., 1::2])
 
 
 def _normed(x: Tensor, convs: Sequence[nn.Conv2d], norm: nn.BatchNorm2d, shortcut: bool) -> Iterator[Tensor]:
-    """What each convolution gives with its share of the batch norm, and its short-cut, in its weight and bias."""
+    """Yield each convolution's output, with its share of the batch norm and its short-cut put into weight and bias."""
     mean, var = norm.get_buffer("running_mean"), norm.get_buffer("running_var")
     scale = norm.weight * (var + norm.eps).rsqrt()
     shift, sizes = norm.bias - mean * scale, [conv.out_channels for conv in convs]
@@ -104,10 +106,10 @@ def _normed(x: Tensor, convs: Sequence[nn.Conv2d], norm: nn.BatchNorm2d, shortcu
             middle = weight[:, :, (height - 1) // 2, (width - 1) // 2].unflatten(0, (-1, conv.in_channels))
             middle.diagonal(dim1=1, dim2=2).add_(times.view(-1, conv.in_channels))
         bias = plus if conv.bias is None else torch.addcmul(plus, conv.bias, times)
-        yield conv._conv_forward(x, weight, bias)  # as it pads and strides
+        yield conv._conv_forward(x, weight, bias)  # with the convolution's padding and stride
 
 
-# Blocks: c channels in, 2c out; with `pool`, half the rows and columns.
+# Blocks take c channels and return 2c; with `pool`, they halve rows and columns.
 
 
 class MultiScale(nn.Module):
@@ -135,7 +137,7 @@ class PlainMultiScale(MultiScale):
 
 
 class SingleScale3(nn.Module):
-    """One 3x3 convolution with a short-cut, the input twice: (B, c, h, w) -> (B, 2c, h, w)."""
+    """One 3x3 convolution with a short-cut that carries the input twice: (B, c, h, w) -> (B, 2c, h, w)."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -162,7 +164,7 @@ class SingleScale5(nn.Module):
 
 
 def head_projections(channels: int, width: int, heads: int) -> tuple[nn.ModuleList, nn.ModuleList, nn.ModuleList]:
-    """1x1 convolutions channels -> width for queries, keys and values, created head by head."""
+    """Return 1x1 convolutions channels -> width for queries, keys and values of each head, created head by head."""
     query, key, value = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
     for _ in range(heads):
         for projections in (query, key, value):
@@ -171,12 +173,12 @@ def head_projections(channels: int, width: int, heads: int) -> tuple[nn.ModuleLi
 
 
 def head_attention(x: Tensor, query: nn.ModuleList, key: nn.ModuleList, value: nn.ModuleList) -> Tensor:
-    """Attention over channels at each position: (B, C, h, w) -> (B, width, heads * h, w), the heads along the rows.
+    """Attend to channels at each position: (B, C, h, w) -> (B, width, heads * h, w), with the heads along the rows.
 
-    Per head softmax over channels of Q * K, times V, all element-wise. Head fusion: Xu et al., "Improve
-    Accuracy of Speech Emotion Recognition with Attention Head Fusion", CCWC 2020.
+    Each head computes softmax(Q * K) * V, with element-wise products and the softmax over channels. Head fusion: Xu et
+    al., "Improve Accuracy of Speech Emotion Recognition with Attention Head Fusion", CCWC 2020.
     """
-    projections = [*query, *key, *value]  # as one convolution: the input is read once
+    projections = [*query, *key, *value]  # computed as one convolution, which reads the input once
     weight = torch.cat([each.weight for each in projections])
     bias = torch.cat([each.bias for each in projections])
     q, k, v = F.conv2d(x, weight, bias).unflatten(1, (3, len(query), -1)).unbind(1)  # (B, heads, width, h, w) each
@@ -188,7 +190,7 @@ def head_attention(x: Tensor, query: nn.ModuleList, key: nn.ModuleList, value: n
 
 
 def run_sums(x: Tensor, max_length: int) -> list[Tensor]:
-    """Sums of every 1, 2 .. max_length neighbours along the last axis: (..., L) -> [(..., L), (..., L - 1), ...]."""
+    """Return the sums of every 1, 2 .. max_length neighbours (last axis): (..., L) -> [(..., L), (..., L - 1), ...]."""
     sums = [x]
     for n in range(1, max_length):
         sums.append(sums[-1][..., :-1] + x[..., n:])
@@ -196,14 +198,14 @@ def run_sums(x: Tensor, max_length: int) -> list[Tensor]:
 
 
 def area_attention(x: Tensor, max_length: int = 3, training: bool = False) -> Tensor:
-    """Self-attention of positions to areas: (..., L, C) -> (..., L, C).
+    """Let positions attend to areas of positions: (..., L, C) -> (..., L, C).
 
-    An area is a run of 1 .. max_length neighbours, listed by length first; its key is the mean of its positions, its
-    value their sum. Logits are unscaled dot products; weights are subject to dropout while training. Li, Kaiser, Bengio
-    and Si, "Area Attention", ICML 2019.
+    An area is a run of 1 .. max_length neighbours; areas are listed by length first. An area's key is the mean of its
+    positions, its value their sum. Logits are unscaled dot products; with `training`, weights are subject to dropout.
+    Li, Kaiser, Bengio and Si, "Area Attention", ICML 2019.
     """
-    # as published: areas of two dimensions are allowed there, but the memory they are taken from has one row
-    # A dot product with a mean is the mean of the dot products: a third of the multiplications
+    # as published: its areas may have two dimensions, but the memory that they are taken from has only one row
+    # A dot product with a mean is the mean of the dot products, which takes a third of the multiplications
     logits = [each / length for length, each in enumerate(run_sums(x @ x.mT, max_length), start=1)]
     weights = torch.softmax(torch.cat(logits, dim=-1), dim=-1)  # (..., L, A), A = L + (L-1) + (L-2)
     values = torch.cat(run_sums(x.mT, max_length), dim=-1).mT  # (..., A, C)
