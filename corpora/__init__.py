@@ -1,8 +1,8 @@
-"""Corpora: a module each, found by its name, if path.py has a line of that name in capitals (`emodb`: EMODB).
+"""Corpora. Each is a module, found by its name if path.py has a line of that name in capitals (`emodb`: EMODB).
 
-A module has `NAME`, `LICENCE`, `utterances(root)` and `CLASSES`, its emotion codes with the class each means, in this
-order: neutral, sad, angry, happy, fearful, disgusted, surprised, calm, bored. `csv_file` reads any corpus that a CSV
-lists. `synthetic` and `emodb_as_iemocap` are no corpora: they write a release in the shape of IEMOCAP.
+A module has `NAME`, `LICENCE`, `utterances(root)` and `CLASSES`: each of its emotion codes with the class it means, in
+this order: neutral, sad, angry, happy, fearful, disgusted, surprised, calm, bored. `csv_file` reads any corpus that a
+CSV lists. `synthetic` and `emodb_as_iemocap` are not corpora: they write a release in the shape of IEMOCAP.
 """
 
 import re
@@ -18,7 +18,7 @@ LONGEST_LABEL = 100  # characters of a class's name
 
 
 def plain_label(text: str) -> str:
-    """The name of a class or a speaker with its spaces made plain: web pages have some that do not break or show."""
+    """Return the name of a class or a speaker with plain spaces: web pages have spaces that do not break or show."""
     seen = "".join(c for c in unicodedata.normalize("NFKC", text) if unicodedata.category(c) != "Cf")
     return " ".join(seen.split())
 
@@ -32,13 +32,13 @@ class Utterance:
     speaker: str
     session: str
     dialog: str  # the conversation or sentence it belongs to: what the `dialog` split keeps together
-    kind: str  # `impro` or `script`, or "" where a corpus has no such halves
+    kind: str  # `impro` or `script`; "" if the corpus has no such halves
     emotion: str
-    split: str = ""  # `train`, `val` or `test` where the corpus itself says so
+    split: str = ""  # `train`, `val` or `test` if the corpus itself is divided
 
 
 def need_utf8(folder: Path) -> None:
-    """Raise UserError for a path that is not UTF-8: the index of a corpus is a UTF-8 file with such paths in it."""
+    """Raise UserError if a path is not UTF-8: a corpus's index is a UTF-8 file that holds such paths."""
     if printable(str(folder)) != str(folder):
         raise UserError(
             f"{printable(str(folder))} is not UTF-8, as a path in an index must be: rename that folder, or link to it"
@@ -46,10 +46,10 @@ def need_utf8(folder: Path) -> None:
 
 
 def recordings(root: Path, pattern: str, name: str, example: str, variable: str) -> list[tuple[Path, re.Match[str]]]:
-    """The wave files under `root` in the order of their names, each with the match of its name to `pattern`.
+    """Return the wave files under `root` in the order of their names, each with its name's match to `pattern`.
 
-    Files of other names are counted and listed in a warning; those that macOS leaves (`._*`) are ignored. Raises
-    UserError naming path.py's `variable` where `root` holds no such file.
+    A warning counts and lists wave files of other names; those that macOS leaves (`._*`) are ignored. Raises UserError,
+    naming path.py's `variable`, if `root` holds no file that matches or two of one name.
     """
     where = f"set {variable} in path.py, or the environment variable {variable}, to the folder that holds {example}"
     need_utf8(root)
@@ -73,11 +73,11 @@ def recordings(root: Path, pattern: str, name: str, example: str, variable: str)
 
 
 def is_csv(dataset: str) -> bool:
-    """Whether a dataset is a CSV file and not a name."""
+    """Return whether a dataset is a CSV file and not a name."""
     return dataset.lower().endswith(".csv")
 
 
 def dataset_folder(dataset: str) -> str:
-    """What a dataset is called in the runs folder: a CSV file by its stem."""
+    """Return what a dataset is called in the runs folder; for a CSV file, this is the stem of its name."""
     folder = re.sub(r"[^A-Za-z0-9._-]", "_", Path(dataset).stem if is_csv(dataset) else dataset)
     return folder.lstrip(".") or "csv"

@@ -4,9 +4,9 @@ H. Cao, D. G. Cooper, M. K. Keutmann, R. C. Gur, A. Nenkova, R. Verma: CREMA-D: 
 Actors Dataset. IEEE Transactions on Affective Computing 5(4), 2014. The database is under the Open Database License,
 its contents under the Database Contents License.
 
-`1001_DFA_ANG_XX.wav` is actor 1001, sentence DFA, the emotion intended (ANG) and its level (LO, MD, HI, XX: not
-specified; the released copy has one single X). The folder is path.py's CREMAD. Fetched without git-lfs, the files are
-text pointers and not recordings.
+`1001_DFA_ANG_XX.wav` is actor 1001, sentence DFA, the intended emotion (ANG) and its level (LO, MD, HI, or XX for not
+specified; one released file has a single X). The folder is path.py's CREMAD. Files that were fetched without git-lfs
+are text pointers and not recordings.
 """
 
 from pathlib import Path
@@ -21,9 +21,9 @@ PATTERN = rf"(100[1-9]|10[1-8]\d|109[01])_({'|'.join(SENTENCES)})_({'|'.join(CLA
 
 
 def utterances(root: Path) -> list[Utterance]:
-    """Every recording in `root`, in the order of file names. The dialog is the sentence.
+    """Return every recording in `root`, in the order of file names. The dialog is the sentence.
 
-    Raises UserError where there are none.
+    Raises UserError if there are none.
     """
     return [
         Utterance(file.stem, str(file), speaker=match[1], session="", dialog=match[2], kind="", emotion=match[3])

@@ -1,4 +1,4 @@
-"""Any corpus as a CSV file, a row for each recording: its path, its emotion, and what else is known of it."""
+"""Any corpus as a CSV file, with a row for each recording: its path, its emotion, and what else is known of it."""
 
 import csv
 import os
@@ -11,11 +11,11 @@ from typing import Any
 from cli import UserError, warn_once
 from corpora import LONGEST_LABEL, Utterance, need_utf8, plain_label
 
-COLUMNS = ("path", "emotion", "name", "speaker", "session", "dialog", "split")  # of a CSV; the first two are needed
+COLUMNS = ("path", "emotion", "name", "speaker", "session", "dialog", "split")  # only the first two are needed
 
 
 def _check_columns(file: Path, columns: Sequence[str]) -> None:
-    """Raise UserError for a CSV's header that lacks a column or has one twice; warn of those that nothing reads."""
+    """Raise UserError if a CSV's header lacks a column or has one twice; warn of columns that nothing reads."""
     if any(column not in columns for column in COLUMNS[:2]):
         begins = f"begins with the columns {','.join(columns)[:200]!r}" if columns else "has no first line"
         raise UserError(
@@ -31,7 +31,7 @@ def _check_columns(file: Path, columns: Sequence[str]) -> None:
 
 
 def _utterance(file: Path, line: int, row: dict[str, Any]) -> Utterance:
-    """The utterance of a CSV's row; without a name where the CSV gives none. Raises UserError naming the line."""
+    """Return the utterance of a CSV's row; its name is "" if the row has none. Raises UserError naming the line."""
     recording, emotion = (row["path"] or "").strip(), plain_label(row["emotion"] or "")
     if None in row or not recording or not emotion:
         raise UserError(
@@ -50,7 +50,7 @@ def _utterance(file: Path, line: int, row: dict[str, Any]) -> Utterance:
 
 
 def _refuse_doubles(file: Path, utterances: Sequence[Utterance], lines: Sequence[int]) -> None:
-    """Raise UserError where two rows of a CSV have one name, or one recording, by whatever path."""
+    """Raise UserError if two rows of a CSV have the same name or, by whatever path, the same recording."""
     for keys in ([u.name for u in utterances], [os.path.realpath(u.path) for u in utterances]):
         first: dict[str, tuple[str, int]] = {}
         for key, utterance, line in zip(keys, utterances, lines, strict=True):
@@ -65,7 +65,7 @@ def _refuse_doubles(file: Path, utterances: Sequence[Utterance], lines: Sequence
 
 
 def _warn_of_similar_labels(file: Path, utterances: Sequence[Utterance]) -> None:
-    """Warn of labels that differ in capitals alone."""
+    """Warn of labels that differ only in capitals."""
     for column, what in (
         ("emotion", "classes"),
         ("speaker", "speakers"),
@@ -81,7 +81,7 @@ def _warn_of_similar_labels(file: Path, utterances: Sequence[Utterance]) -> None
 
 
 def _read(file: Path) -> tuple[Sequence[str], list[tuple[int, dict[str, Any]]]]:
-    """The columns, and each row with the number of its line. Raises UserError naming the file."""
+    """Return a CSV's columns, and each row with the number of its line. Raises UserError naming the file."""
     try:
         with open(file, newline="", encoding="utf-8-sig") as f:
             reader = csv.DictReader(f, strict=True, skipinitialspace=True)
@@ -95,11 +95,11 @@ def _read(file: Path) -> tuple[Sequence[str], list[tuple[int, dict[str, Any]]]]:
 
 
 def utterances(file: Path) -> list[Utterance]:
-    """The utterances of a CSV with the columns `path,emotion` and, where known, `name,speaker,session,dialog,split`.
+    """Return a CSV's utterances; its columns are `path,emotion` and, where known, `name,speaker,session,dialog,split`.
 
-    Paths may be relative to the CSV's folder. Utterances are in the order of their names, which are their paths from
-    the folder that holds all of them unless there is a column `name`. Raises UserError naming the file and the row or
-    the column.
+    Paths may be relative to the CSV's folder. Utterances are in the order of their names. An utterance without a `name`
+    is named by its path from the folder that holds all recordings. Raises UserError naming the file and the row or the
+    column.
     """
     need_utf8(file.absolute())
     columns, rows = _read(file)

@@ -18,9 +18,9 @@ PATTERN = rf"(03|08|09|1[0-6])([ab]\d\d)([{''.join(CLASSES)}])[a-z]"
 
 
 def utterances(root: Path) -> list[Utterance]:
-    """Every recording in `root`, in the order of file names. The dialog is the text.
+    """Return every recording in `root`, in the order of file names. The dialog is the text.
 
-    Raises UserError where there are none.
+    Raises UserError if there are none.
     """
     return [
         Utterance(file.stem, str(file), speaker=match[1], session="", dialog=match[2], kind="", emotion=match[3])

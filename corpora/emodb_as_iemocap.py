@@ -23,7 +23,7 @@ from handleIEMOCAP import LABELS, WAVES, label_line
 FEMALE = ["08", "09", "13", "14", "16"]
 MALE = ["03", "10", "11", "12", "15"]
 EMOTIONS = {"N": "neu", "T": "sad", "W": "ang", "F": "exc", "L": "fru", "A": "fea", "E": "dis"}
-# valence, activation, dominance: nominal, one triple per class, as EMO-DB has no such ratings
+# valence, activation, dominance: nominal values, one triple for each class, as EMO-DB has no such ratings
 VAD = {"neu": (3.0, 2.5, 2.5), "sad": (2.0, 1.5, 2.0), "ang": (2.0, 4.0, 4.0), "exc": (4.5, 4.0, 3.5),
        "fru": (2.5, 2.5, 3.0), "fea": (2.0, 3.5, 2.0), "dis": (2.0, 3.0, 3.0)}  # fmt: skip
 HEADER = "% [START_TIME - END_TIME] TURN_NAME EMOTION [V, A, D]"
@@ -32,9 +32,9 @@ Turn = tuple[str, Path, str]  # gender, recording, emotion
 
 
 def recordings(folder: Path) -> dict[tuple[int, str], list[Turn]]:
-    """EMO-DB's recordings by (session, dialog), the turns of each in the order of their file names.
+    """Return EMO-DB's recordings by (session, dialog), each dialog's turns in the order of their file names.
 
-    Raises UserError when `folder` holds none, or a wave file that EMO-DB does not have.
+    Raises UserError if `folder` holds no recording, or a wave file that EMO-DB does not have.
     """
     dialogs: dict[tuple[int, str], list[Turn]] = defaultdict(list)
     if not folder.is_dir():
@@ -55,7 +55,7 @@ def recordings(folder: Path) -> dict[tuple[int, str], list[Turn]]:
 
 
 def seconds_of(path: Path) -> float:
-    """Duration of a wave file in seconds. Raises UserError when it is not one."""
+    """Return the duration of a wave file in seconds. Raises UserError if the file is not a wave file."""
     try:
         with wave.open(str(path)) as w:
             return w.getnframes() / w.getframerate()
@@ -83,7 +83,7 @@ def write_dialog(root: Path, session: int, dialog: str, turns: list[Turn]) -> No
 def convert(emodb: Path, out: Path) -> tuple[int, int]:
     """Write `emodb`'s recordings to `out` as an IEMOCAP release.
 
-    Returns the numbers of utterances and dialogs. Raises UserError when `emodb` is not EMO-DB or `out` is not empty.
+    Returns the numbers of utterances and dialogs. Raises UserError if `emodb` is not EMO-DB or `out` is not empty.
     """
     dialogs = recordings(emodb)
     with new_folder(out) as root:

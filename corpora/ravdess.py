@@ -20,9 +20,9 @@ PATTERN = r"03-(?P<channel>0[12])-(?P<emotion>0[1-8])-0[12]-(?P<statement>0[12])
 
 
 def utterances(root: Path) -> list[Utterance]:
-    """Every spoken recording in `root`, in the order of file names. The dialog is the statement.
+    """Return every spoken recording in `root`, in the order of file names. The dialog is the statement.
 
-    Raises UserError where there are none.
+    Raises UserError if there are none.
     """
     return [
         Utterance(file.stem, str(file), match["actor"], session="", dialog=match["statement"], kind="",

@@ -27,18 +27,18 @@ from handleIEMOCAP import EMOTIONS, FULL, KINDS, LABELS, SYNTHETIC, WAVES, label
 
 Array = NDArray[np.float64]
 
-VERSION = 1  # raise it when any byte of what is made changes: the demo corpus is then made anew
+VERSION = 1  # raise it if any byte of what is made changes, so that the demo corpus is made anew
 
 RATE = 16000  # Hz
-HOP, WINDOW, FFT = 160, 320, 640  # samples: a Hann frame of 20 ms every 10 ms, and 20 ms for the filters to ring
+HOP, WINDOW, FFT = 160, 320, 640  # samples: every 10 ms a Hann frame of 20 ms, and 20 ms for the filters to ring
 FRAMES = RATE // HOP  # per second
 FREQUENCY = np.fft.rfftfreq(FFT, 1 / RATE)  # Hz
-CLASSES = ["neu", "sad", "ang", "exc"]  # those that experiments use: there are always enough of them
+CLASSES = ["neu", "sad", "ang", "exc"]  # the classes that experiments use; each always has enough utterances
 MEAN_SECONDS = 2.65  # of an utterance
-FEWEST, MOST = 23, 150_000  # utterances: two of each class and kind and one of each other label; 1000 a turn-taker
+FEWEST, MOST = 23, 150_000  # utterances: 2 of each class and kind, 1 of each other label; a name counts with 3 digits
 
-# Phones: resonances F1..F3 of a man's vocal tract in Hz (vowels: Peterson and Barney 1952), voicing, aspiration, and
-# which of the NOISES they make how loud
+# Phones: resonances F1 .. F3 of a man's vocal tract in Hz (vowels: Peterson and Barney 1952), how strong the voice is,
+# and how strong each of the NOISES is
 VOWELS = {"i": (270, 2290, 3010), "I": (390, 1990, 2550), "E": (530, 1840, 2480), "{": (660, 1720, 2410),
           "A": (730, 1090, 2440), "O": (570, 840, 2410), "U": (440, 1020, 2240), "u": (300, 870, 2240),
           "V": (640, 1190, 2390), "3": (490, 1350, 1690)}  # fmt: skip
@@ -60,10 +60,10 @@ CONSONANTS = {
     "d": (350, 1700, 2600, 0.30, 0.4, 0.1, 0.0, 0.025),
     "g": (350, 1900, 2300, 0.30, 0.0, 0.4, 0.0, 0.025),
 }
-STOPS = "tkpdg"  # silent before they burst
+STOPS = "tkpdg"  # these are silent before they burst
 NOISES = {"s": (6000, 1500), "S": (3400, 1100), "f": (5000, 4000)}  # centre and width in Hz
 
-# What an emotion does to a voice, against neutral speech
+# How an emotion changes a voice, compared with neutral speech
 STYLE = ["pitch", "range", "rate", "level", "tilt", "breath", "rough", "smile", "pause"]
 #        semitones octaves octaves dB dB/octave  dB     %     %   probability after a syllable
 EMOTION_STYLES = {
@@ -77,8 +77,8 @@ EMOTION_STYLES = {
     "fea": (3.5, 0.0, 0.3, 0.0, -0.5, 3.0, 1.2, 0.0, 0.03),
     "dis": (-1.0, 0.0, -0.2, 1.0, 0.5, 0.0, 0.8, -2.0, 0.02),
 }
-UTTERANCE_SPREAD = (1.6, 0.45, 0.15, 2.6, 1.1, 2.5, 0.4, 3.0, 0.03)  # standard deviations, alike for all emotions
-SPEAKER_SPREAD = (0.0, 0.2, 0.08, 1.5, 0.6, 2.0, 0.2, 0.0, 0.01)  # pitch and tract length are drawn by themselves
+UTTERANCE_SPREAD = (1.6, 0.45, 0.15, 2.6, 1.1, 2.5, 0.4, 3.0, 0.03)  # standard deviations, the same for all emotions
+SPEAKER_SPREAD = (0.0, 0.2, 0.08, 1.5, 0.6, 2.0, 0.2, 0.0, 0.01)  # _voice draws pitch and tract length
 # valence, activation, dominance, from 1 to 5
 RATINGS = {"neu": (3.0, 2.5, 2.5), "hap": (4.0, 3.0, 3.0), "exc": (4.3, 4.0, 3.5), "sad": (2.0, 1.8, 2.2),
            "ang": (1.8, 4.0, 4.0), "fru": (2.3, 3.0, 3.3), "sur": (3.2, 3.5, 2.8), "fea": (2.0, 3.5, 2.0),
@@ -90,7 +90,7 @@ APPLE_DOUBLE = b"\x00\x05\x16\x07\x00\x02\x00\x00Mac OS X        " + bytes(58)
 
 @dataclass(frozen=True)
 class Turn:
-    """One utterance to be made; `number` counts them and seeds its sound."""
+    """One utterance to be made; its `number` counts the utterances and seeds its sound."""
 
     number: int
     session: int
@@ -113,8 +113,8 @@ def _generator(seed: int, *key: int) -> np.random.Generator:
 
 
 def dialogs(session: int, kind: str) -> list[str]:
-    """A session's dialogs in the real release, which has 151 in all: those with odd names first, then the others, with
-    the markers worn by one and the other actor in turn."""
+    """Return a session's dialogs in the real release, which has 151 in all: first those with odd names, then the
+    others, in which the two actors wear the markers in turn."""
     if kind == "script":
         parts = ("01_1", "01_2", "01_3", "02_1", "02_2", "03_1", "03_2")
         names = [f"Ses{session:02d}{letter}_script{part}" for part in parts for letter in "FM"]
@@ -126,9 +126,9 @@ def dialogs(session: int, kind: str) -> list[str]:
 
 
 def allocate(utterances: int) -> dict[tuple[str, str], int]:
-    """How many utterances of each (kind, emotion): IEMOCAP's proportions, but enough of every label.
+    """Return the number of utterances of each (kind, emotion): IEMOCAP's proportions, but enough of every label.
 
-    Each of CLASSES is there twice in both kinds (five times from 150 utterances on), every other label once.
+    Each of CLASSES has at least two in both kinds (five from 150 utterances on), every other label at least one.
     """
     rows = {kind: FULL[title] for kind, title in KINDS.items()}
     cells = [(kind, emotion) for kind in rows for emotion in EMOTIONS]
@@ -149,12 +149,12 @@ def allocate(utterances: int) -> dict[tuple[str, str], int]:
 
 
 def _draw_pools(utterances: int, rng: np.random.Generator) -> dict[tuple[int, str], list[tuple[str, str, float]]]:
-    """(letter, emotion, seconds) of the utterances of each (session, kind)."""
+    """Draw (letter, emotion, seconds) of every utterance of each (session, kind)."""
     pools = defaultdict(list)
     for (kind, emotion), count in allocate(utterances).items():
         first, letter = rng.integers(5), rng.integers(2)
         for i in range(count):
-            # five utterances in a row are in five sessions, ten are of ten speakers, the first of each are long enough
+            # five utterances in a row are in five sessions, ten are of ten speakers; each one's first is long enough
             speaker = "FM"[(letter + i % 5 + i // 5) % 2]
             long = emotion in CLASSES and i < 10
             seconds = np.clip(rng.lognormal(np.log(2.55), 0.3), 2.05 if long else 0.7, 7.0)
@@ -163,7 +163,7 @@ def _draw_pools(utterances: int, rng: np.random.Generator) -> dict[tuple[int, st
 
 
 def plan(utterances: int, seed: int) -> list[Turn]:
-    """Everything but the sound: each utterance's name, dialog, label and duration, dialog by dialog."""
+    """Draw everything but the sound: each utterance's name, dialog, label and duration, dialog by dialog."""
     rng = _generator(seed, 0)
     turns: list[Turn] = []
     for (session, kind), pool in sorted(_draw_pools(utterances, rng).items()):
@@ -184,7 +184,7 @@ def plan(utterances: int, seed: int) -> list[Turn]:
 
 
 def _voice(seed: int, session: int, letter: str) -> tuple[float, float, Array]:
-    """A speaker's pitch (Hz), how much shorter than a man's the vocal tract is, and habits of style."""
+    """Draw a speaker's pitch (Hz), how much shorter the vocal tract is than a man's, and habits of style."""
     rng = _generator(seed, 1, session, "FM".index(letter))
     pitch, shorter = (200.0, 1.16) if letter == "F" else (115.0, 1.0)
     spread = rng.standard_normal(len(STYLE)) * SPEAKER_SPREAD
@@ -192,7 +192,7 @@ def _voice(seed: int, session: int, letter: str) -> tuple[float, float, Array]:
 
 
 def _style(turn: Turn, habits: Array, rng: np.random.Generator) -> dict[str, float]:
-    """How this utterance is spoken. Scripted emotion is weaker, as actors read it; mixed labels are mixtures."""
+    """Draw how an utterance is spoken. Scripted emotion is weaker, as actors read it; other labels are mixtures."""
     known = [*EMOTION_STYLES]
     mixed = [known[i] for i in rng.choice(len(known), 2, replace=False)]
     names = [turn.emotion] if turn.emotion in known else mixed
@@ -203,14 +203,14 @@ def _style(turn: Turn, habits: Array, rng: np.random.Generator) -> dict[str, flo
 
 
 def _phones(frames: int, style: dict[str, float], rng: np.random.Generator) -> tuple[Array, Array]:
-    """Per frame F1, F2, F3 (Hz), voicing and the three noises `(frames, 7)`, and the pitch accent of its syllable
-    `(frames,)` from -1 to 1."""
+    """Draw for each frame F1, F2, F3 (Hz), voicing and the three noises `(frames, 7)`, and the pitch accent of its
+    syllable `(frames,)` from -1 to 1."""
     vowels = np.array([(*formants, 1, 0, 0, 0) for formants in VOWELS.values()], float)
     consonants = np.array([row[:7] for row in CONSONANTS.values()], float)
     lengths = np.array([row[7] for row in CONSONANTS.values()])
     silent = np.array([[500, 1500, 2500, 0, 0, 0, 0]], float)
     table = np.concatenate([vowels, consonants, silent])
-    n = frames // 8 + 4  # syllables: more than enough, as none is shorter than 80 ms on average
+    n = frames // 8 + 4  # syllables: more than enough, as they last at least 80 ms on average
     stop = np.array([phone in STOPS for phone in CONSONANTS])
     onset, vowel, coda = rng.integers(len(lengths), size=n), rng.integers(len(VOWELS), size=n), rng.integers(10, size=n)
     accent = rng.choice([-0.4, 0.0, 0.5, 1.0], n) + rng.normal(0, 0.15, n)
@@ -234,7 +234,7 @@ def _phones(frames: int, style: dict[str, float], rng: np.random.Generator) -> t
 
 
 def _smooth(values: Array, width: int) -> Array:
-    """Hann-weighted moving average along the first axis, over `width` frames (odd)."""
+    """Return the Hann-weighted moving average along the first axis, over `width` frames (an odd number)."""
     weights = np.hanning(width + 2)[1:-1]
     weights /= weights.sum()
     edge = [(width // 2, width // 2)] + [(0, 0)] * (values.ndim - 1)
@@ -246,7 +246,7 @@ def _smooth(values: Array, width: int) -> Array:
 
 
 def _pitch(accent: Array, base: float, style: dict[str, float], rng: np.random.Generator) -> Array:
-    """Fundamental frequency of each frame in Hz: accents over a falling line, and a slow drift."""
+    """Return the fundamental frequency of each frame in Hz: accents on a falling line, and a slow drift."""
     frames = len(accent)
     drift = _smooth(rng.standard_normal(frames), 25) * 1.5
     line = 1.2 - 2.4 * np.arange(frames) / max(frames, 1)
@@ -255,7 +255,7 @@ def _pitch(accent: Array, base: float, style: dict[str, float], rng: np.random.G
 
 
 def _pulses(pitch: Array, style: dict[str, float], rng: np.random.Generator) -> Array:
-    """Glottal pulses `(frames * HOP,)`, irregular by jitter (of period) and shimmer (of strength)."""
+    """Return glottal pulses `(frames * HOP,)`, made irregular by jitter (of the period) and shimmer (of strength)."""
     samples = len(pitch) * HOP
     f0 = np.interp(np.arange(samples) / HOP, np.arange(len(pitch)), pitch)
     cycles = np.cumsum(f0) / RATE
@@ -274,9 +274,9 @@ def _pulses(pitch: Array, style: dict[str, float], rng: np.random.Generator) -> 
 
 
 def _resonances(formants: Array, shorter: float) -> NDArray[np.complex128]:
-    """Response `(frames, bins)` of a vocal tract: the moving resonances `(frames, 3)` in Hz, and two that stay.
+    """Return a vocal tract's response `(frames, bins)`: the moving resonances `(frames, 3)` in Hz and two fixed ones.
 
-    Each is a two-pole filter of unit gain at 0 Hz (Klatt 1980).
+    Each resonance is a two-pole filter of unit gain at 0 Hz (Klatt 1980).
     """
     delay = np.exp(-2j * np.pi * FREQUENCY / RATE)
     total: NDArray[np.complex128] = np.ones((1, len(FREQUENCY)), complex)
@@ -290,14 +290,14 @@ def _resonances(formants: Array, shorter: float) -> NDArray[np.complex128]:
 
 
 def _spectra(signal: Array) -> NDArray[np.complex128]:
-    """Short-time spectra `(frames, bins)` of a signal `(frames * HOP,)`."""
+    """Return the short-time spectra `(frames, bins)` of a signal `(frames * HOP,)`."""
     padded = np.pad(signal, (0, WINDOW - HOP))
     frames = np.lib.stride_tricks.sliding_window_view(padded, WINDOW)[::HOP]
     return np.fft.rfft(frames * np.hanning(WINDOW + 1)[:-1], FFT)
 
 
 def _overlap_add(spectra: NDArray[np.complex128]) -> Array:
-    """The signal `(frames * HOP,)` of filtered short-time spectra."""
+    """Return the signal `(frames * HOP,)` of filtered short-time spectra."""
     blocks = np.fft.irfft(spectra, FFT).reshape(len(spectra), FFT // HOP, HOP)
     out = np.zeros((len(spectra) + FFT // HOP - 1, HOP))
     for i in range(FFT // HOP):
@@ -306,10 +306,10 @@ def _overlap_add(spectra: NDArray[np.complex128]) -> Array:
 
 
 def synthesise(turn: Turn, seed: int) -> NDArray[np.int16]:
-    """One utterance's samples `(N,)` at 16 kHz: a source (pulses and noise) through a filter (vocal tract), by frames.
+    """Return an utterance's samples `(N,)` at 16 kHz: a source (pulses, noise) goes through a filter (vocal tract).
 
-    Source-filter model after Fant (1960): pulse train and aspiration through the tract's resonances, frication past
-    them, a spectral tilt for the effort, and the room's noise.
+    Source-filter model after Fant (1960): pulses and aspiration go through the tract's resonances, frication goes past
+    them; a spectral tilt shows the effort, and the room adds noise.
     """
     rng = _generator(seed, 2, turn.number)
     base, shorter, habits = _voice(seed, turn.session, turn.letter)
@@ -327,14 +327,14 @@ def synthesise(turn: Turn, seed: int) -> NDArray[np.int16]:
     tract = voicing * _resonances(track[:, :3] * (1 + style["smile"] / 100), shorter)
     tilt, aspiration, shapes = _colours(style)
     spectra = _spectra(source) * tract * tilt
-    # a loud voice hisses louder, but not in proportion
+    # a loud voice also hisses louder, but not in proportion
     frication = sum(gain[:, None] * shape for gain, shape in zip(track[:, 4:].T, shapes, strict=True))
     spectra += _spectra(noise) * (tract * aspiration + 0.25 * 10 ** (style["level"] / 60) * frication)
     return _to_int16(_overlap_add(spectra)[:samples], style["level"], rng)
 
 
 def _colours(style: dict[str, float]) -> tuple[Array, Array, list[Array]]:
-    """Gains `(bins,)` that stay through an utterance: the glottal source's tilt, aspiration, and each of NOISES."""
+    """Return an utterance's constant gains `(bins,)`: the glottal source's tilt, aspiration, and each of NOISES."""
     octaves = np.log2(np.maximum(FREQUENCY, 50) / 500)
     high_pass = FREQUENCY**2 / (FREQUENCY**2 + 60**2)
     # -12 dB an octave at the glottis, +6 at the lips, and a little for the open mouth
@@ -344,7 +344,7 @@ def _colours(style: dict[str, float]) -> tuple[Array, Array, list[Array]]:
 
 
 def _to_int16(speech: Array, level: float, rng: np.random.Generator) -> NDArray[np.int16]:
-    """Speech at 26 dB under full scale and `level` dB, over the room's noise."""
+    """Return speech at `level` - 26 dB of full scale, with the room's noise added."""
     gain = 10 ** ((np.clip(level, -14, 14) - 26) / 20) / np.sqrt(np.mean(speech**2) + 1e-12)
     room = rng.standard_normal(len(speech)) * 10 ** (rng.uniform(-64, -56) / 20)
     return np.round(32767 * np.clip(gain * speech + room, -1, 1)).astype("<i2")
@@ -366,7 +366,7 @@ def _rating(emotion: str, rng: np.random.Generator) -> tuple[float, float, float
 
 
 def _evaluations(dialog: str, turns: list[Turn], rng: np.random.Generator) -> dict[str, str]:
-    """A dialog's evaluation file and one of each of its subfolders, text by path from EmoEvaluation."""
+    """Return texts by path from EmoEvaluation: a dialog's evaluation file, and its file in each subfolder."""
     clock, words, ratings = rng.uniform(1, 8), [], []
     lines = ["% [START_TIME - END_TIME]\tTURN_NAME\tEMOTION\t[V, A, D]", ""]
     for turn in turns:
@@ -387,7 +387,7 @@ def _evaluations(dialog: str, turns: list[Turn], rng: np.random.Generator) -> di
 
 
 def _write_dialog(root: Path, number: int, turns: list[Turn], seed: int) -> None:
-    """Everything of a dialog but its recordings: folders, evaluation files, and what macOS leaves beside them."""
+    """Write all of a dialog but its recordings: folders, evaluation files, and what macOS leaves beside them."""
     session, dialog = root / f"Session{turns[0].session}", turns[0].dialog
     audio, labels = session / WAVES / dialog, session / LABELS
     audio.mkdir(parents=True)
@@ -401,9 +401,9 @@ def _write_dialog(root: Path, number: int, turns: list[Turn], seed: int) -> None
 def make(out: Path, utterances: int = 300, seed: int = 0, seconds: float | None = None) -> int:
     """Write a synthetic release to `out`, whole or not at all, and return its number of utterances.
 
-    `seconds` of speech in all, to within some per cent, in place of a number of utterances. The bytes depend on the
-    size and `seed` alone. Raises UserError when `out` holds anything but an earlier synthetic release, or for sizes
-    that cannot be.
+    `seconds`, instead of `utterances`, is how much speech there is in all, to within some per cent. The bytes depend
+    only on the size and `seed`. Raises UserError if `out` holds anything but an earlier synthetic release, and for
+    sizes that cannot be made.
     """
     if seconds is not None:
         utterances = round(min(seconds / MEAN_SECONDS, 2 * MOST)) if seconds > 0 else 0
