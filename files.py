@@ -26,7 +26,7 @@ def named(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno is not None and error.filename is None:  # gzip's and zipfile's own have no number
+        if error.errno is not None and error.filename is None:  # errors of gzip and zipfile have none
             error.filename = str(path)
         raise
 

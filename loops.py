@@ -110,7 +110,7 @@ def set_arithmetic(config: Config) -> None:
     if config.device == "cpu":
         device.keep_freed_memory()
     torch.use_deterministic_algorithms(config.deterministic)
-    # by default, torch then fills every new tensor, which helps only code that reads memory it has not written
+    # by default, --deterministic fills every new tensor, which helps only code that reads memory it has not written
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = not config.deterministic
     if config.device == "cuda":  # by default, each search for the fastest kernel frees all kept memory, other runs' too
