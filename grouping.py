@@ -1,4 +1,4 @@
-"""Runs that belong together: the folds of a seed, the seeds of a setting, on one corpus; what they scored together."""
+"""Runs of one corpus that belong together: the folds of a seed, the seeds of a setting, and their joint scores."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -17,7 +17,7 @@ from records import Run
 
 
 def splits_of(runs: Iterable[Run]) -> str:
-    """The digest of the runs' split, shortened; if they have several, a digest of these digests, and how many."""
+    """Return the digest of the runs' split, shortened; if they have several, a digest of these, and their number."""
     digests = sorted({run.split_digest for run in runs})
     if not digests:
         return "–"
@@ -25,7 +25,7 @@ def splits_of(runs: Iterable[Run]) -> str:
 
 
 class Round:
-    """The runs of one seed: one run, or all the folds there are of it."""
+    """The runs of one seed: a single run or, with folds, as many of its folds as were found."""
 
     def __init__(self, runs: Sequence[Run], rule: str):
         self.runs = sorted(runs, key=lambda run: run.fold or 0)
@@ -42,23 +42,23 @@ class Round:
 
     @cached_property
     def confusion(self) -> NDArray[np.int64]:
-        """Counts `(C, C)` of the pooled test utterances, every fold at the epoch picked for it."""
+        """Confusion counts `(C, C)` of the pooled test utterances; each fold is scored at the epoch picked for it."""
         return np.sum([run.scores(self.rule)["confusion"] for run in self.runs], axis=0)
 
     @cached_property
     def pooled(self) -> NDArray[np.float64]:
         """The four scores `(4,)` of the test utterances of all folds put together."""
-        if len(self.runs) == 1:  # as recorded, to the last bit
+        if len(self.runs) == 1:  # the recorded scores; computed from the counts, the last bits may differ
             return self.averaged
         return metrics.scores_of(self.confusion)
 
     @cached_property
     def averaged(self) -> NDArray[np.float64]:
-        """The four scores `(4,)`, the mean over folds."""
+        """The mean over folds of the four scores `(4,)`."""
         return np.mean([[run.scores(self.rule)[name] for name in metrics.SCORES] for run in self.runs], axis=0)
 
     def confusions(self, speakers: list[str]) -> NDArray[np.int64]:
-        """Counts `(P, C, C)` of the pooled test utterances of each of `speakers`."""
+        """Return the confusion counts `(P, C, C)` of each of the P `speakers` over the pooled test utterances."""
         counts = np.zeros((len(speakers), *self.confusion.shape), dtype=np.int64)
         for run in self.runs:
             for speaker, own in run.counts(self.rule).items():
@@ -67,8 +67,8 @@ class Round:
 
 
 def machine_settings(runs: Iterable[Run]) -> dict[str, Any]:
-    """Of most runs' settings, those of the machine: its device, and the others where they are not the default. With
-    others a command would train these runs again."""
+    """Return the settings of the machine that most of the runs have: the device, and the others that are no defaults.
+    A command for these runs must name them: with other settings it would train the runs again."""
     usual, every = Config(), [run.config["settings"] for run in runs]
     found = [
         {k: own[k] for k in MACHINE if k in own and (k == "device" or own[k] != getattr(usual, k))} for own in every
@@ -77,8 +77,8 @@ def machine_settings(runs: Iterable[Run]) -> dict[str, Any]:
 
 
 class Group:
-    """Runs that differ in seed and fold alone, under one rule. Each seed and fold counts once: where it is there on
-    several devices or thread counts, the run on those that most runs have."""
+    """Runs that differ only in seed and fold, scored by one rule. Each seed and fold counts once: where it was run on
+    several devices or thread counts, that run counts whose device and thread count most of the runs have."""
 
     def __init__(self, runs: Sequence[Run], rule: str):
         first = runs[0]
@@ -105,52 +105,52 @@ class Group:
         return [run for r in self.rounds for run in r.runs]
 
     def scores(self, folding: str = "pooled") -> NDArray[np.float64]:
-        """`(n, 4)`: one row a seed, its folds `pooled` or `averaged`."""
+        """Return the four scores of each seed `(n, 4)`, with its folds `pooled` or `averaged`."""
         rows = [r.averaged if folding == "averaged" else r.pooled for r in self.rounds]
         return np.array(rows).reshape(-1, len(metrics.SCORES))
 
     @cached_property
     def fold_scores(self) -> NDArray[np.float64]:
-        """`(K, 4)`: one row a fold, its scores' mean over seeds."""
+        """The four scores of each of the K folds, averaged over seeds `(K, 4)`."""
         each = [[[run.scores(self.rule)[name] for name in metrics.SCORES] for run in r.runs] for r in self.rounds]
         return np.mean(each, axis=0)
 
     @cached_property
     def speakers(self) -> list[str]:
-        """Who speaks the test utterances."""
+        """The speakers of the test utterances, sorted."""
         return sorted({speaker for run in self.runs for speaker in run.counts(self.rule)})
 
     @property
     def n_speakers(self) -> int | None:
-        """How many speakers the test utterances have; None where one is not known."""
+        """The number of speakers of the test utterances; None where the speaker of some utterance is not known."""
         return len(self.speakers) if all(self.speakers) else None
 
     def confusions(self, speakers: list[str] | None = None) -> NDArray[np.int64]:
-        """Counts by seed and speaker `(n, P, C, C)`; `speakers` are by default those of the group."""
+        """Return confusion counts by seed and speaker `(n, P, C, C)`; the default `speakers` are those of the group."""
         return np.array([r.confusions(speakers or self.speakers) for r in self.rounds])
 
     @property
     def unpublished_seeds(self) -> list[int]:
-        """The seeds that are none of the 100 of the published tables."""
+        """The seeds that are not among the 100 seeds of the published tables."""
         published = {*seeds.seeds()}
         return [r.seed for r in self.rounds if r.seed not in published]
 
     @property
     def foldings(self) -> tuple[str, ...]:
-        """The ways to put folds together that differ; none where no seed has all its folds."""
+        """The ways in which folds can be put together; none where no seed has all its folds."""
         if not self.rounds:
             return ()
         return ("pooled", "averaged") if self.has_folds else ("pooled",)
 
     @property
     def missing_folds(self) -> str:
-        """Which folds are missing: `incomplete: seed 5 has 3 of 5 folds`."""
+        """A text that says which folds are missing (`incomplete: seed 5 has 3 of 5 folds`); empty if none are."""
         missing = [f"seed {r.seed} has {len(r.runs)} of {r.folds} folds" for r in self.incomplete]
         return f"incomplete: {'; '.join(missing)}" if missing else ""
 
     @property
     def utterances(self) -> str:
-        """How many test utterances a seed has: `448`, or `447–448` where seeds differ."""
+        """How many test utterances a seed has, as text: `448`, or `447–448` where seeds differ."""
         counts = sorted({r.n_test for r in self.rounds or self.incomplete})
         return f"{counts[0]}" if len(counts) == 1 else f"{counts[0]}–{counts[-1]}"
 
@@ -161,8 +161,8 @@ class Group:
 
 
 def group_by_setting(runs: Iterable[Run], rule: str | None = None) -> list[Group]:
-    """Runs grouped by data, split, model and settings, and the groups sorted by these; without `rule` each has its
-    own."""
+    """Return the runs grouped by data, split, model and settings, sorted by these. Without `rule`, each group has its
+    runs' own rule."""
     found: dict[tuple[Any, ...], list[Run]] = {}
     for run in runs:
         key = (run.dataset, run.split, run.model, settings_text(run.changed), run.synthetic, run.corpus_digest)
@@ -171,9 +171,11 @@ def group_by_setting(runs: Iterable[Run], rule: str | None = None) -> list[Group
 
 
 def choose_corpus(runs: Sequence[Run], prefixes: tuple[str, ...] = ("",)) -> list[Run]:
-    """Of every dataset, the runs on one corpus, whose digest starts with one of `prefixes`: a real one before a
-    synthetic one, then one with the labels as published, then the one with most runs. Numbers of two corpora that go by
-    one name are never mixed."""
+    """Return the runs of one corpus for each dataset, so that numbers of two corpora of one name are never mixed.
+
+    Only corpora whose digest starts with one of `prefixes` are considered. A real corpus is taken before a synthetic
+    one, then one with the labels as published before others, then the one with most runs. A warning names the others.
+    """
     kept = []
     for dataset in sorted({run.dataset for run in runs}):
         own = [run for run in runs if run.dataset == dataset and run.corpus_digest.startswith(prefixes)]

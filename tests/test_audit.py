@@ -91,7 +91,7 @@ TAMPER = {
     "no epochs": (lambda f: (f / "epochs.jsonl").unlink(), "epochs.jsonl is not a run's record"),
     "an epoch short": (
         lambda f: (f / "epochs.jsonl").write_text((f / "epochs.jsonl").read_text().splitlines()[1] + "\n"),
-        "epochs.jsonl is not a run's record (it has 1 epochs, not those that config.json says)",
+        "epochs.jsonl is not a run's record (it has 1 epochs, which is not the number in config.json)",
     ),
     "an epoch twice": (
         lambda f: (f / "epochs.jsonl").write_text(2 * ((f / "epochs.jsonl").read_text().splitlines()[1] + "\n")),
