@@ -1,6 +1,6 @@
 """Learning curves and settings of a run for TensorBoard (`train.py --tensorboard`).
 
-They are made of the run folder's own records, so an interrupted run that goes on shows every epoch once.
+They are made from the run folder's records, so that an interrupted run that goes on shows every epoch once.
 """
 
 import json
@@ -13,29 +13,29 @@ import records
 from metrics import SCORES
 
 FOLDER = "tensorboard"
-WHOLE = f"{FOLDER}/whole"  # an empty file, written last
+WHOLE = f"{FOLDER}/whole"  # an empty file, written last: it says that the curves are complete
 
 
 def remove(folder: Path) -> None:
-    """Remove the curves of a run folder, if it has any: a part, or those of an earlier start."""
+    """Remove the curves of a run folder, if it has any, complete or not."""
     shutil.rmtree(folder / FOLDER, ignore_errors=True)
 
 
 class Board:
-    """Writes `tensorboard/` of a run folder that has none: its settings, the epochs so far, and then each `add`ed."""
+    """Writes `tensorboard/` of a run folder that has none: the settings, the given epochs, then each added epoch."""
 
     def __init__(self, folder: Path, run: dict[str, Any], epochs: list[dict[str, Any]]) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
         self.writer: Any = SummaryWriter(str(folder / FOLDER))
-        weakref.finalize(self, self.writer.close)  # or a run that fails would leave the writer's thread behind
+        weakref.finalize(self, self.writer.close)  # otherwise a run that fails would leave the writer's thread behind
         self.folder, self.run = folder, run
         self.writer.add_text("run", "    " + json.dumps(run, indent=2, ensure_ascii=False).replace("\n", "\n    "))
         for record in epochs:
             self.add(record)
 
     def add(self, record: dict[str, Any]) -> None:
-        """One epoch: loss, learning rate and, for each part, the scores in per cent."""
+        """Write one epoch: its loss, learning rate and, for each part, the scores in per cent."""
         epoch = record["epoch"]
         self.writer.add_scalar("loss/train", record["train_loss"], epoch)
         self.writer.add_scalar("learning_rate", record["lr"], epoch)
@@ -47,7 +47,7 @@ class Board:
         self.writer.flush()
 
     def close(self) -> None:
-        """Finish with the settings and last scores that TensorBoard compares runs by."""
+        """Write the settings and the last scores, by which TensorBoard compares runs, and close the files."""
         settings = {k: v if isinstance(v, int | float) else str(v) for k, v in self.run["settings"].items()}
         scores = {f"last/{name}": self.last["test"][name] for name in SCORES}
         self.writer.add_hparams(settings, scores, run_name=".", global_step=self.last["epoch"])
@@ -56,11 +56,11 @@ class Board:
 
 
 def write(folder: Path) -> None:
-    """Make `tensorboard/` of a finished run that has none, or a part that a killed process left."""
-    if (folder / WHOLE).exists():  # a folder that needs nothing is not locked, which takes a right to write in it
+    """Write `tensorboard/` of a finished run, unless it is complete; a killed process may have left a part of it."""
+    if (folder / WHOLE).exists():  # do not lock in vain: locking takes the right to write in the folder
         return
     with records.locked(folder, wait=True):
-        if not (folder / WHOLE).exists():  # nor has another process made them meanwhile
+        if not (folder / WHOLE).exists():  # another process may have written the curves meanwhile
             remove(folder)
             run = records.read_run(folder)
             Board(folder, run.config, run.epochs).close()

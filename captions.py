@@ -1,4 +1,4 @@
-"""What tables say of themselves: captions and notes, and the command that trains what is missing."""
+"""The captions and notes of tables, and the command that trains what a table lacks."""
 
 import itertools
 import shlex
@@ -32,13 +32,13 @@ SYNTHETIC = "SYNTHETIC data: sound made by a formula; these numbers say nothing 
 
 
 def say_rules(rules: Iterable[str]) -> str:
-    """The caption's sentence on which epoch is reported."""
+    """Return the caption's sentences on which epoch is reported."""
     wanted = set(rules)
     return " ".join(f"Rule {rule}: {said}." for rule, said in RULES.items() if rule in wanted)
 
 
 def say_unpublished(splits: set[str]) -> list[str]:
-    """What a caption says of the rule `paper` on splits with a validation part; nothing where there are none."""
+    """Return what a caption says of the rule `paper` on `splits` that have a validation part; nothing for no splits."""
     if not splits:
         return []
     return [
@@ -48,12 +48,12 @@ def say_unpublished(splits: set[str]) -> list[str]:
 
 
 def say_unfinished(begun: int) -> str:
-    """How many runs are not counted, as they are not finished; of all that there are, whatever is asked for."""
+    """Return a clause that says how many runs of the whole folder, not only of those asked for, are unfinished."""
     return f"{begun} unfinished run{'s' * (begun > 1)} in the runs folder {'are' if begun > 1 else 'is'} not counted"
 
 
 def say_repeats(groups: Iterable[Group]) -> list[str]:
-    """The sentence on runs that are there twice, if there are some; of rows that share runs, each once."""
+    """Return the sentence on runs that repeat a seed, if there are some; a run that several rows share counts once."""
     if not (count := len({folder for group in groups for folder in group.repeats})):
         return []
     repeat, are = ("1 run repeats", "is") if count == 1 else (f"{count} runs repeat", "are")
@@ -62,7 +62,7 @@ def say_repeats(groups: Iterable[Group]) -> list[str]:
 
 
 def say_tests(tests: Sequence[dict[str, Any]]) -> list[str]:
-    """What must be known to read the paired tests."""
+    """Return the notes that a reader needs to understand the paired tests."""
     sizes = " or ".join(str(size) for size in sorted({test["family"] for test in tests}))
     notes = [
         "Mean difference: the score of the first model of a pair minus that of the second, in points.",
@@ -95,7 +95,7 @@ def say_tests(tests: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def say_protocols(rows: Sequence[Row]) -> list[str]:
-    """Whether WA and UA fall from protocol to protocol, as they may be expected to."""
+    """Return notes on whether WA and UA fall from protocol to protocol, as may be expected."""
     notes = []
     for dataset, model in dict.fromkeys((row.spec.dataset, row.spec.model) for row in rows):
         chain = [
@@ -122,9 +122,9 @@ def sweep_command(
     name: str, datasets: Sequence[str] | None, settings: dict[str, Any], splits: Sequence[str] | None, seeds: int,
     root: Path | None, found: Iterable[Run], models: Sequence[str] | None,
 ) -> str:  # fmt: skip
-    """The command that trains what a table lacks."""
+    """Return the command that trains what a table lacks."""
     words = ["python", "sweep.py", "--table", name, "--seeds", str(seeds)]
-    files = {run.dataset: run.config["settings"].get("dataset") for run in found}  # a CSV's runs go by its stem
+    files = {run.dataset: run.config["settings"].get("dataset") for run in found}  # runs name a CSV file by its stem
     if datasets:
         words += ["--datasets", ",".join(files.get(each) or each for each in datasets)]
     if splits:
@@ -137,7 +137,7 @@ def sweep_command(
 
 
 def other_settings(rows: Sequence[Row], found: Iterable[Run]) -> list[str]:
-    """A note on finished runs of missing rows' models that have other settings than the table; empty without any."""
+    """Return a note on finished runs that are of missing rows' models but have other settings; empty without any."""
     specs = [row.spec for row in rows if row.group is None]
     lacking = {(dataset_folder(c.dataset), c.model, s) for c in specs for s in (c.split, records.trained_as(c.split))}
     others = [run for run in found if not any(tables.runs_of(row.spec, [run]) for row in rows)]
@@ -161,7 +161,7 @@ def _why_no_interval(group: Group) -> str:
 
 
 def _say_seeds(row: Row, group: Group) -> str:
-    """Which of a row's seeds are not among the published 100; "" if all are, or nothing published can be compared."""
+    """Return which of a row's seeds are not among the published 100; "" if all are, or nothing published compares."""
     own = group.unpublished_seeds
     named = f"{', '.join(map(str, own[:3]))}{', ..' * (len(own) > 3)}"
     if 0 < len(own) < len(group.rounds):
@@ -171,7 +171,7 @@ def _say_seeds(row: Row, group: Group) -> str:
 
 
 def _say_row(row: Row, group: Group) -> Iterator[str]:
-    """Notes on a row with runs: which seeds and folds do not count, what its interval and its UA leave out."""
+    """Yield notes on a row with runs: which seeds and folds do not count, what its interval and its UA leave out."""
     if group.incomplete:
         yield f"not counted, {group.missing_folds}"
     if said := _say_seeds(row, group):
@@ -188,7 +188,7 @@ def _say_row(row: Row, group: Group) -> Iterator[str]:
 
 
 def _say_other_corpora(rows: Sequence[Row]) -> list[str]:
-    """Why rows of IEMOCAP's datasets have no published figures beside them: their runs are of other recordings."""
+    """Return why rows of IEMOCAP's datasets lack published figures: their runs are of other recordings."""
     own = [(row.spec, row.group) for row in rows if row.group and row.elsewhere and not row.group.synthetic]
     corpora = {f"{spec.dataset}: {group.corpus}" for spec, group in own if spec.dataset in recipes.IEMOCAP_DATASETS}
     if not corpora:
@@ -198,7 +198,7 @@ def _say_other_corpora(rows: Sequence[Row]) -> list[str]:
 
 
 def notes_of(rows: Sequence[Row], command: str) -> list[str]:
-    """What must be said under a table about its rows."""
+    """Return the notes under a table: which rows lack runs, and what qualifies the others' numbers."""
     notes = []
     if lacking := sum(bool(row.status) for row in rows):
         apart = any(row.group is None and row.spec.split in ("session", "superb", "speaker", "dialog") for row in rows)
@@ -206,7 +206,7 @@ def notes_of(rows: Sequence[Row], command: str) -> list[str]:
         notes.append(f"`{command}` trains what is missing ({lacking} of {len(rows)} rows).{never}")
     notes += _say_other_corpora(rows)
     groups = [row.counted for row in rows if row.counted]
-    about: dict[str, list[str]] = {}  # what is said of which rows
+    about: dict[str, list[str]] = {}  # note -> the rows that it is about
     for row in rows:
         if row.counted:
             for said in _say_row(row, row.counted):
@@ -221,7 +221,7 @@ def notes_of(rows: Sequence[Row], command: str) -> list[str]:
 
 
 def of_table(rows: Sequence[Row], settings: dict[str, Any], command: str) -> list[str]:
-    """The caption of a table by name."""
+    """Return the caption of a table of TABLES."""
     groups = [row.counted for row in rows if row.counted]
     scores = "Scores in per cent: mean ± sample standard deviation over n seeds [95 % interval of the mean]."
     text = [f"{scores} {say_rules(row.spec.rule for row in rows)}"]

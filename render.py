@@ -1,4 +1,4 @@
-"""A table with its caption as Markdown, CSV, LaTeX or one self-contained HTML page."""
+"""Turn a table with its caption into Markdown, CSV, LaTeX or one self-contained HTML page."""
 
 import base64
 import html
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
 
 @dataclass
 class Section:
-    """One table as it is read. A row whose first column is empty belongs to the row above."""
+    """One table as a reader sees it. A row whose first column is empty belongs to the row above."""
 
-    frame: "DataFrame"  # of text
+    frame: "DataFrame"  # its cells are text
     heading: str = ""
     notes: list[str] = field(default_factory=list)
 
 
 @dataclass
 class Image:
-    """A figure: its caption and its SVG."""
+    """A figure of an HTML page: its caption and its SVG."""
 
     caption: str
     svg: bytes
@@ -33,7 +33,7 @@ class Image:
 
 @dataclass
 class Document:
-    """What a report prints: tables for the eye, and the same as numbers for CSV."""
+    """What a report prints: sections of text for readers, and the same numbers for CSV."""
 
     title: str
     caption: list[str]
@@ -44,7 +44,7 @@ class Document:
 
 
 def markdown(document: Document) -> str:
-    """GitHub's Markdown; columns are padded so that a terminal shows them aligned."""
+    """Return the document in GitHub's Markdown; columns are padded so that a terminal shows them aligned."""
     blocks = [f"## {document.title}", *document.caption]
     for section in document.sections:
         if section.heading:
@@ -65,7 +65,7 @@ def _markdown_table(frame: "DataFrame") -> str:
 
 
 def csv(document: Document) -> str:
-    """Numbers as they are, one score a row. A name that a spreadsheet would compute as a formula has a ' before it."""
+    """Return the numbers in full, one score a row. Names that a spreadsheet would take for formulas begin with a '."""
     named = document.numbers.replace(r"^(?=[=+@\t\r-])(?![+-]?[\d.]*$)", "'", regex=True)
     return named.to_csv(index=False, lineterminator="\n")
 
@@ -80,19 +80,19 @@ LATEX_ESCAPES = {
 
 
 def latex_escape(text: str) -> str:
-    """Text as pdfLaTeX prints it."""
+    """Return LaTeX that prints this text."""
     return "".join(LATEX_ESCAPES.get(character, character) for character in str(text))
 
 
 def latex_text(text: str) -> str:
-    """Text with `commands` in it as pdfLaTeX prints it, so that they can be copied: -- is no dash there."""
+    """Return LaTeX that prints text with `commands` in it so that these can be copied: in them, -- makes no dash."""
     commands = (rf"\texttt{{{latex_escape(part).replace('--', '-{}-')}}}" for part in text.split("`")[1::2])
     plain = (latex_escape(part) for part in text.split("`")[::2])
     return "".join(part for pair in itertools.zip_longest(plain, commands, fillvalue="") for part in pair)
 
 
 def latex(document: Document) -> str:
-    """One booktabs table environment for each section; `\\usepackage{booktabs,graphicx}` is all it needs."""
+    """Return a booktabs table for each section; it needs only `\\usepackage{booktabs,graphicx}`."""
     caption = " ".join([document.title + ".", *document.caption])
     blocks = ["% \\usepackage{booktabs,graphicx}"]
     for number, section in enumerate(document.sections):
@@ -104,7 +104,7 @@ def latex(document: Document) -> str:
             said.append(f"{section.heading}.")
         text = latex_text(" ".join([*said, *section.notes]))
         blocks += [r"\begin{table*}", r"\centering", rf"\caption{{{text}}}"]
-        blocks += [r"\resizebox{\ifdim\width>\textwidth\textwidth\else\width\fi}{!}{%"]  # a small one stays small
+        blocks += [r"\resizebox{\ifdim\width>\textwidth\textwidth\else\width\fi}{!}{%"]  # only wide tables shrink
         blocks += [body + "}", r"\end{table*}"]
     return "\n".join(blocks) + "\n"
 
@@ -144,13 +144,13 @@ figcaption { margin-top: .5rem; position: sticky; left: 0; }
 
 
 def _inline(text: str) -> str:
-    """Escaped text; what stands between backticks as code."""
+    """Return the text escaped for HTML, with what stands between backticks as code."""
     parts = html.escape(str(text)).split("`")
     return "".join(f"<code>{part}</code>" if i % 2 else part for i, part in enumerate(parts))
 
 
 def _cell(text: str) -> str:
-    """A cell; an interval in brackets goes on a line of its own."""
+    """Return an HTML cell; an interval in brackets goes on a line of its own."""
     return "<td>" + re.sub(r" (\[[^\]]+\])$", r'<span class="interval">\1</span>', _inline(text)) + "</td>"
 
 
@@ -174,7 +174,7 @@ def _html_image(image: Image) -> str:
 
 
 def page(document: Document) -> str:
-    """One HTML page that loads nothing from elsewhere: style and figures are inside, light and dark."""
+    """Return one HTML page that loads nothing: its style, for light and dark displays, and its figures are inside."""
     body = [f"<h1>{_inline(document.title)}</h1>"]
     if document.synthetic:
         body.append('<p class="synthetic">SYNTHETIC data: these numbers say nothing about speech.</p>')
@@ -195,5 +195,5 @@ def page(document: Document) -> str:
     )
 
 
-ENDINGS = {".md": "md", ".csv": "csv", ".html": "html", ".tex": "latex"}  # of files
+ENDINGS = {".md": "md", ".csv": "csv", ".html": "html", ".tex": "latex"}  # ending of a file: its format
 FORMATS: dict[str, Callable[[Document], str]] = {"md": markdown, "csv": csv, "latex": latex, "html": page}

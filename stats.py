@@ -1,4 +1,4 @@
-"""Intervals and tests: what several seeds and several speakers allow to be said.
+"""Intervals and tests: which conclusions several seeds and several speakers allow.
 
 An interval answers "what if other speakers had been tested, with other seeds"; a test answers "is A better than B".
 """
@@ -12,21 +12,21 @@ from numpy.typing import NDArray
 import metrics
 
 LEVEL = 0.05
-RESAMPLES = 20_000  # the ends of an interval then move by 0.1 to 0.2 points with the draws; of 2000 by up to 0.6
-AT_ONCE = 2000  # resamples, of which 100 seeds take 100 MB
-SEED = 2021  # of the draws
+RESAMPLES = 20_000  # an interval's ends then vary by 0.1 to 0.2 points with the draws; with 2000, by up to 0.6
+AT_ONCE = 2000  # how many resamples are computed at once; with 100 seeds, these take 100 MB
+SEED = 2021  # seed of the draws
 DISAGREE = "ranks and mean disagree"  # a verdict
-FEWEST = 5  # speakers (seeds of one speaker): of fewer, a 95 % interval covers the truth 50 (two) to 88 times in 100
+FEWEST = 5  # speakers (or seeds of one speaker): with 2, a 95 % interval holds the truth 50 times in 100, with 4, 88
 
 
 def mean_sd(values: NDArray[np.float64]) -> tuple[float, float | None]:
-    """Mean and sample standard deviation (n - 1) of `(n,)`; no deviation for n = 1."""
+    """Return the mean and the sample standard deviation (n - 1) of values `(n,)`; the deviation is None for n = 1."""
     return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None
 
 
 @dataclass(frozen=True)
 class Interval:
-    """The 95 % interval of each of the four scores' means `(4,)`, in per cent, and over what it was resampled."""
+    """The 95 % interval of the four scores' means, `low` to `high` `(4,)` in per cent; `over`: what is resampled."""
 
     low: NDArray[np.float64]
     high: NDArray[np.float64]
@@ -34,17 +34,17 @@ class Interval:
 
 
 def interval(confusions: NDArray, resamples: int = RESAMPLES, seed: int = SEED) -> Interval | None:
-    """95 % bootstrap interval of each score's mean over seeds, from counts `(S seeds, P speakers, C, C)`.
+    """Return the 95 % bootstrap interval of each score's mean over seeds, from counts `(S seeds, P speakers, C, C)`.
 
-    Every resample draws P of the P speakers with replacement, each with all of that speaker's test utterances in every
-    seed, and independently S of the S seeds with replacement; it scores each drawn seed on the drawn speakers and takes
-    the mean. Speakers and seeds are crossed (Owen, "The pigeonhole bootstrap", 2007): a hard speaker is hard in every
-    seed, and counting S x P independent observations would make the interval too narrow. The epoch stays the one that
-    was picked: an interval knows nothing of a rule's optimism. With one speaker seeds alone are drawn, with one seed
-    speakers alone; with fewer than FEWEST there is no interval. Two or three seeds hardly tell how much seeds differ:
-    with 91 speakers, and seeds that differ half as much, their intervals hold the truth 82 to 88 times in 100. In a
-    draw that lacks a class which a seed was tested on, that seed is left out: its UA would be a mean over other
-    classes. Where fewer than half of the draws have a seed left, there is no interval.
+    Each resample draws P of the P speakers with replacement, each with all test utterances of that speaker in every
+    seed. Independently it draws S of the S seeds with replacement, scores each drawn seed on the drawn speakers, and
+    takes the mean. Speakers and seeds are crossed (Owen, "The pigeonhole bootstrap", 2007), because a hard speaker is
+    hard in every seed: S x P independent observations would make the interval too narrow. The picked epochs stay the
+    same, so that an interval knows nothing of a rule's optimism. With one speaker only seeds are drawn, with one seed
+    only speakers. Two or three seeds hardly tell how much seeds differ: with 91 speakers, and seeds that differ half
+    as much as speakers, the intervals hold the truth 82 to 88 times in 100. A resample leaves out each seed that was
+    tested on a class which the drawn speakers lack, as its UA would be a mean over other classes. Returns None with
+    fewer than FEWEST speakers (or seeds of one speaker), and where fewer than half of the resamples have a seed left.
     """
     seeds, speakers = confusions.shape[:2]
     if _limiting_count(seeds, speakers) < FEWEST:
@@ -56,10 +56,10 @@ def interval(confusions: NDArray, resamples: int = RESAMPLES, seed: int = SEED) 
 
 
 def interval_of_change(before: NDArray, after: NDArray, same_seeds: bool) -> Interval | None:
-    """The interval of each score's change from `before` to `after`, counts `(S, P, C, C)` of the same P speakers.
+    """Return the interval of each score's change from `before` to `after`, both counts `(S, P, C, C)` of P speakers.
 
-    As `interval`, with the same speakers drawn for both, and the same seeds where the runs of both are of one list of
-    seeds: what is hard in both cancels.
+    It is made as in `interval`. Each resample draws the same speakers for both and, with `same_seeds`, the same seeds,
+    so that what is hard for both cancels.
     """
     seeds, speakers = min(before.shape[0], after.shape[0]), before.shape[1]
     if _limiting_count(seeds, speakers) < FEWEST:
@@ -73,18 +73,18 @@ def interval_of_change(before: NDArray, after: NDArray, same_seeds: bool) -> Int
 
 
 def _limiting_count(seeds: int, speakers: int) -> int:
-    """The n that limits an interval: of speakers, or of seeds where there is one speaker. Many seeds do not make up for
-    few speakers."""
+    """Return the n that limits an interval: the number of speakers, for which many seeds do not make up; with a single
+    speaker, the number of seeds."""
     return speakers if speakers > 1 else seeds
 
 
 def _draws(n: int, resamples: int, generator: np.random.Generator) -> NDArray[np.int64]:
-    """How often each of n is drawn in n draws with replacement `(B, n)`."""
+    """Return for each of B resamples how often each of n things is drawn in n draws with replacement `(B, n)`."""
     return generator.multinomial(n, np.full(n, 1 / n), resamples)
 
 
 def _drawn_means(confusions: NDArray, speaker_draws: NDArray, seed_draws: NDArray) -> NDArray[np.float64]:
-    """Mean scores of the drawn seeds on the drawn speakers `(B, 4)`; NaN where all are to be left out."""
+    """Return the mean scores of the drawn seeds on the drawn speakers `(B, 4)`; NaN where every seed is left out."""
     if len(speaker_draws) > AT_ONCE:
         parts = range(0, len(speaker_draws), AT_ONCE)
         draws = [(speaker_draws[i : i + AT_ONCE], seed_draws[i : i + AT_ONCE]) for i in parts]
@@ -98,11 +98,12 @@ def _drawn_means(confusions: NDArray, speaker_draws: NDArray, seed_draws: NDArra
 
 
 def _percentiles(means: NDArray[np.float64], n: int, over: str) -> Interval | None:
-    """The 95 % interval from resamples `(B, 4)` of n speakers, or of n seeds.
+    """Return the 95 % interval from resamples `(B, 4)` of n speakers, or of n seeds.
 
-    Plain percentiles are too narrow for a small n, as is a normal interval that divides by n and ignores Student's t:
-    the tails are cut at less than 2.5 %, so that they are wider by as much (Hesterberg, "What Teachers Should Know
-    About the Bootstrap", The American Statistician 69, 2015: expanded percentiles). None if fewer than half count.
+    For a small n, plain percentiles are too narrow, as is a normal interval that divides by n and ignores Student's t.
+    So each tail is cut at less than 2.5 %, which widens the interval by the factor that a normal interval would need
+    (Hesterberg, "What Teachers Should Know About the Bootstrap", The American Statistician 69, 2015: expanded
+    percentiles). Returns None if fewer than half of the resamples count, that is, are not NaN.
     """
     from scipy.stats import norm, t
 
@@ -115,22 +116,23 @@ def _percentiles(means: NDArray[np.float64], n: int, over: str) -> Interval | No
 
 
 def smallest_p(n: int) -> float:
-    """The smallest two-sided p the signed-rank test can reach with `n` pairs: all of one sign, 2 cases of 2^n."""
+    """Return the smallest two-sided p of a signed-rank test of `n` pairs: all have one sign, in 2 of 2^n cases."""
     return min(1.0, 2.0 ** (1 - n))
 
 
 def signed_rank(differences: NDArray[np.float64]) -> tuple[float, int]:
-    """Wilcoxon's signed-rank test of paired differences `(n,)`: two-sided p, the sign with the larger rank sum (or 0).
+    """Return the two-sided p of Wilcoxon's signed-rank test, and the sign with the larger rank sum (0 if none).
 
-    Differences of zero are dropped (Wilcoxon's way), and compared to 1e-9. p is exact, also where differences tie, as
-    accuracies do: SciPy has the normal approximation for more than 13 of those, which can be 0.02 off near 0.05.
+    Paired differences `(n,)` are rounded to 1e-9, and zeros are dropped, as Wilcoxon did. p is exact, also where
+    differences tie, as those of accuracies do. (For more than 13 differences with ties, SciPy takes the normal
+    approximation, which can be 0.02 off near 0.05.)
     """
     from scipy.stats import rankdata
 
     rounded = np.round(differences, 9)
     left = rounded[rounded != 0]
     ranks = np.rint(2 * rankdata(np.abs(left))).astype(int)  # doubled: ties share half ranks
-    chances = np.ones(1)  # of each sum of the positive ranks, every sign being as likely as the other
+    chances = np.ones(1)  # probability of each sum of the positive ranks, where both signs are equally likely
     for rank in ranks:
         chances = (np.pad(chances, (0, rank)) + np.pad(chances, (rank, 0))) / 2
     balance = int((np.sign(left) * ranks).sum())
@@ -139,7 +141,8 @@ def signed_rank(differences: NDArray[np.float64]) -> tuple[float, int]:
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """Holm's adjusted p values, in the order given: from the smallest up, times the number left, never falling."""
+    """Return Holm's adjusted p values, in the order given. From the smallest up, each p is multiplied by how many are
+    left, and raised to the adjusted one before it if that is larger."""
     adjusted, highest = [0.0] * len(p), 0.0
     for rank, i in enumerate(sorted(range(len(p)), key=lambda i: p[i])):
         highest = max(highest, min(1.0, (len(p) - rank) * p[i]))
@@ -152,17 +155,17 @@ class Comparison:
     """One paired test of a family."""
 
     n: int
-    difference: float | None  # mean of first minus second
+    difference: float | None  # mean of the differences, first minus second
     p: float | None
     adjusted: float | None
     verdict: str
 
 
 def _verdict(p: list[float], i: int, d: NDArray[np.float64], sign: int, names: tuple[str, str]) -> str:
-    reachable = holm([*p[:i], smallest_p(len(d)), *p[i + 1 :]])[i]  # had this pair been as clear as n allows
+    reachable = holm([*p[:i], smallest_p(len(d)), *p[i + 1 :]])[i]  # if all differences of this pair had one sign
     if reachable > LEVEL:
         return "n too small to tell"
-    if holm(p)[i] > LEVEL:  # as where neither sign has the larger rank sum: p is 1
+    if holm(p)[i] > LEVEL:  # includes equal rank sums, where p is 1
         return "no difference shown"
     if sign * d.mean() < 0:
         return DISAGREE
@@ -170,10 +173,10 @@ def _verdict(p: list[float], i: int, d: NDArray[np.float64], sign: int, names: t
 
 
 def compare(pairs: Sequence[tuple[tuple[str, str], NDArray[np.float64]]]) -> list[Comparison]:
-    """A family of paired tests, Holm-corrected together: of each two names and the differences `(n,)`, first - second.
+    """Test pairs, each two names and their differences `(n,)` (first - second), as a family that is Holm-corrected.
 
-    Not counted in the family, and without an adjusted p, are pairs of so few differences that p could not fall to 0.05
-    were all of one sign: they can never be significant (Tarone, Biometrics 46, 1990).
+    A pair can never be significant if its differences are so few that p would stay above 0.05 even if all had one
+    sign. Such a pair does not count in the family and has no adjusted p (Tarone, Biometrics 46, 1990).
     """
     results = [signed_rank(d) for _, d in pairs]
     counted = [i for i, (_, d) in enumerate(pairs) if smallest_p(len(d)) <= LEVEL]

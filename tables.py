@@ -1,6 +1,6 @@
-"""The tables by name: what each row is made of, the paper's figures, and the numbers run folders give.
+"""The tables by name: what each row is made of, the paper's figures, and the numbers computed from run folders.
 
-A table is an entry of TABLES. Its rows say which runs they take; nothing else needs to know about it.
+A table is an entry of TABLES, and each of its rows says which runs it takes. A new table needs no change elsewhere.
 """
 
 import csv
@@ -29,30 +29,30 @@ from records import Run, trained_as, with_derived
 
 @dataclass(frozen=True)
 class RowSpec:
-    """What a row of a table is made of: which runs, under which rule."""
+    """What a row of a table is made of: which runs, and the rule that picks their epochs."""
 
     label: str
     model: str
     split: str = "8:2"
     rule: str = "paper"
-    changed: dict[str, Any] = field(default_factory=dict)  # against the model's recipe
+    changed: dict[str, Any] = field(default_factory=dict)  # settings that differ from the model's recipe
     dataset: str = ""
 
     @property
     def name(self) -> str:
-        """The label, with the network's name where it does not say it."""
+        """The label, followed by the network's name where the label does not contain it."""
         return self.label if self.model in self.label else f"{self.label} ({self.model})"
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows, repeated for each dataset."""
+    """A table: its rows, which are repeated for each dataset, and how they are compared."""
 
     title: str
     rows: tuple[RowSpec, ...]
     datasets: tuple[str, ...] = recipes.IEMOCAP_DATASETS
-    against: str | None = None  # the one label that the others are tested against; else all pairs
-    protocols: bool = False  # instead: rows of one model differ in split and rule, and are compared with the first
+    against: str | None = None  # the label that the others are tested against; None: all pairs are tested
+    protocols: bool = False  # a model's rows differ in split and rule; each is compared with the first, not tested
     figures: tuple[str, ...] = ("confusion", "curves")
 
     def row_specs(
@@ -62,9 +62,11 @@ class Table:
         splits: Sequence[str] | None = None,
         models: Sequence[str] | None = None,
     ) -> list[RowSpec]:
-        """The rows, once for each dataset, with `settings` changed in all of them. `splits` replace the table's own,
-        and the epoch is then chosen on validation data where a split has some; `models`, if named, are the only ones
-        whose rows are given. Raises UserError."""
+        """Return the rows, once for each dataset, with `settings` changed in all of them. Raises UserError.
+
+        `splits` replace the table's own; the rule is then `validation` for a split with a validation part, else
+        `paper`. Where `models` are named, only their rows are returned.
+        """
         own = dict.fromkeys(row.model for row in self.rows)
         if unknown := [name for name in models or () if name not in own]:
             raise UserError(f"--models {','.join(unknown)}: the rows of this table are of {', '.join(own)}")
@@ -84,20 +86,20 @@ class Table:
 
 
 def _on_splits(rows: Sequence[RowSpec], splits: Sequence[str]) -> list[RowSpec]:
-    """The rows, once for each of these splits in place of their own."""
+    """Return the rows once for each of these splits, which replaces their own split."""
     rules = {name: "validation" if data.split_by_name(name).has_validation else "paper" for name in splits}
     return [replace(row, split=name, rule=rule) for name, rule in rules.items() for row in rows]
 
 
 def resolve(model: str, settings: dict[str, Any]) -> dict[str, Any]:
-    """Those of the settings that differ from the model's recipe, as a run records them. Raises UserError."""
+    """Return those settings that differ from the model's recipe, as a run records them. Raises UserError."""
     try:
         return recipes.config_for(model, **settings).changed()
     except TypeError as error:
         raise UserError(f"--set {settings_text(settings)}: {error}") from None
 
 
-COMPARED = {"APCNN": "APCNN", "MHCNN": "MACNN", "AACNN": "AACNN", "GLAM": "GLAM"}  # the paper's name: the network's
+COMPARED = {"APCNN": "APCNN", "MHCNN": "MACNN", "AACNN": "AACNN", "GLAM": "GLAM"}  # name in the paper: name here
 ABLATED = {
     "GLAM": "GLAM",
     "Multi-scale": "ResMultiConv3",
@@ -159,7 +161,7 @@ def jobs(
     splits: Sequence[str] | None = None,
     models: Sequence[str] | None = None,
 ) -> list[dict[str, Any]]:
-    """What a table needs trained: {model, dataset, split, changed} of each of its rows, each once.
+    """Return {model, dataset, split, changed} of the runs that a table's rows need, without repetitions.
 
     A row of the split 8:1:1 is made from runs of 8:2, which train on the same utterances. Raises UserError.
     """
@@ -176,7 +178,7 @@ def jobs(
 
 @functools.cache
 def published() -> dict[tuple[str, str, str, str], dict[str, tuple[float, float]]]:
-    """The paper's: (split, dataset, model, changed settings as text) -> score -> mean and standard deviation."""
+    """Return the paper's figures: (split, dataset, model, changed settings as text) -> score -> (mean, deviation)."""
     datasets = {"Improvisation": "impro", "Script": "script", "Full": "all"}
     found = {}
     with open(path.ROOT / "results" / "published.csv", newline="", encoding="utf-8") as f:
@@ -190,7 +192,7 @@ def published() -> dict[tuple[str, str, str, str], dict[str, tuple[float, float]
 
 
 def published_scores(row: Group | RowSpec) -> dict[str, tuple[float, float]]:
-    """The published mean and deviation of each score of a row; empty where there is none that is comparable."""
+    """Return the published mean and standard deviation of each score of a row; empty where none is comparable."""
     if row.rule != {"8:2": "paper", "8:1:1": "validation"}.get(row.split):
         return {}
     if isinstance(row, Group) and (row.synthetic or row.corpus != "IEMOCAP"):
@@ -202,7 +204,7 @@ def published_scores(row: Group | RowSpec) -> dict[str, tuple[float, float]]:
 
 
 def runs_of(spec: RowSpec, found: Iterable[Run]) -> list[Run]:
-    """The runs a row is made of; for 8:1:1 also those of 8:2, one for each seed."""
+    """Return the runs that a row is made of; for 8:1:1, runs of 8:2 stand in for seeds without a run of 8:1:1."""
     key = (dataset_folder(spec.dataset), spec.model, spec.changed)
     same = [run for run in found if (run.dataset, run.model, run.changed) == key]
     return [run for run in (with_derived(same) if spec.split == "8:1:1" else same) if run.split == spec.split]
@@ -215,35 +217,35 @@ class Row:
     spec: RowSpec
     group: Group | None
     interval: stats.Interval | None = None
-    elsewhere: bool = False  # runs of the dataset are not of the corpus that the published figures are of
+    elsewhere: bool = False  # whether runs of this dataset are of another corpus than the published figures
 
     @property
     def paper(self) -> dict[str, tuple[float, float]]:
-        """The published figures to set beside it; none where they are of another corpus."""
+        """The published figures to show beside the row; empty where its runs are of another corpus."""
         return {} if self.elsewhere else published_scores(self.group or self.spec)
 
     @property
     def counted(self) -> Group | None:
-        """The group, if it has a seed with all its folds: only those are counted."""
+        """The group, if at least one of its seeds has all its folds (only such seeds are counted); else None."""
         return self.group if self.group and self.group.rounds else None
 
     @property
     def status(self) -> str:
-        """`missing`, which folds are missing, or nothing."""
+        """`missing` for a row without runs, a text on the missing folds if no seed has all, else an empty text."""
         if self.group is None:
             return "missing"
         return "" if self.counted else self.group.missing_folds
 
 
 def find(specs: Iterable[RowSpec], found: Sequence[Run]) -> list[Row]:
-    """The rows, each with its runs as a group, and their interval. Raises BrokenRecord."""
+    """Return the rows, each with its runs as a group and their interval. Raises BrokenRecord."""
     rows = []
     foreign = {run.dataset for run in found if run.synthetic or run.config["corpus"] != "IEMOCAP"}
     for spec in tqdm(specs, unit="row", leave=False, delay=1, disable=None):
         own = runs_of(spec, found)
         row = Row(spec, Group(own, spec.rule) if own else None, elsewhere=dataset_folder(spec.dataset) in foreign)
         if row.counted:
-            # a broken record shows itself here, and those that were read are not read again without it
+            # all records are read before intervals are computed: after a broken one, the caller starts anew without it
             _ = row.counted.scores(), row.counted.splits, row.counted.speakers
         rows.append(row)
     for row in tqdm(rows, unit="interval", leave=False, delay=1, disable=None):
@@ -253,7 +255,10 @@ def find(specs: Iterable[RowSpec], found: Sequence[Run]) -> list[Row]:
 
 
 def measure(group: Group, folding: str, interval: stats.Interval | None = None) -> list[dict[str, Any]]:
-    """One record a score: ours, its interval, the paper's, the difference. `folding`: folds `pooled` or `averaged`."""
+    """Return a record for each score: our mean, its interval, the paper's mean, and the difference of the means.
+
+    `folding` says whether folds are `pooled` or `averaged`.
+    """
     values, paper = group.scores(folding), published_scores(group)
     found = []
     for i, score in enumerate(SCORES):
@@ -276,7 +281,10 @@ def _about(name: str, kind: str, spec: RowSpec) -> dict[str, Any]:
 
 
 def change(before: Group, after: Group) -> tuple[NDArray[np.float64], stats.Interval | None]:
-    """How the four scores change from one protocol to another `(4,)`, with the interval over speakers and seeds."""
+    """Return how the four scores change from one protocol to another `(4,)`, and the interval over speakers and seeds.
+
+    The interval is None where it cannot be given, for example because a speaker is not known.
+    """
     speakers = sorted({*before.speakers, *after.speakers})
     first, then = (group.confusions(speakers) for group in (before, after))
     same_seeds = [r.seed for r in before.rounds] == [r.seed for r in after.rounds]
@@ -285,7 +293,7 @@ def change(before: Group, after: Group) -> tuple[NDArray[np.float64], stats.Inte
 
 
 def changes(name: str, rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """The CSV's records of how each row differs from the first row of its dataset and model, `other`: one a score."""
+    """Return CSV records, one a score, of each row's change from the first row of its dataset and model (`other`)."""
     found = []
     for row in tqdm(rows, unit="change", leave=False, delay=1, disable=None):
         spec = row.spec
@@ -303,7 +311,7 @@ def changes(name: str, rows: Sequence[Row]) -> list[dict[str, Any]]:
 
 
 def numbers(name: str, rows: Iterable[Row]) -> list[dict[str, Any]]:
-    """The CSV's records of a table: one for each row, way to put folds together, and score."""
+    """Return the CSV records of a table: one for each row, each way to put folds together, and each score."""
     found = []
     for row in rows:
         spec, group = row.spec, row.counted
@@ -327,21 +335,21 @@ def numbers(name: str, rows: Iterable[Row]) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True)
 class Pair:
-    """What two groups share."""
+    """The score differences of two groups, and how many runs these are made from."""
 
-    differences: NDArray[np.float64]  # (n, 4), first minus second, of each shared unit
-    shared: int  # runs of the same seed and fold
-    same_split: int  # of those, how many were tested on the same utterances after training on the same
-    in_common: int  # of the others, how many were compared on the test utterances of one, as the other has them all
+    differences: NDArray[np.float64]  # (n, 4), first minus second, for each shared unit
+    shared: int  # how many seeds and folds both groups have a run of
+    same_split: int  # how many of the shared have the same training and test utterances in both groups
+    in_common: int  # how many of the shared were scored on the smaller test part, which the larger one contains
 
 
 def paired(a: Group, b: Group) -> Pair:
-    """Differences of the four scores over shared units.
+    """Return the differences of the four scores over the units that two groups share.
 
-    A unit is a seed; with folds it is a fold (other speakers), its scores averaged over the shared seeds. Where the
-    test utterances of one contain the other's, as in folds, of which longer segments drop some, both are scored on
-    those in common. Nothing is shared where longer segments drop all utterances of a speaker, as the folds after it are
-    then numbered otherwise.
+    A unit is a seed or, with folds, a fold (other speakers), whose differences are averaged over the shared seeds. A
+    model with longer segments drops short utterances. Where one group's test utterances so contain the other's, both
+    are scored on those in common. Where a speaker loses all utterances, later folds are numbered otherwise; as the
+    numbers of folds then differ, nothing counts as shared.
     """
     ours, theirs = ({(run.seed, run.fold): run for run in group.runs} for group in (a, b))
     if a.first.config["folds"] != b.first.config["folds"]:
@@ -363,11 +371,11 @@ def paired(a: Group, b: Group) -> Pair:
 
 
 def _scores_in_common(one: Run, other: Run, one_rule: str, other_rule: str) -> list[dict[str, Any]] | None:
-    """The scores of both on the test utterances of both, if these are all that one of them has."""
+    """Return both runs' scores on the test utterances that both have; None unless these are all that one run has."""
     by_size = sorted(((one, one_rule), (other, other_rule)), key=lambda each: each[0].n_test)
     few, many = (run.counts(rule) for run, rule in by_size)
     if not all(speaker in many and (few[speaker].sum(1) <= many[speaker].sum(1)).all() for speaker in few):
-        return None  # told without reading the names in the predictions of hundreds of runs
+        return None  # the counts tell, so that the predictions of hundreds of runs need not be read
     tests = [run.predictions("test") for run in (one, other)]
     common = set(tests[0].names.tolist()) & set(tests[1].names.tolist())
     if len(common) < min(len(test.names) for test in tests):
@@ -380,7 +388,7 @@ def _scores_in_common(one: Run, other: Run, one_rule: str, other_rule: str) -> l
 
 
 def comparisons(name: str, rows: Iterable[Row], against: str | None) -> list[dict[str, Any]]:
-    """Paired tests of WA and UA; a family is what shares dataset, split, rule and score."""
+    """Return the paired tests of WA and UA. A family of tests has one dataset, split, rule and score."""
     families: dict[tuple[str, str, str], dict[str, Group]] = {}
     for row in rows:
         if row.counted:
