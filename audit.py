@@ -1,4 +1,4 @@
-"""A reader's check of run folders: do all records say the same, and do the predictions give the scores?"""
+"""Check run folders without trusting them: do their records agree, and do the predictions give the scores?"""
 
 import zipfile
 from collections.abc import Iterable, Sequence
@@ -19,7 +19,7 @@ from records import STATE, Predictions, Run, finished, folders, levels, read_rec
 
 
 def _place(run: Run) -> Iterable[str]:
-    """The folder's path against the configuration in it."""
+    """Compare the folder's path with the configuration in it; yield each contradiction."""
     expected = levels(run.dataset, run.split, run.model, run.config["hash"], run.seed, run.fold)
     names = ("dataset", "split", "model", "hash", "seed")
     for what, said, found in zip(names, expected, run.folder.parts[-5:], strict=True):
@@ -28,7 +28,7 @@ def _place(run: Run) -> Iterable[str]:
 
 
 def _settings(run: Run) -> Iterable[str]:
-    """The recorded settings against the model, split, seed, hash and list of changes that rows are made from."""
+    """Compare the recorded settings with the recorded model, split, seed, fold, hash and list of changes."""
     try:
         config = recipes.from_settings(run.config["settings"])
         hashed, changed = config.hash(run.corpus_digest), config.changed()
@@ -45,7 +45,7 @@ def _settings(run: Run) -> Iterable[str]:
 
 
 def _split(run: Run, split: dict[str, Any]) -> Iterable[str]:
-    """The split's lists against its digest, the configuration's, and each other."""
+    """Compare the split's lists of utterances with its digest, with the configuration, and with each other."""
     lists = {name: split[name] for name in ("train", "val", "test")}
     digest = digest_of(list(lists.values()))
     for said, where in ((split["digest"], "split.json"), (run.config["split_digest"], "config.json")):
@@ -60,7 +60,7 @@ def _split(run: Run, split: dict[str, Any]) -> Iterable[str]:
 
 
 def _predictions(run: Run, name: str, predicted: Predictions, listed: list[str]) -> Iterable[str]:
-    """The predictions of one part against the split's list and the recorded scores of every epoch."""
+    """Compare one part's predictions with the split's list and with the recorded scores of every epoch."""
     if predicted.names.tolist() != listed:
         yield f"predictions.npz: {name} names are not those of split.json"
     if not np.isfinite(predicted.logits).all():
@@ -75,7 +75,7 @@ def _predictions(run: Run, name: str, predicted: Predictions, listed: list[str])
 
 
 def problems(folder: Path) -> list[str]:
-    """Everything that is wrong with a run folder, a sentence each; empty for a sound one."""
+    """Return all that is wrong with a run folder, as sentences; an empty list for a sound one."""
     if not finished(folder):
         return [
             "unfinished: it has no file `done`; unless it is trained now, give its command again or delete the folder"
@@ -97,11 +97,11 @@ def problems(folder: Path) -> list[str]:
             found += _predictions(run, name, run.predictions(name), split[name])
         known = {f"{part}_{field.name}.npy" for part in run.parts for field in fields(Predictions)}
         with zipfile.ZipFile(folder / "predictions.npz") as members:
-            others = sorted({*members.namelist()} - known)  # which only pack.py would read, of any size
+            others = sorted({*members.namelist()} - known)  # only pack.py would read these, and they may be huge
         found += [f"predictions.npz holds {name!r}, which is none of a run's arrays" for name in others]
     except UserError as error:
         found.append(str(error))
-    except OSError as error:  # which says nothing of the other runs
+    except OSError as error:  # the other runs may still be readable
         found.append(refusal(error) or str(error))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         found.append(f"its records are not a run's ({type(error).__name__}: {error})")
@@ -111,7 +111,8 @@ def problems(folder: Path) -> list[str]:
 def _folders(
     root: Path, name: str | None, datasets: Sequence[str] | None, splits: Sequence[str] | None = None
 ) -> list[Path]:
-    """Every run folder, or those behind a table, told by their paths: a configuration may be what is wrong."""
+    """Return the run folders of a table, or of these datasets and splits, chosen by their paths, as a configuration may
+    be wrong."""
     every = folders(root)
     if name is None:
         of_dataset = [dataset_folder(dataset) for dataset in datasets or ()]
@@ -128,7 +129,7 @@ def _folders(
 def check_folders(
     root: Path, name: str | None = None, datasets: Sequence[str] | None = None, splits: Sequence[str] | None = None
 ) -> int:
-    """Print what is wrong with the run folders behind a table, or with all. Returns the exit status."""
+    """Print what is wrong with the run folders that a table is made from, or with all; return the exit status."""
     checked = _folders(root, name, datasets, splits)
     if not checked:
         raise UserError(f"{root} holds no run folder to audit{' of these' if name or datasets or splits else ''}")
@@ -137,7 +138,7 @@ def check_folders(
         found = problems(folder)
         bad += bool(found)
         for problem in found:
-            with tqdm.external_write_mode():  # else the line stands on the bar
+            with tqdm.external_write_mode():  # without it, the line would be printed onto the progress bar
                 print(printable_lines(f"{folder.relative_to(root)}: {problem}"), flush=True)
     print(
         f"{len(checked)} run folders checked (finished; configuration and hash; split digest; predictions against the "

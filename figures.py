@@ -1,7 +1,7 @@
 """Figures from run folders, as PDF, PNG and SVG.
 
-For print and for the colour-blind: colours are Okabe and Ito's (2008) or of an even lightness scale, and markers, line
-styles or numbers say the same again.
+They can be read in print and by the colour-blind: colours are those of Okabe and Ito (2008) or of a scale with even
+steps of lightness, and markers, line styles or numbers say the same as the colours.
 """
 
 import copy
@@ -56,18 +56,18 @@ STYLE: dict[Any, Any] = {
     "pdf.fonttype": 42,
     "svg.hashsalt": "figures",
 }
-# of scripts that DejaVu Sans, matplotlib's own font, lacks: those of these that the machine has
+# fonts for scripts that matplotlib's DejaVu Sans lacks; those of them that the machine has are used
 FONTS = ("Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans CJK KR", "Noto Sans SC", "Noto Sans JP", "Noto Sans KR",
          "Source Han Sans SC", "WenQuanYi Zen Hei", "Droid Sans Fallback", "PingFang SC", "Hiragino Sans",
          "Apple SD Gothic Neo", "Microsoft YaHei", "Yu Gothic", "Malgun Gothic", "Noto Sans Devanagari",
          "Noto Sans Bengali", "Noto Sans Thai")  # fmt: skip
 MOST_PANELS = 6
-DARK_INK_FROM = 46  # per cent: on cividis, black and white both have a contrast of at least 4.5 around here
+DARK_INK_FROM = 46  # per cent: at this colour of cividis, black and white both have a contrast of at least 4.5
 
 
 @dataclass
 class Drawn:
-    """A figure and what stands under it."""
+    """A figure and the caption to be printed under it."""
 
     figure: "Figure"
     caption: str
@@ -82,18 +82,18 @@ def _figure(width: float, height: float, title: str, synthetic: bool) -> "Figure
 
 
 def _common(groups: Sequence[Group]) -> dict[str, Any]:
-    """The changed settings that all groups share: the caption says them once."""
+    """Return the changed settings that all groups share; the caption says them once."""
     return {k: v for k, v in groups[0].changed.items() if all(k in g.changed and g.changed[k] == v for g in groups)}
 
 
 def label(group: Group, groups: Sequence[Group]) -> str:
-    """What a group is called among `groups`: its model, and the changed settings that not all of them share."""
+    """Return a group's name among `groups`: its model, and the changed settings that not all of them share."""
     own = {k: v for k, v in group.changed.items() if k not in _common(groups)}
     return group.model + (f" ({recipes.settings_text(own)})" if own else "")
 
 
 def say_runs(groups: Sequence[Group], rule: bool = True) -> str:
-    """The part of a caption that is the same in every figure: corpus, split, rule (or that there is none), n."""
+    """Return the part of a caption that every figure has: corpus, split, rule (or that there is none), and n."""
     first, counts = groups[0], sorted({len(group.rounds) for group in groups})
     n = "–".join(str(count) for count in (counts if len(counts) == 1 else (counts[0], counts[-1])))
     n += " seed" if counts == [1] else " seeds"
@@ -114,7 +114,7 @@ def say_runs(groups: Sequence[Group], rule: bool = True) -> str:
 
 
 def confusion(groups: Sequence[Group]) -> Drawn:
-    """Confusion matrices side by side: row per cent, and counts added up over seeds."""
+    """Draw confusion matrices side by side: per cent of the row, and counts added up over seeds."""
     columns = len(groups) if len(groups) <= 4 else 3
     rows = -(-len(groups) // columns)
     classes = len(groups[0].classes)
@@ -158,7 +158,7 @@ def _matrix(axis: "Axes", counts: NDArray[np.int64], classes: list[str], first: 
 
 
 def curves(groups: Sequence[Group]) -> Drawn:
-    """Training loss and test WA and UA of every epoch: the mean over runs and a band of one standard deviation."""
+    """Draw training loss, test WA and test UA by epoch: the mean over runs and a band of one standard deviation."""
     figure = _figure(10.5, 3.7, "Loss and scores while training", groups[0].synthetic)
     axes = figure.subplots(1, 3)
     for axis, score, title in zip(
@@ -182,7 +182,7 @@ def curves(groups: Sequence[Group]) -> Drawn:
 
 
 def _band(axis: "Axes", values: NDArray[np.float64], i: int, name: str) -> None:
-    """One line with its band; `values` are `(runs, E)`."""
+    """Draw one line with its band from `values` `(runs, E)`."""
     epochs, mean = np.arange(1, values.shape[1] + 1), values.mean(0)
     every = max(1, len(epochs) // 8)
     style: dict[str, Any] = {"color": COLOURS[i % len(COLOURS)], "linestyle": LINES[i % len(LINES)]}
@@ -197,7 +197,7 @@ def _band(axis: "Axes", values: NDArray[np.float64], i: int, name: str) -> None:
 
 
 def shared_seeds(groups: Sequence[Group]) -> list[Group]:
-    """The groups with the seeds that all of them have, where there are some: a curve compares like with like."""
+    """Return the groups with only the seeds that all have, to compare like with like; unchanged if there are none."""
     shared = set.intersection(*({each.seed for each in group.rounds} for group in groups))
     if not shared:
         return list(groups)
@@ -208,8 +208,8 @@ def shared_seeds(groups: Sequence[Group]) -> list[Group]:
 
 
 def alpha(groups: Sequence[Group]) -> Drawn:
-    """The four scores against mixup's α, with the published ones: over the seeds that all values have, or, where there
-    are none, over each value's own."""
+    """Draw the four scores against mixup's α, beside the published ones. Means are over the seeds that all values of α
+    have; where there are none, over each value's own seeds."""
     groups = shared_seeds(groups)
     same = len({tuple(each.seed for each in group.rounds) for group in groups}) == 1
     figure = _figure(8.2, 5.6, "Scores against mixup's α", groups[0].synthetic)
@@ -221,7 +221,7 @@ def alpha(groups: Sequence[Group]) -> Drawn:
         values = [group.scores()[:, i] for group in groups]
         sd = [np.std(v, ddof=1) if len(v) > 1 else 0.0 for v in values]
         bars: dict[str, Any] = {"capsize": 3, "linewidth": 1.4, "markersize": 5}
-        if same and several:  # seeds, each a line: how little a mean's slope may mean
+        if same and several:  # a line for each seed shows how little the slope of the mean may mean
             axis.plot(at, np.array(values), color="#aaaaaa", linewidth=0.7, zorder=0)
         axis.errorbar(at, [v.mean() for v in values], sd, fmt="o", color=COLOURS[0], label="ours", **bars)
         if paper:
@@ -246,9 +246,9 @@ def alpha(groups: Sequence[Group]) -> Drawn:
 
 
 def hidden_means(run: Run) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """The mean over each test utterance's segments of the input of the last layer `(U, D)`, and the labels `(U,)`.
+    """Return the last layer's inputs, averaged over each test utterance's segments `(U, D)`, and the labels `(U,)`.
 
-    Of the weights in the run's checkpoint/. Raises UserError where the corpus is no longer the one trained on.
+    The weights are those in the run's checkpoint/. Raises UserError where the corpus has changed since the training.
     """
     import torch
 
@@ -263,7 +263,7 @@ def hidden_means(run: Run) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     index = {utterance.name: i for i, utterance in enumerate(loaded.corpus.utterances)}
     tested = np.array([index[name] for name in run.predictions("test").names.tolist()])
     model, test = checkpoints.load(run.folder).module, loaded.test
-    means = []  # (D,) each
+    means = []  # one (D,) for each utterance
     with torch.inference_mode():
         for i in tested:
             x = torch.from_numpy(np.array(test.x[test.starts[i] :][: test.counts[i], None]))  # (S, 1, F, T)
@@ -273,7 +273,7 @@ def hidden_means(run: Run) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
 
 
 def tsne(runs: Sequence[Run]) -> Drawn:
-    """t-SNE (van der Maaten and Hinton, 2008) of the last hidden layer's utterance means, a panel a model."""
+    """Draw t-SNE (van der Maaten and Hinton, 2008) of the last hidden layer's utterance means, a panel for each run."""
     columns = len(runs) if len(runs) < 4 else 2
     rows = -(-len(runs) // columns)
     title = "t-SNE of the last hidden layer"
@@ -284,7 +284,7 @@ def tsne(runs: Sequence[Run]) -> Drawn:
         where = embed(hidden)
         for c, name in enumerate(run.config["classes"]):
             own = where[labels == c]
-            # the ninth class has the first one's colour, and another marker
+            # there are eight colours: the ninth class has the colour of the first, but another marker
             marker = MARKERS[(c + c // len(COLOURS)) % len(MARKERS)]
             style: dict[str, Any] = {"color": COLOURS[c % len(COLOURS)], "marker": marker}
             axis.scatter(own[:, 0], own[:, 1], s=16, alpha=0.8, linewidths=0.3, edgecolors="white", label=name, **style)
@@ -300,12 +300,12 @@ def tsne(runs: Sequence[Run]) -> Drawn:
 
 
 def embed(hidden: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Points in the plane `(U, 2)`, the same at every call."""
+    """Return t-SNE's points in the plane `(U, 2)`, the same at every call."""
     from sklearn.manifold import TSNE
     from threadpoolctl import threadpool_limits
 
     perplexity = min(30.0, (len(hidden) - 1) / 3)
-    with threadpool_limits(1):  # the same sums everywhere; and waiting threads cost more than they save
+    with threadpool_limits(1):  # sums are then the same everywhere; and more threads would cost more than they save
         return TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(hidden)
 
 
@@ -323,7 +323,7 @@ def _say_tsne(runs: Sequence[Run]) -> str:
 
 
 def train_command(model: str, like: Run, settings: dict[str, Any]) -> str:
-    """The command that trains `model` with `settings`, on data and machine of the run `like`, keeping its weights."""
+    """Return the command that trains `model` with `settings` as `like` was (data, machine) and keeps its weights."""
     own = like.config["settings"]
     words = ["python", "train.py", "--model", model, "--dataset", own["dataset"], "--split", own["split"]]
     if own["test_dataset"]:
@@ -333,16 +333,16 @@ def train_command(model: str, like: Run, settings: dict[str, Any]) -> str:
 
 
 def _place_flags(like: Sequence[Run]) -> list[str]:
-    """The flags of train.py that train on the same kind of machine as most of `like`, into their runs folder."""
+    """Return the flags of train.py for training on the same kind of machine as most of `like`, into their folder."""
     root = like[0].folder.parents[4]
     elsewhere = ["--runs", str(root)] if root != path.RUNS.absolute() else []
     return [*flags.train_flags(grouping.machine_settings(like)), *elsewhere]
 
 
 def runs_to_show(chosen: Sequence[Run], models: Sequence[str] | None, settings: dict[str, Any]) -> list[Run]:
-    """One run with a checkpoint for each model, of one seed where that is possible.
+    """Return one run with a checkpoint for each model, all of one seed and fold where that is possible.
 
-    Raises UserError saying which runs to repeat with `--save_model`.
+    Raises UserError where a model has none; it names the commands that train it with `--save_model`.
     """
     wanted = list(models or tables.COMPARED.values())
     lists = {model: [run for run in chosen if run.model == model] for model in wanted}
@@ -350,7 +350,7 @@ def runs_to_show(chosen: Sequence[Run], models: Sequence[str] | None, settings: 
         model: [r for r in own if (r.folder / "checkpoint" / "config.json").is_file()] for model, own in lists.items()
     }
     if lacking := [model for model in wanted if not saved[model]]:
-        commands, first = [], read_seeds()[0]  # whose weights scripts/all_tables keeps
+        commands, first = [], read_seeds()[0]  # the seed whose weights scripts/all_tables keeps
         for model in lacking:
             of_first = (run for run in lists[model] if run.seed == first)
             like = next(of_first, next(iter(lists[model]), None))
@@ -367,8 +367,8 @@ def runs_to_show(chosen: Sequence[Run], models: Sequence[str] | None, settings: 
 
 
 def reliability_panel(axis: "Axes", labels: NDArray, lines: dict[str, NDArray]) -> None:
-    """Accuracy against confidence, bin by bin, a line for each of the logits `(U, C)` in `lines`, and in grey how many
-    utterances each bin of the first holds. Of all runs at once: a single one has too few utterances for 15 bins."""
+    """Draw accuracy against confidence in 15 bins: a line for each of the logits `(U, C)` in `lines` and, in grey, the
+    share of utterances in each bin of the first line. A single run has too few utterances, so `lines` pool all runs."""
     axis.plot([0, 1], [0, 1], color="#777777", linewidth=0.8, linestyle=":", label="perfect")
     for i, (name, logits) in enumerate(lines.items()):
         counts, confidence, accuracy = metrics.confidence_bins(metrics.softmax(logits), labels)
@@ -388,8 +388,8 @@ def reliability_panel(axis: "Axes", labels: NDArray, lines: dict[str, NDArray]) 
 
 
 def reliability(groups: Sequence[Group]) -> Drawn:
-    """Reliability diagrams side by side (Guo et al., 2017); of splits with a validation part also after each run's
-    temperature, fitted on it."""
+    """Draw reliability diagrams side by side (Guo et al., 2017). Where there is a validation part, a second line has
+    the logits of each run divided by a temperature, which is fitted on that part."""
     columns = min(len(groups), 3)
     rows = -(-len(groups) // columns)
     figure = _figure(3.7 * columns + 0.3, 4.1 * rows, "Reliability of probabilities", groups[0].synthetic)
@@ -420,7 +420,10 @@ def reliability(groups: Sequence[Group]) -> Drawn:
 
 
 def one_view(chosen: Sequence[Run]) -> list[Run]:
-    """The runs of one dataset, split and corpus: impro and 8:2 if nothing else is asked for. Raises UserError."""
+    """Return the runs of one dataset, split and corpus. Of several datasets or splits, impro or 8:2 is taken.
+
+    Raises UserError where `chosen` has several of them and neither is there.
+    """
     left = list(chosen)
     for flag, usual in (("dataset", "impro"), ("split", "8:2")):
         there = sorted({getattr(run, flag) for run in left})
@@ -431,7 +434,7 @@ def one_view(chosen: Sequence[Run]) -> list[Run]:
 
 
 def as_published(chosen: Sequence[Run], settings: dict[str, Any]) -> list[Run]:
-    """Of each model the runs as published but for `settings`; if there are none, those with the fewest changes."""
+    """Return each model's runs as published but for `settings`; if it has none, those with the fewest changes."""
     found = []
     for model in dict.fromkeys(run.model for run in chosen):
         own = [run for run in chosen if run.model == model]
@@ -453,23 +456,23 @@ def _warn_of_left_out(runs: Iterable[Run]) -> None:
 
 
 def complete_groups(runs: Iterable[Run], rule: str | None) -> list[Group]:
-    """Groups with at least one seed that has all its folds, in the order of the tables. Raises UserError."""
+    """Return the groups in which at least one seed has all its folds, in the order of the tables. Raises UserError."""
     order = [*tables.COMPARED.values(), *tables.ABLATED.values()]
     groups = [group for group in grouping.group_by_setting(runs, rule) if group.rounds]
     if not groups:
         raise UserError("no seed has all its folds yet; `python report.py` shows which are missing")
     for group in groups:
-        _ = [r.confusion for r in group.rounds]  # a broken record shows itself here
+        _ = [r.confusion for r in group.rounds]  # a broken record is found now, not while drawing
     return sorted(groups, key=lambda group: order.index(group.model) if group.model in order else len(order))
 
 
 def alpha_groups(runs: Sequence[Run], rule: str | None, settings: dict[str, Any]) -> list[Group]:
-    """A group for each α that a model of `runs`, GLAM if it is among them, was trained with. Raises UserError."""
+    """Return a group for each α that GLAM, or else the first run's model, was trained with. Raises UserError."""
     first = next((run for run in runs if run.model == "GLAM"), runs[0])
     same = [run for run in runs if run.model == first.model]
     values = {run.config["settings"].get("alpha") for run in same} - {None}
     asked = bool(settings)
-    if not asked:  # as in the other figures: the settings that change least
+    if not asked:  # as in the other figures, take the settings with the fewest changes
         settings = min(({k: v for k, v in run.changed.items() if k != "alpha"} for run in same), key=len)
     wanted = [tables.resolve(first.model, {**settings, "alpha": alpha}) for alpha in sorted(values)]
     if not asked:
@@ -484,7 +487,7 @@ def alpha_groups(runs: Sequence[Run], rule: str | None, settings: dict[str, Any]
             f"--figure alpha: {first.dataset} has no two values of {first.model}'s α with these settings (--set names "
             f"others); `{shlex.join(words)}` trains them"
         )
-    _ = [r.confusion for group in groups for r in group.rounds]  # a broken record shows itself here
+    _ = [r.confusion for group in groups for r in group.rounds]  # a broken record is found now, not while drawing
     return groups
 
 
@@ -506,7 +509,7 @@ def make(name: str, chosen: list[Run], args: Namespace) -> list[Path]:
 
 def _draw(name: str, runs: list[Run], rule: str | None, settings: dict[str, Any]) -> Drawn:
     if not runs:
-        raise UserError("every run these flags leave is broken")
+        raise UserError("every run that these flags select is broken")
     if name == "alpha":
         groups = alpha_groups(runs, rule, settings)
     else:
@@ -522,12 +525,12 @@ def _draw(name: str, runs: list[Run], rule: str | None, settings: dict[str, Any]
 
 @contextmanager
 def style(settings: dict[Any, Any] = STYLE) -> Iterator[None]:
-    """matplotlib with these settings and, of FONTS, those that are there."""
+    """Set matplotlib to these settings and to those of FONTS that the machine has."""
     from matplotlib import font_manager, rc_context
 
     there = {font.name for font in font_manager.fontManager.ttflist}
     fonts = ["DejaVu Sans", *(font for font in FONTS if font in there)]
-    with rc_context({"font.family": fonts, "text.parse_math": False, **settings}):  # a $ in a name is a $
+    with rc_context({"font.family": fonts, "text.parse_math": False, **settings}):  # a $ in a name begins no formula
         yield
 
 
@@ -535,17 +538,17 @@ def _bytes(figure: "Figure", kind: str) -> bytes:
     from PIL import Image
 
     buffer = io.BytesIO()
-    dates = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}.get(kind)  # equal runs, equal files
+    dates = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}.get(kind)  # undated: equal runs give equal files
     with style():
         figure.savefig(buffer, format=kind, dpi=200, facecolor="white", metadata=dates)
-    if kind == "png":  # 256 colours are all that drawings need, at a third of the size
+    if kind == "png":  # drawings need no more than 256 colours, which take a third of the space
         pixels = Image.open(buffer).convert("RGB").quantize(256, dither=Image.Dither.NONE)
         pixels.save(buffer := io.BytesIO(), "png", optimize=True, dpi=(200, 200))
     return buffer.getvalue()
 
 
 def save(drawn: Drawn, stem: Path) -> list[Path]:
-    """Write a figure with its caption as PDF and PNG. Returns the files."""
+    """Write a figure with its caption as PDF and PNG, and return the files."""
     width = int(drawn.figure.get_figwidth() * 17.8)
     text = "\n".join(textwrap.wrap(drawn.caption, width))
     drawn.figure.set_figheight(drawn.figure.get_figheight() + 0.14 * (text.count("\n") + 2))
@@ -561,14 +564,14 @@ def save(drawn: Drawn, stem: Path) -> list[Path]:
 
 
 def images(names: Iterable[str], rows: Sequence[tables.Row]) -> list[render.Image]:
-    """The figures of a table, for each dataset, split and rule in it, for an HTML page: several where one cannot show
-    all of its rows."""
+    """Return a table's figures for an HTML page, for each dataset, split and rule; several where one cannot show all
+    rows."""
     found = []
     views = dict.fromkeys((r.spec.dataset, r.spec.split, r.spec.rule) for r in rows)
     for name, view in itertools.product(names, views):
         own = [r.counted for r in rows if (r.spec.dataset, r.spec.split, r.spec.rule) == view and r.counted]
         if name == "alpha":
-            shown = [own] if len(own) > 1 else []  # a curve has all values
+            shown = [own] if len(own) > 1 else []  # one curve shows all values
         else:
             shown = [own[i : i + MOST_PANELS] for i in range(0, len(own), MOST_PANELS)]
         for groups in shown:

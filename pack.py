@@ -24,42 +24,42 @@ from files import atomic, read_bytes, sweep_temporaries
 
 
 def pack_text(file: Path) -> None:
-    """Replace a text by `file`.gz."""
+    """Replace a text file by its compressed form, `file`.gz."""
     packed = Path(f"{file}.gz")
     text = read_bytes(file)
     with atomic(packed) as temporary:
-        temporary.write_bytes(gzip.compress(text, mtime=0))  # undated: the same bytes at any time
+        temporary.write_bytes(gzip.compress(text, mtime=0))  # undated, so that the bytes are always the same
     try:
         file.unlink()
     except OSError:
-        packed.unlink(missing_ok=True)  # one of the two is enough
+        packed.unlink(missing_ok=True)  # the text is still there, so the copy goes
         raise
 
 
 def pack_arrays(file: Path) -> None:
-    """Compress an .npz by LZMA, in Fortran order: from one epoch to the next, logits `(E, U, C)` differ least."""
+    """Compress an .npz by LZMA, in Fortran order, as logits `(E, U, C)` differ least from one epoch to the next."""
     with np.load(file, allow_pickle=False) as arrays, atomic(file) as temporary, zipfile.ZipFile(temporary, "w") as out:
         for name in arrays.files:
-            member = zipfile.ZipInfo(f"{name}.npy")  # dated 1980
+            member = zipfile.ZipInfo(f"{name}.npy")  # always dated 1980
             member.compress_type = zipfile.ZIP_LZMA
             with out.open(member, "w") as f:
                 np.lib.format.write_array(f, np.asfortranarray(arrays[name]), allow_pickle=False)
 
 
 def is_packed(file: Path) -> bool:
-    """Whether `pack_arrays` has written an .npz; not so where it cannot be read."""
-    with suppress(Exception), zipfile.ZipFile(io.BytesIO(read_bytes(file))) as packed:  # whatever zipfile raises
+    """Return whether `pack_arrays` has written this .npz; False where it cannot be read."""
+    with suppress(Exception), zipfile.ZipFile(io.BytesIO(read_bytes(file))) as packed:  # zipfile raises many kinds
         return all(member.compress_type == zipfile.ZIP_LZMA for member in packed.infolist())
     return False
 
 
 def pack(folder: Path) -> bool:
-    """Pack a run's records; returns whether there was something to do. A run that is unfinished, damaged or held by
-    another process is left, and named."""
+    """Pack a run's records, and return whether anything was packed. A run that is unfinished, damaged or held by
+    another process is left as it is; a warning names it."""
     predictions = folder / "predictions.npz"
     with records.locked(folder) as mine:
         if mine:
-            sweep_temporaries(folder)  # of a packing that was killed
+            sweep_temporaries(folder)  # a packing that was killed may have left some
         texts = [folder / name for name in records.TEXTS if (folder / name).exists()]
         has_arrays = not is_packed(predictions)
         if mine and records.finished(folder) and not (texts or has_arrays):
@@ -76,7 +76,7 @@ def pack(folder: Path) -> bool:
 
 
 def pack_if_allowed(folder: Path) -> bool:
-    """`pack`, or a warning for a run that another user owns or that has links. Returns whether it was packed."""
+    """Call `pack`, but only warn of a run that another user owns or that has links; return whether it was packed."""
     try:
         return pack(folder)
     except (PermissionError, records.BrokenRecord) as error:
@@ -86,18 +86,18 @@ def pack_if_allowed(folder: Path) -> bool:
 
 
 def size(folders: list[Path]) -> int:
-    """Bytes of the records in run folders; weights do not count."""
+    """Return how many bytes the records in run folders take, without the weights."""
     total = 0
     for folder in folders:
-        with suppress(FileNotFoundError):  # a run that is deleted meanwhile
+        with suppress(FileNotFoundError):  # a run may be deleted meanwhile
             for file in folder.iterdir():
-                with suppress(FileNotFoundError):  # a temporary file of a run that goes on
+                with suppress(FileNotFoundError):  # it may be a temporary file of a run in training
                     total += file.stat().st_size if file.is_file() else 0
     return total
 
 
 def main() -> None:
-    """`python pack.py`"""
+    """Run `python pack.py`."""
     arguments = cli.parser(description=__doc__)
     arguments.add_argument("runs", type=Path, metavar="RUNS", help="a folder of runs, such as `runs`")
     root = arguments.parse_args().runs

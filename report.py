@@ -53,18 +53,18 @@ if TYPE_CHECKING:
 
 
 def folds_sd(measured: dict[str, Any]) -> str:
-    """` (folds ± 4.21)` behind a mean over folds: the standard deviation that papers on IEMOCAP give."""
+    """Return ` (folds ± 4.21)`, the standard deviation that papers on IEMOCAP give, for a mean over folds; else ""."""
     return f" (folds ± {measured['folds_sd']:.2f})" if measured.get("folds_sd") is not None else ""
 
 
 def with_sd(mean: float, sd: float | None, low: float | None = None, high: float | None = None) -> str:
-    """`81.18 ± 1.47 [79.90, 82.31]`"""
+    """Return a mean with its deviation and interval as text: `81.18 ± 1.47 [79.90, 82.31]`."""
     text = f"{mean:.2f}" if sd is None else f"{mean:.2f} ± {sd:.2f}"
     return text if low is None else f"{text} [{low:.2f}, {high:.2f}]"
 
 
 def signed(value: float) -> str:
-    """`+0.30`, `−0.30`"""
+    """Return a number with its sign as text: `+0.30`, `−0.30`."""
     return f"{value:+.2f}".replace("-", "−")
 
 
@@ -72,16 +72,16 @@ def signed(value: float) -> str:
 
 
 def _canonical(name: str) -> str:
-    """The name that a model's runs go by, given an alias such as MHCNN; a name of no model stays as it is."""
+    """Return the name of a model in its runs, given an alias such as MHCNN; a name of no model stays as it is."""
     with suppress(UserError):
-        return models.canonical(name)  # which imports torch, a second
+        return models.canonical(name)  # imports torch, which takes a second
     return name
 
 
 def select(found: Iterable[Run], args: Namespace) -> list[Run]:
-    """The runs that the flags leave. Raises UserError where none is left, or one has no epoch by this rule.
+    """Return the runs that the flags select. Raises UserError if there is none, or if one has no epoch by the rule.
 
-    Runs of 8:2 are read as 8:1:1 where that is asked for, or where the rule is `validation` and no split is named.
+    Runs of 8:2 are read as 8:1:1 if that split is asked for, or if the rule is `validation` and no split is named.
     """
     chosen = list(found)
     if "8:1:1" in (args.split or ()) or (args.rule == "validation" and args.split is None):
@@ -101,14 +101,14 @@ def select(found: Iterable[Run], args: Namespace) -> list[Run]:
         chosen = [run for run in chosen if run.config["settings"].get(key) == value]
     chosen = [run for run in chosen if run.corpus_digest.startswith(args.corpus)]
     if not chosen:
-        raise UserError("these flags leave no finished run; `python report.py` shows what there is")
+        raise UserError("these flags leave no finished run; `python report.py` shows all finished runs")
     if args.rule == "validation" and (without := [run.split for run in chosen if not run.has_validation]):
         raise records.no_validation(without[0])
     return chosen
 
 
 def without_namesakes(found: Sequence[Run], datasets: Iterable[str]) -> list[Run]:
-    """The runs, without those of CSV files that have the name of one of these datasets and other contents."""
+    """Return the runs without those of other CSV files: files named as one of `datasets` but with other contents."""
     asked = [(dataset_folder(name), name) for name in datasets if is_csv(name) and Path(name).is_file()]
 
     def foreign(run: Run) -> bool:
@@ -116,7 +116,7 @@ def without_namesakes(found: Sequence[Run], datasets: Iterable[str]) -> list[Run
         files = [file for folder, file in asked if folder == run.dataset]
         try:
             return bool(files) and own.is_file() and not any(filecmp.cmp(own, file, False) for file in files)
-        except OSError:  # of another user's, which cannot be read, nothing is known
+        except OSError:  # a file that cannot be read, as another user's, may be the same
             return False
 
     others = [run for run in found if foreign(run)]
@@ -126,13 +126,13 @@ def without_namesakes(found: Sequence[Run], datasets: Iterable[str]) -> list[Run
 
 
 def table(found: Iterable[Run], rule: str | None = None) -> "DataFrame":
-    """Every group of finished runs under one rule, or each under its own (`Run.own_rule`), a row each: mean ± standard
-    deviation, n, the published figure."""
+    """Return a table with a row for each group of finished runs: mean ± standard deviation, n, the published figure.
+    Without `rule`, each group has its own (`Run.own_rule`)."""
     return records.leaving_out_broken(lambda usable: _overview(usable, rule)[0], found)
 
 
 def _overview(usable: list[Run], rule: str | None) -> tuple["DataFrame", "DataFrame", list[str]]:
-    """The rows as text, and as numbers, and what `captions.say_repeats` says of them."""
+    """Return the overview's rows as text, the rows as numbers, and what `captions.say_repeats` says of them."""
     from pandas import DataFrame
 
     groups = grouping.group_by_setting(usable, rule)
@@ -164,7 +164,7 @@ def _overview(usable: list[Run], rule: str | None) -> tuple["DataFrame", "DataFr
 
 
 def _overview_lines(group: Group, head: dict[str, str]) -> list[dict[str, str]]:
-    """A line for each way to put folds together, and for each seed that lacks some."""
+    """Return a line for each way to put folds together, and one for each seed that lacks some folds."""
     found = []
     for folding in group.foldings:
         folds = folding if group.has_folds else ""
@@ -181,10 +181,10 @@ def _overview_lines(group: Group, head: dict[str, str]) -> list[dict[str, str]]:
 
 
 def overview(found: list[Run], rule: str | None, begun: int, command: str) -> render.Document:
-    """The table of what there is, with its caption."""
+    """Return the table of all the runs `found`, with its caption."""
     frame, numbers, repeats = records.leaving_out_broken(lambda usable: _overview(usable, rule), found)
     synthetic, rules = any(run.synthetic for run in found), {*frame["Rule"]}
-    frame = frame.drop(columns=["Rule"] if len(rules) == 1 else [])  # the caption says it
+    frame = frame.drop(columns=["Rule"] if len(rules) == 1 else [])  # the caption names a single rule
     text = "Scores in per cent: mean ± sample standard deviation over n seeds."
     caption = [f"{text} {captions.say_rules(rules)} {captions.SPLITS}", *([captions.SYNTHETIC] if synthetic else [])]
     if "Folds" in frame:
@@ -201,7 +201,7 @@ def overview(found: list[Run], rule: str | None, begun: int, command: str) -> re
 
 
 def lines(row: Row, changes: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
-    """A row as it is read: ours, folds averaged, the published, the difference, the change from the first protocol."""
+    """Return a row's lines: our scores (pooled, averaged), the published, the difference, the change of protocol."""
     spec, group, paper = row.spec, row.counted, row.paper
     head = {"Dataset": spec.dataset, "Model": spec.name, "Split": spec.split, "Rule": spec.rule}
     found = _ours(row, group) if group else [{"Source": row.status}]
@@ -238,7 +238,7 @@ def _ours(row: Row, group: Group) -> list[dict[str, str]]:
 
 
 def comparison_section(tests: Sequence[dict[str, Any]]) -> render.Section:
-    """The paired tests as they are read."""
+    """Return the section of a report that shows the paired tests."""
     from pandas import DataFrame
 
     def number(value: float | None) -> str:
@@ -270,9 +270,9 @@ def named_table(
     root: Path | None = None,
     models: Sequence[str] | None = None,
 ) -> tuple[render.Document, list[Row]]:
-    """A table of TABLES from the runs there are. Raises UserError for a rule that does not fit.
+    """Return a table of TABLES, made from the runs `found`, and its rows. Raises UserError for a rule that cannot be.
 
-    `command` and `root`, the runs folder where it is not path.py's, are for what the table says of itself.
+    `command` and `root` (the runs folder, if it is not path.py's) go into the table's caption and notes.
     """
     definition = TABLES[name]
     if rule and definition.protocols:
@@ -323,7 +323,8 @@ def _document(name: str, definition: Table, rows: list[Row], notes: list[str], c
 
 
 def _often_wrong(group: Group) -> list[tuple[str, str, str, str, int, int, str]]:
-    """(name, path, speaker, label, times tested, times wrong, predictions) of utterances ever wrong, worst first."""
+    """Return the utterances that were ever wrong, worst first, each as (name, path, speaker, label, times tested, times
+    wrong, predictions)."""
     predictions: dict[tuple[str, str, str, int], Counter[int]] = {}
     for run in (run for each in (*group.rounds, *group.incomplete) for run in each.runs):
         test = run.predictions("test")
@@ -341,12 +342,12 @@ def _often_wrong(group: Group) -> list[tuple[str, str, str, str, int, int, str]]
 
 
 def errors_document(found: list[Run], rule: str | None, most: int, command: str) -> render.Document:
-    """The utterances most often wrong over seeds, at most `most` of each group of runs, a table for each group."""
+    """Return a table for each group of runs: the utterances that are most often wrong over seeds, at most `most`."""
     from pandas import DataFrame
 
     def worst(usable: list[Run]) -> list[tuple[Group, list[tuple[Any, ...]]]]:
         found = []
-        # not a comprehension, nor a name for the bar: a warning of a broken run would stand on it
+        # a comprehension, or a name for the bar, would keep the bar alive, and a warning of a broken run stand on it
         for group in tqdm(grouping.group_by_setting(usable, rule), unit="group", leave=False, delay=1, disable=None):
             found.append((group, _often_wrong(group)))
         return found
@@ -364,7 +365,7 @@ def errors_document(found: list[Run], rule: str | None, most: int, command: str)
         heading += (f", {changed}" if changed else "") + (", SYNTHETIC" if group.synthetic else "")
         heading += f": {min(most, len(rows))} of {len(rows)}"
         frame = DataFrame(rows[:most], columns=columns).astype(str)
-        frame.insert(6, "path", frame.pop("path"))  # long ones last
+        frame.insert(6, "path", frame.pop("path"))  # the long paths come last
         if rows:
             sections.append(render.Section(frame.rename(columns=str.capitalize), heading))
     caption = [
@@ -383,7 +384,7 @@ def errors_document(found: list[Run], rule: str | None, most: int, command: str)
 
 
 def command_line() -> ArgumentParser:
-    """The parser of this command."""
+    """Return the parser of this command."""
     parser = cli.parser(description=__doc__)
     what = parser.add_argument_group("what to print", "Without these flags: a table of all finished runs.")
     what.add_argument("--table", choices=[*TABLES], help="a table of the paper, or one that the paper leaves out")
@@ -432,7 +433,7 @@ def write(document: render.Document, args: Namespace) -> None:
 
 
 def print_table(args: Namespace, found: list[Run], command: str) -> None:
-    """--table NAME"""
+    """Print the table that --table names."""
     document, rows = named_table(
         args.table, found, args.dataset, args.set, args.split, rule=args.rule, corpus=args.corpus, command=command,
         root=args.runs, models=args.model and tuple(map(_canonical, args.model)),
@@ -443,7 +444,7 @@ def print_table(args: Namespace, found: list[Run], command: str) -> None:
 
 
 def check(args: Namespace) -> None:
-    """Raise UserError for flags that do not go together, and settle the format."""
+    """Raise UserError for flags that do not go together, and set `args.format` if no flag does."""
     if args.audit:
         for flag in ("model", "set", "rule", "corpus", "output", "format"):
             if getattr(args, flag) not in (None, {}, ("",)):
@@ -467,7 +468,7 @@ def check(args: Namespace) -> None:
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """`python report.py WORDS`, by default those of the command line. Returns the exit status."""
+    """Run `python report.py WORDS` (default: those of the command line) and return the exit status."""
     words = sys.argv[1:] if words is None else words
     args = command_line().parse_args(words)
     if twice := [key for key, n in Counter(key for key, _ in args.set or ()).items() if n > 1]:

@@ -1,4 +1,4 @@
-"""The picture of a prediction: waveform and emotions over time."""
+"""Draw a prediction: the waveform, and the emotions over time."""
 
 import textwrap
 from dataclasses import replace
@@ -18,7 +18,7 @@ from inference import Prediction
 def plot(prediction: Prediction, output: Path, title: str = "") -> None:
     """Draw the waveform of a recording and the probability of each class over time, to a .png, .pdf or .svg file.
 
-    A segment's probabilities stand at its middle. The strip between says which class is likeliest.
+    A segment's probabilities are drawn at its middle. The strip between the two shows which class is likeliest.
     """
     with style({}):
         figure = Figure(figsize=(9, 4.6), layout="constrained")
@@ -37,15 +37,15 @@ def plot(prediction: Prediction, output: Path, title: str = "") -> None:
 
 
 def condensed(prediction: Prediction, most: int = 300) -> Prediction:
-    """A prediction whose timeline is of at most `most` means over neighbouring segments that hold sound: a picture has
-    no room for more."""
+    """Return a prediction whose timeline has at most `most` points, as a picture has no room for more. Each point is
+    the mean over neighbouring segments that hold sound."""
     width = -(-len(prediction.starts) // most)
     if width == 1:
         return prediction
     first = np.arange(0, len(prediction.starts), width)
     last = np.minimum(first + width, len(prediction.starts)) - 1
     sound = np.add.reduceat(prediction.heard.astype(int), first)
-    silent = np.repeat(sound == 0, np.diff([*first, len(prediction.heard)]))  # all of its neighbours, too
+    silent = np.repeat(sound == 0, np.diff([*first, len(prediction.heard)]))  # segments of points without any sound
     counted = (prediction.heard | silent)[:, None]
     timeline = np.add.reduceat(prediction.timeline * counted, first) / np.add.reduceat(counted.astype(int), first)
     return replace(
@@ -54,7 +54,7 @@ def condensed(prediction: Prediction, most: int = 300) -> Prediction:
 
 
 def _wave(axis: Axes, prediction: Prediction) -> None:
-    """The outline of the waveform, under the recording's name and the class it was given."""
+    """Draw the outline of the waveform; the title is the recording's name and its predicted class."""
     outline = prediction.outline
     axis.fill_between(outline.edges(), outline.bins[:, 0], outline.bins[:, 1], color="#555555", linewidth=0.4)
     loudest = max(1e-3, outline.loudest())
@@ -68,7 +68,7 @@ def _wave(axis: Axes, prediction: Prediction) -> None:
 
 
 def _say_points(prediction: Prediction, few: Prediction) -> str:
-    """What a point of the curves is; nothing where they are a straight line, of a single segment."""
+    """Return what a point of the curves is; an empty text for a single segment, which is drawn as a straight line."""
     if len(prediction.starts) == 1:
         return ""
     if few is not prediction:
@@ -77,7 +77,7 @@ def _say_points(prediction: Prediction, few: Prediction) -> str:
 
 
 def _time_axis(axis: Axes, seconds: float, points: str) -> None:
-    """Seconds or, in recordings of over two minutes, minutes; the label goes on with what a point is."""
+    """Label the time axis in seconds or, for recordings of over two minutes, in minutes; `points` ends the label."""
     if seconds > 120:
         apart = next((s for s in (30, 60, 120, 300, 600, 900, 1800) if s >= seconds / 10), 3600)
         axis.xaxis.set_major_locator(MultipleLocator(apart))
@@ -87,14 +87,14 @@ def _time_axis(axis: Axes, seconds: float, points: str) -> None:
 
 
 def _strip(axis: Axes, prediction: Prediction) -> None:
-    """Which class is likeliest around the middle of each segment, in its colour."""
+    """Draw a strip in the colours of the classes that are likeliest around the middle of each segment."""
     middles = (prediction.starts + prediction.ends) / 2
     best = np.where(prediction.heard, prediction.timeline.argmax(1), -1)
     edges = np.concatenate(([0.0], (middles[1:] + middles[:-1]) / 2, [prediction.seconds]))
     first = np.flatnonzero(np.concatenate(([True], np.diff(best) != 0)))
     for start, stop in zip(first, [*first[1:], len(best)], strict=True):
         c, left, right = int(best[start]), edges[start], edges[stop]
-        if c < 0:  # silence
+        if c < 0:  # silence has no colour
             continue
         axis.axvspan(left, right, color=COLOURS[c % len(COLOURS)], linewidth=0)
         if right - left > 0.011 * len(prediction.classes[c]) * prediction.seconds:
@@ -107,13 +107,13 @@ def _strip(axis: Axes, prediction: Prediction) -> None:
 
 
 def _course(axis: Axes, prediction: Prediction) -> None:
-    """Probabilities of the classes over time, and at the right those of the whole recording."""
+    """Draw the probabilities of the classes over time; the legend has those of the whole recording."""
     at = (prediction.starts + prediction.ends) / 2
-    heard = np.where(prediction.heard[:, None], prediction.timeline, np.nan)  # a gap in silence
+    heard = np.where(prediction.heard[:, None], prediction.timeline, np.nan)  # silence is a gap
     if len(at) == 1:
         at, heard = np.array([0.0, prediction.seconds]), np.repeat(heard, 2, axis=0)
     there = np.pad(~np.isnan(heard[:, 0]), 1)
-    alone = np.flatnonzero(there[1:-1] & ~there[:-2] & ~there[2:])  # between silent ones, where a line needs two
+    alone = np.flatnonzero(there[1:-1] & ~there[:-2] & ~there[2:])  # points between gaps, which need a dot: no line
     for c, name in enumerate(prediction.classes):
         colour, dashes = COLOURS[c % len(COLOURS)], LINES[(c + c // len(COLOURS)) % len(LINES)]
         label = f"{name} {prediction.probabilities[c]:.0%}"
