@@ -1,7 +1,7 @@
 """Checkpoints: trained weights and everything needed to use them, in the layout of the Hugging Face hub.
 
-A checkpoint is a folder of `model.safetensors`, `config.json` and a model card, `README.md`. What it says is checked
-before it is believed, and nothing in it is run: pickled weights are not read.
+A checkpoint is a folder with `model.safetensors`, `config.json` and a model card, `README.md`. Its contents are checked
+before they are used. Nothing in it is executed: pickled weights, which can hold code, are not read.
 """
 
 import math
@@ -34,12 +34,12 @@ WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 LARGEST_CONFIG = 2**24  # bytes
 _Kind = type | tuple[type, ...]
 NUMBER: _Kind = (int, float)
-FIELDS: dict[str, _Kind] = {  # of config.json, besides which it holds all that a run folder's does
+FIELDS: dict[str, _Kind] = {  # fields of config.json that are checked; it also has all those of a run's config.json
     "model": str, "shape": list, "classes": list, "settings": dict, "corpus": str, "dataset": str, "licence": str,
     "synthetic": bool, "split": str, "fold": (int, type(None)), "seed": int, "rule": str, "epoch": int, "scores": dict,
     "temperature": (int, float, type(None)), "temperature_note": str, "weights": str,
 }  # fmt: skip
-SETTINGS: dict[str, tuple[_Kind, float, float]] = {  # type, least and most, of the settings that prediction needs
+SETTINGS: dict[str, tuple[_Kind, float, float]] = {  # settings that prediction needs: type, least, most
     "feature": (str, 0, 0), "n_mfcc": (int, 1, LARGEST["n_mfcc"]), "padding": (bool, 0, 1), "happy": (str, 0, 0),
     "head": (int, 1, LARGEST["head"]), "attn_hidden": (int, 1, LARGEST["attn_hidden"]),
     "segment_length": (NUMBER, 1e-3, LARGEST["segment_length"]), "test_overlap": (NUMBER, 0, LARGEST["segment_length"]),
@@ -47,33 +47,33 @@ SETTINGS: dict[str, tuple[_Kind, float, float]] = {  # type, least and most, of 
 
 
 class Checkpoint(PyTorchModelHubMixin):
-    """A trained network in eval mode, and its config.json. The hub's mixin saves and loads it: `save_pretrained`,
-    `from_pretrained`, `push_to_hub`.
+    """A trained network in eval mode, and its config.json.
 
-    `load` is the way to read one: it asks before it goes to the network, and its errors are sentences.
+    The hub's mixin adds `save_pretrained`, `from_pretrained` and `push_to_hub`. To read a checkpoint, call `load`: it
+    uses the network only if told to, and its errors are sentences.
     """
 
     def __init__(self, module: nn.Module, config: dict[str, Any]):
-        self.module: Any = module  # what the mixin saves, under the names its weights have in the network itself
+        self.module: Any = module  # the mixin saves this attribute, so that weights keep their names in the network
         self.config = config
         settings = config["settings"]
         self.classes: list[str] = config["classes"]
         self.feature: str = settings["feature"]
         self.n_mfcc: int = settings["n_mfcc"]
-        self.padding: bool = settings["padding"]  # whether short utterances were repeated in training, or left out
+        self.padding: bool = settings["padding"]  # True: training repeated short utterances; False: it left them out
         self.length = float(settings["segment_length"])  # seconds
         self.overlap = usable_test_overlap(self.length, float(settings["test_overlap"]))  # seconds
         self.size, self.hop = features.segment_and_hop(self.length, self.overlap)
-        self.temperature: float | None = config["temperature"]  # fitted on validation utterances, if there were any
+        self.temperature: float | None = config["temperature"]  # None if no validation utterances could be fitted
 
     @property
     def title(self) -> str:
-        """`GLAM trained on IEMOCAP (impro)`, and that it is synthetic where it is."""
+        """What the checkpoint is, such as `GLAM trained on IEMOCAP (impro)`; it names SYNTHETIC speech as such."""
         synthetic = ", SYNTHETIC speech" if self.config["synthetic"] else ""
         return f"{self.config['model']} trained on {self.config['corpus']} ({self.config['dataset']}{synthetic})"
 
     def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:
-        """README.md, made from config.json."""
+        """Return the model card (README.md), made from config.json."""
         return ModelCard(model_card(self.config))
 
     @classmethod
@@ -82,7 +82,10 @@ class Checkpoint(PyTorchModelHubMixin):
         force_download: bool = False, local_files_only: bool = False, token: str | bool | None = None,
         map_location: str = "cpu", **_: Any,
     ) -> "Checkpoint":  # fmt: skip
-        """The mixin calls this with the contents of config.json. Its own version would fall back on pickled weights."""
+        """Load a checkpoint; the mixin calls this with the contents of config.json.
+
+        This replaces the mixin's own version, which would fall back on pickled weights.
+        """
         folder = Path(model_id)
         if folder.is_dir():
             file = folder / WEIGHTS
@@ -94,8 +97,8 @@ class Checkpoint(PyTorchModelHubMixin):
         check(config, f"{model_id}/{CONFIG}")
         _check_weights(file, config)
         module = empty_model(config, file)
-        module.load_state_dict(load_file(file, map_location))  # the mixin's own way refuses tied weights
-        _check_weights(file, config)  # once more: a run that is repeated may have replaced it meanwhile
+        module.load_state_dict(load_file(file, map_location))  # the mixin's own loader refuses tied weights
+        _check_weights(file, config)  # once more, as a run that is repeated may have replaced the file meanwhile
         module.eval()
         if not all(bool(v.isfinite().all()) for v in module.state_dict().values()):
             raise UserError(f"{file} holds weights that are not finite numbers; train again")
@@ -106,9 +109,9 @@ class Checkpoint(PyTorchModelHubMixin):
 
 
 def find(folder: Path) -> Path:
-    """The checkpoint in a folder: itself, `checkpoint/` of a run folder, or the only one of the runs below it.
+    """Return the folder of the checkpoint: this folder, its `checkpoint/`, or the only checkpoint below it.
 
-    Raises UserError if there is none, or more than one.
+    Raises UserError if there is no checkpoint, or more than one.
     """
     if folder.name in (CONFIG, WEIGHTS):
         folder = folder.parent
@@ -129,10 +132,10 @@ def find(folder: Path) -> Path:
 
 
 def load(folder: str | Path, online: bool = False) -> Checkpoint:
-    """Read a checkpoint or a run folder that has one; with `online`, one of the Hugging Face hub by its `owner/name`.
+    """Read a checkpoint, or the one of a run folder; with `online`, also one of the Hugging Face hub, by `owner/name`.
 
-    The network is not touched unless `online` and no such folder exists. Raises UserError naming the file for whatever
-    is not a checkpoint.
+    The network is used only with `online`, and only if no folder of that name exists. Raises UserError, which names
+    the file, for whatever is not a checkpoint.
     """
     where = str(folder)
     if not online or Path(folder).is_dir():
@@ -147,7 +150,7 @@ def load(folder: str | Path, online: bool = False) -> Checkpoint:
 
 
 def read_config(file: Path) -> dict[str, Any]:
-    """A checkpoint's config.json, checked. Raises UserError naming the file where it is not one."""
+    """Read and check a checkpoint's config.json. Raises UserError, which names the file, where it is not one."""
     if file.stat().st_size > LARGEST_CONFIG:
         raise UserError(f"{file} is not a checkpoint's: it is larger than 16 MiB")
     config = read_json(file, "copy the checkpoint's whole folder again, or train again with --save_model")
@@ -156,7 +159,7 @@ def read_config(file: Path) -> dict[str, Any]:
 
 
 def check(config: Any, where: str) -> None:
-    """Raise UserError, naming the file `where`, unless this is what config.json of a checkpoint holds."""
+    """Raise UserError, which names the file `where`, unless `config` is what a checkpoint's config.json holds."""
 
     def need(right: bool, what: str) -> None:
         if not right:
@@ -182,7 +185,7 @@ def check(config: Any, where: str) -> None:
     need(
         isinstance(tested, dict)
         and all(_has_type(tested.get(s), NUMBER) and 0 <= tested[s] <= 100 for s in metrics.SCORES),
-        "'scores' lacks the test's",
+        "'scores' lacks the scores of the test part",
     )
     for name in ("corpus", "dataset", "temperature_note"):
         need(config[name].isprintable(), f"{name!r} has characters that are not to be printed")
@@ -196,12 +199,12 @@ def check(config: Any, where: str) -> None:
         made = features.extract(settings["feature"], np.empty((0, size), np.float32), settings["n_mfcc"]).shape[1:]
     except (UserError, RuntimeError) as error:
         raise UserError(f"{where} is not a checkpoint's: {error}") from None
-    whole = all(_has_type(n, int) for n in shape)  # 26.0 equals 26
+    whole = all(_has_type(n, int) for n in shape)  # 26.0 == 26, but is no size
     need(whole and shape == list(made), f"'shape' is not {list(made)}, which its feature and segments give")
 
 
 def _has_type(value: Any, kind: _Kind) -> bool:
-    """Whether JSON holds a finite value of this type; true and false are no numbers."""
+    """Return whether a value from JSON is finite and of this type; true and false do not count as numbers."""
     if isinstance(value, bool):
         return kind is bool
     return isinstance(value, kind) and not (isinstance(value, float) and not math.isfinite(value))
@@ -222,9 +225,10 @@ def _new_model(config: dict[str, Any]) -> "Classifier":
 
 
 def empty_model(config: dict[str, Any], weights: Path) -> "Classifier":
-    """The network of a checked config.json, with weights to be overwritten.
+    """Return the network of a checked config.json, with weights that are to be overwritten.
 
-    Memory is taken only once the shapes in `weights` are known to be the network's. Raises UserError naming it if not.
+    It takes memory only after the shapes in the file `weights` were found to be the network's. If they are not, it
+    raises UserError, which names the file.
     """
     try:
         with torch.device("meta"):
@@ -254,10 +258,11 @@ def save(
     record: dict[str, Any],
     validation: tuple[NDArray, NDArray] | None = None,
 ) -> None:
-    """Write a checkpoint of `module` at the epoch of `record`, an object of epochs.jsonl, of the run that `run` (its
-    config.json) describes. `validation`: that epoch's logits `(U, C)` and labels `(U,)`, to fit the temperature on.
+    """Write a checkpoint of `module`, trained by the run whose config.json is `run`.
 
-    Each file is replaced whole, config.json last: it holds the digest of the weights it belongs to.
+    `record` is the object of epochs.jsonl for the epoch of these weights. `validation` has that epoch's logits `(U, C)`
+    and labels `(U,)`, on which the temperature is fitted. Each file is replaced as a whole, config.json last, as it
+    holds the digest of the weights that it belongs to.
     """
     temperature, note = None, f"none: the split {run['split']} has no validation part to fit one on"
     if validation is not None:
@@ -265,7 +270,7 @@ def save(
         note = f"fitted on the {len(validation[1])} validation utterances of epoch {record['epoch']}"
     config = {**run, "rule": rule, "epoch": record["epoch"], "scores": record, "temperature": temperature,
               "temperature_note": note, "optimistic": rule == "paper"}  # fmt: skip
-    # cloned, as tensors that share memory, tied weights, would be refused
+    # cloned, as safetensors refuses tensors that share memory, as tied weights do
     weights = {name: tensor.cpu().contiguous().clone() for name, tensor in module.state_dict().items()}
     with atomic(folder / WEIGHTS) as new:
         new.write_bytes(save_tensors(weights))
@@ -287,7 +292,7 @@ def _scores_table(config: dict[str, Any]) -> str:
 
 
 def model_card(config: dict[str, Any]) -> str:
-    """README.md of a checkpoint, with the hub's metadata at its head."""
+    """Return the README.md of a checkpoint, which begins with the hub's metadata."""
     settings, model = config["settings"], config["model"]
     licence = "mit" if config["synthetic"] else "other"
     data = ModelCardData(

@@ -1,7 +1,7 @@
-"""Runs on the machines of a Ray cluster (`pip install -r requirements-cluster.txt`): sweep.py --ray.
+"""Train runs on the machines of a Ray cluster (`pip install -r requirements-cluster.txt`): sweep.py --ray.
 
-Features are put into Ray's object store once; workers need neither the recordings nor a disk in common, and send back
-the files of a run, which this process, the driver, writes. The code goes along.
+This process, the driver, sends the code and, once, the features, through Ray's object store. So workers need neither
+the recordings nor a shared disk. They send back the files of a run, which the driver writes.
 """
 
 import logging
@@ -34,12 +34,12 @@ from workers import Execute, Outcome, Status, attempt
 
 FILES = ("config.json", "split.json", "epochs.jsonl", "predictions.npz", "checkpoint/README.md",
          "checkpoint/model.safetensors", "checkpoint/config.json")  # fmt: skip
-NODES_LOST = 10  # a run is sent elsewhere when its machine is lost, at most this often
+NODES_LOST = 10  # how often a run is sent elsewhere because its machine was lost, at most
 
 
 @dataclass(frozen=True)
 class Share:
-    """What a run takes of a machine."""
+    """How many CPUs and GPUs of a machine a run takes."""
 
     cpus: float
     gpus: float
@@ -50,7 +50,7 @@ class Share:
 
 @contextmanager
 def _scratch() -> Iterator[Path]:
-    """A temporary folder. Ray kills workers, when a sweep is interrupted for one: what these left is removed first."""
+    """Yield a temporary folder, after removing those of workers that Ray killed, as when a sweep was interrupted."""
     for stale in Path(tempfile.gettempdir()).glob("glam-worker-*"):
         with suppress(OSError, UserError), lock(stale / ".lock", wait=False) as free:
             if free:
@@ -62,7 +62,10 @@ def _scratch() -> Iterator[Path]:
 def _train_there(
     config: Config, save_model: str | None, d: data.Data, warp: Any, state: bytes | None
 ) -> tuple[Outcome, dict[str, bytes]]:
-    """Train a run in a temporary folder of the worker's. Returns its outcome and, if it is done, its files by name."""
+    """Train a run in a temporary folder on a worker. Returns its outcome and, if it is done, the bytes of its files.
+
+    `state` holds the state file of an interrupted run, from which this run goes on.
+    """
     with _scratch() as runs:
         folder = records.folder_of(config, d.corpus.dataset, d.digest, runs)
         if state is not None:
@@ -80,7 +83,7 @@ def _train_there(
 
 @contextmanager
 def _sources() -> Iterator[Path]:
-    """A folder with this repository's code and nothing else."""
+    """Yield a temporary folder with a copy of this repository's code and nothing else."""
     with tempfile.TemporaryDirectory() as temporary:
         for pattern in ("*.py", "models/**/*.py", "corpora/**/*.py", "results/published.csv"):
             for file in sorted(path.ROOT.glob(pattern)):
@@ -92,7 +95,7 @@ def _sources() -> Iterator[Path]:
 
 @contextmanager
 def connected(address: str, share: Share, options: Options) -> Iterator[Execute]:
-    """Connect to the cluster at `address`, or start one here for `local`; yields what trains runs on it.
+    """Connect to the cluster at `address` (`local` starts one here), and yield the function that trains runs on it.
 
     Raises UserError where there is no cluster, or none of its machines is large enough for a run.
     """
@@ -102,7 +105,7 @@ def connected(address: str, share: Share, options: Options) -> Iterator[Execute]
     import ray
 
     here: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
-    if address != "local":  # one look of 40 s for the cluster, not twenty
+    if address != "local":  # Ray then looks for the cluster once, for 40 s, instead of twenty times
         os.environ.setdefault("RAY_gcs_server_port_wait_time_s", "1")
     with _sources() as sources:
         environment = {"working_dir": str(sources), "env_vars": {"GLAM_COMMIT": train.commit() or ""}}
@@ -122,7 +125,7 @@ def connected(address: str, share: Share, options: Options) -> Iterator[Execute]
 
 
 def _room(share: Share) -> int:
-    """How many runs the cluster's machines can train at once."""
+    """Return how many runs the cluster's machines can train at once."""
     import ray
 
     room = 0
@@ -130,47 +133,47 @@ def _room(share: Share) -> int:
         if node["Alive"]:
             has = node["Resources"]
             wants = [(has.get("CPU", 0), share.cpus), (has.get("GPU", 0), share.gpus)]
-            room += int(min((much / want for much, want in wants if want), default=1))  # 1 for runs that take nothing
+            room += int(min((much / want for much, want in wants if want), default=1))  # 1 if runs take nothing
     return room
 
 
 @dataclass
 class _Job:
-    """A run that is to be sent to a worker, or is under way there."""
+    """A run that waits to be sent to a worker, or is under way on one."""
 
     config: Config
     machines_lost: int = 0
-    reference: Any = None  # of its result, while it is under way
-    held: ExitStack = field(default_factory=ExitStack)  # the lock on its run folder, while it is under way
+    reference: Any = None  # Ray's reference of the result, while the run is under way
+    held: ExitStack = field(default_factory=ExitStack)  # holds the lock on the run folder while the run is under way
 
 
 class _Sender:
-    """Sends runs to workers, and the features they train on once for all of them."""
+    """Sends runs to workers. Runs that train on the same features share one copy, which is sent once."""
 
     def __init__(self, share: Share, save_model: str | None, skip_bad: bool):
         import ray
 
         self.save_model, self.skip_bad = save_model, skip_bad
         self.remote = ray.remote(_train_there).options(num_cpus=share.cpus, num_gpus=share.gpus, max_retries=0)
-        # by the data's id: the data, kept so that nothing else gets this id, and the reference of the copy sent
+        # id of the data -> the data, kept so that nothing else gets this id, and Ray's reference of the sent copy
         self.sent: dict[int, tuple[data.Data, Any]] = {}
 
     def load(self, config: Config) -> data.Data:
-        """What a run trains on, extracted here."""
+        """Return the data that a run trains on; features are extracted on this machine."""
         import torch
 
         return data.load(config if torch.cuda.is_available() else replace(config, device="cpu"), self.skip_bad)
 
     def send(self, config: Config, d: data.Data, state: Path) -> Any:
-        """Send a run to a worker. Returns the reference of its result."""
+        """Send a run, and its file `state` if it is there, to a worker. Returns Ray's reference of the result."""
         import ray
 
         if id(d) not in self.sent:
-            plain = replace(d.train, x=np.asarray(d.train.x))  # not the map of a file
+            plain = replace(d.train, x=np.asarray(d.train.x))  # in memory: x may be a memory-mapped file
             test = plain if d.test is d.train else replace(d.test, x=np.asarray(d.test.x))
             self.sent[id(d)] = d, ray.put(replace(d, train=plain, test=test))
         warp = None
-        if config.augment == "vtlp":  # is made of recordings, which workers do not have
+        if config.augment == "vtlp":  # the warped copies are made here, as workers do not have the recordings
             parts = data.split_by_name(config.split)(d.corpus.utterances, config.seed, config.fold)
             warp = data.warped(d, parts.train, replace(config, device="cpu"))
         begun = state.read_bytes() if state.exists() else None
@@ -178,11 +181,11 @@ class _Sender:
 
 
 def _keep(folder: Path, files: dict[str, bytes]) -> None:
-    """Write a run folder from the files a worker sent, under its lock."""
+    """Write the files that a worker sent into a run folder, whose lock is held."""
     sweep_temporaries(folder)
     records.open_again(folder)
     board.remove(folder)
-    for name in FILES:  # no others: a worker does not decide what is written where
+    for name in FILES:  # and no others, so that a worker cannot decide what is written where
         if name in files:
             with atomic(folder / name) as temporary:
                 temporary.write_bytes(files[name])
@@ -190,7 +193,7 @@ def _keep(folder: Path, files: dict[str, bytes]) -> None:
 
 
 def _result(job: _Job, reference: Any) -> tuple[Outcome, dict[str, bytes]]:
-    """What a worker sent, or that it or its machine was lost."""
+    """Return the outcome and the files that a worker sent, or an outcome that says that it or its machine was lost."""
     from ray import exceptions, get
 
     try:
@@ -205,7 +208,7 @@ def _result(job: _Job, reference: Any) -> tuple[Outcome, dict[str, bytes]]:
 
 
 def _run(configs: Sequence[Config], share: Share, options: Options) -> Iterator[Outcome]:
-    """Train runs on the cluster. Each is locked here for as long as it is under way."""
+    """Train runs on the cluster; each one's folder is locked while it is under way. Yields their outcomes."""
     import ray
 
     runs, sender = options.runs, _Sender(share, options.save_model, options.skip_bad)
@@ -214,7 +217,7 @@ def _run(configs: Sequence[Config], share: Share, options: Options) -> Iterator[
     waiting_since = time.monotonic()
     try:
         while queue or under_way:
-            # one more than fits, so that no worker waits for its next
+            # one run more than fits is sent, so that no worker waits for its next run
             while queue and len(under_way) <= _room(share):
                 job = queue.popleft()
                 outcome = attempt(job.config, partial(_start, job, runs, sender))
@@ -229,7 +232,7 @@ def _run(configs: Sequence[Config], share: Share, options: Options) -> Iterator[
                 job = under_way.pop(reference)
                 outcome = _finish(job, reference, runs)
                 job.held.close()
-                if outcome.status == "lost":  # not the run's fault
+                if outcome.status == "lost":  # the run is not to blame
                     warn(f"{job.config.model} seed {job.config.seed}: {outcome.text}; it is tried again")
                     queue.append(job)
                 else:
@@ -243,8 +246,8 @@ def _run(configs: Sequence[Config], share: Share, options: Options) -> Iterator[
 
 
 def _start(job: _Job, runs: Path, sender: _Sender) -> Path | None:
-    """Lock a run's folder and send the run, so that it has a reference. One that is done or that another process holds
-    is not sent; returns the folder, or None for the latter."""
+    """Lock a run's folder, send the run, and set `job.reference`. Returns the folder, or None if another process holds
+    it. A run that is held, or already finished, is not sent and gets no reference."""
     job.reference = None
     d = sender.load(job.config)
     folder = records.folder_of(job.config, d.corpus.dataset, d.digest, runs)
@@ -252,14 +255,14 @@ def _start(job: _Job, runs: Path, sender: _Sender) -> Path | None:
         return folder
     if not job.held.enter_context(records.locked(folder)):
         return None
-    if not records.finished(folder, sender.save_model):  # meanwhile
+    if not records.finished(folder, sender.save_model):  # another process may have finished it before we had the lock
         records.warn_of_replacement(folder, sender.save_model)
         job.reference = sender.send(job.config, d, folder / STATE)
     return folder
 
 
 def _finish(job: _Job, reference: Any, runs: Path) -> Outcome:
-    """Write what a worker sent, if its run is done. Returns the outcome."""
+    """Write the files that a worker sent, if its run is done, and return the outcome."""
     outcome, files = _result(job, reference)
     if outcome.status != "done":
         return outcome

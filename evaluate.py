@@ -35,11 +35,11 @@ if TYPE_CHECKING:
     from data import Corpus
     from inference import Prediction, Recogniser
 
-Scored = list[tuple["Utterance", str, "Prediction"]]  # utterance, its class, what was predicted
+Scored = list[tuple["Utterance", str, "Prediction"]]  # utterances, each with its class and its prediction
 
 
 def command_line() -> argparse.ArgumentParser:
-    """The parser of this command."""
+    """Return the parser of this command."""
     parser = cli.parser(description=__doc__)
     add = parser.add_argument
     add("corpus", metavar="NAME|FILE.csv", help="impro, script, all, demo, another corpus by name, or a CSV file")
@@ -61,16 +61,16 @@ def command_line() -> argparse.ArgumentParser:
 
 @dataclass
 class FairPart:
-    """The utterances a checkpoint can fairly be scored on, with their classes, and how many of the others there are."""
+    """The utterances on which a checkpoint can fairly be scored, with their classes, and how many are left out."""
 
     utterances: list[tuple["Utterance", str]]
-    heard: int  # recordings it was trained on, or its epoch or temperature was chosen by
-    other_classes: Counter[str]  # utterances of each class that the checkpoint does not have
-    unread: set[str]  # recordings that could not be read: whether it heard them is not known
+    heard: int  # how many recordings it was trained on, or chose its epoch or temperature by
+    other_classes: Counter[str]  # class that the checkpoint does not have -> how many utterances
+    unread: set[str]  # recordings that could not be read, so that it is not known whether it heard them
 
 
 def fair_part(corpus: "Corpus", checkpoint: "Checkpoint", name: str) -> FairPart:
-    """What of a corpus is fair to score. Raises UserError where that is fewer than two classes."""
+    """Return the part of a corpus that is fair to score. Raises UserError where it has fewer than two classes."""
     from cache import content_digests
     from data import HEARD
 
@@ -90,30 +90,30 @@ def fair_part(corpus: "Corpus", checkpoint: "Checkpoint", name: str) -> FairPart
     if len({label for _, label in part.utterances}) < 2:
         raise UserError(
             f"{name} and this checkpoint must share two classes: the checkpoint has {', '.join(checkpoint.classes)}, "
-            f"the corpus {len(contents) - part.heard} recordings of {', '.join(corpus.classes)} that the checkpoint "
-            "was not trained on or chosen by"
+            f"the corpus {len(contents) - part.heard} recordings of {', '.join(corpus.classes)} that were not "
+            "used to train or choose the checkpoint"
         )
     return part
 
 
 def predict_all(recognise: "Recogniser", utterances: list[tuple["Utterance", str]], jobs: int | None) -> Scored:
-    """Every utterance with its prediction, without the outline of its wave; broken recordings are reported and left
-    out."""
+    """Return every utterance with its class and its prediction, whose outline, needed only for pictures, is emptied.
+    Broken recordings are reported and left out."""
     from inference import Outline
 
     found: Scored = []
     results = recognise.each([(u.path, u.path) for u, _ in utterances], jobs)
     for (utterance, label), result in zip(utterances, results, strict=True):
         if isinstance(result, str):
-            with tqdm.external_write_mode():  # else the line stands on the bar
+            with tqdm.external_write_mode():  # without it, the line would be printed onto the progress bar
                 print(f"error: {cli.printable(result)}", file=sys.stderr, flush=True)
         else:
-            found.append((utterance, label, replace(result, outline=Outline())))  # 20 kB each, for pictures alone
+            found.append((utterance, label, replace(result, outline=Outline())))  # an outline takes 20 kB
     return found
 
 
 def write_predictions(file: Path, scored: Scored, classes: list[str]) -> None:
-    """A row an utterance: name, speaker, its class, the class predicted, and the probability of each."""
+    """Write a CSV row for each utterance: its name, speaker and class, the predicted class, and all probabilities."""
     with atomic(file) as temporary, open(temporary, "w", newline="", encoding="utf-8") as f:
         writer = csv.writer(f, lineterminator="\n")
         writer.writerow(["name", "speaker", "class", "predicted", *(f"p_{name}" for name in classes)])
@@ -123,7 +123,7 @@ def write_predictions(file: Path, scored: Scored, classes: list[str]) -> None:
 
 
 def report(scored: Scored, recognise: "Recogniser") -> str:
-    """The scores as text, with the interval over speakers where there are several."""
+    """Return the scores as text, with an interval over speakers where they are enough."""
     import numpy as np
 
     import metrics
@@ -135,7 +135,7 @@ def report(scored: Scored, recognise: "Recogniser") -> str:
     lines = [metrics.format_scores(metrics.scores(logits, labels), classes)]
     speakers = sorted({utterance.speaker for utterance, _, _ in scored})
     who = np.array([speakers.index(utterance.speaker) for utterance, _, _ in scored])
-    counts = np.zeros((1, len(speakers), len(classes), len(classes)), dtype=np.int64)  # of one model, by speaker
+    counts = np.zeros((1, len(speakers), len(classes), len(classes)), dtype=np.int64)  # (1 model, P, C, C)
     np.add.at(counts[0], (who, labels, logits.argmax(1)), 1)
     if unknown := sum(not utterance.speaker for utterance, _, _ in scored):
         lines.append(
@@ -156,7 +156,7 @@ def report(scored: Scored, recognise: "Recogniser") -> str:
 
 
 def check(args: argparse.Namespace) -> None:
-    """Raise UserError for flags that the corpus cannot have, or that would destroy it."""
+    """Raise UserError for flags that do not fit the corpus, or that would overwrite its file."""
     if args.happy:
         flags.check_happy(args.corpus)
     if args.csv and args.csv.is_dir():
@@ -166,25 +166,25 @@ def check(args: argparse.Namespace) -> None:
 
 
 def say_scored(checkpoint: "Checkpoint", corpus: "Corpus", fair: FairPart, scored: Scored, broken: int) -> str:
-    """How many utterances are scored and left out, and what must be known to read the scores."""
+    """Return lines that say how many utterances are scored and left out, and what qualifies the scores."""
     synthetic = " (SYNTHETIC speech)" if corpus.synthetic else ""
     others = f"{fair.other_classes.total()} of other classes"
     if fair.other_classes:
         others += f" ({', '.join(f'{name} {count}' for name, count in sorted(fair.other_classes.items()))})"
     short = len(fair.utterances) - broken - len(scored)
     lines = [
-        f"{checkpoint.title}; on {corpus.name}{synthetic}: {len(scored)} utterances; left out: {fair.heard} it was "
-        f"trained on or chosen by, {others}, {short} shorter than {checkpoint.length:g} s, {broken} broken"
+        f"{checkpoint.title}; on {corpus.name}{synthetic}: {len(scored)} utterances; left out: {fair.heard} used "
+        f"to train or choose it, {others}, {short} shorter than {checkpoint.length:g} s, {broken} broken"
     ]
     if gone := [name for name in checkpoint.classes if name not in corpus.classes]:
-        lines.append(f"the corpus has no class that is spelt {', '.join(gone)}, which it was trained on too")
+        lines.append(f"the corpus has no class that is spelt {', '.join(gone)}, which the checkpoint knows too")
     if fair.heard:
-        lines.append("trained on this corpus: unless the split kept them apart, these speakers were heard in training")
+        lines.append("trained on this corpus: its speakers were heard in training, unless the split kept them apart")
     return "\n".join(lines)
 
 
 def main() -> int:
-    """`python evaluate.py`"""
+    """Run `python evaluate.py` and return the exit status."""
     args = command_line().parse_args()
     import checkpoints
     import data
@@ -201,7 +201,7 @@ def main() -> int:
         recognise = Recogniser(checkpoint, device)
         predicted = predict_all(recognise, fair.utterances, args.jobs)
     if odd := [u.path for u, _, _ in predicted if u.path in fair.unread]:
-        raise UserError(f"{odd[0]} could not be read at first, so whether it was trained on is not known: run again")
+        raise UserError(f"{odd[0]} could not be read at first, so it is not known whether it was trained on: run again")
     keep = args.padding or checkpoint.padding
     scored = [
         (utterance, label, prediction)

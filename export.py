@@ -37,13 +37,13 @@ if TYPE_CHECKING:
     from checkpoints import Checkpoint
 
 LEAST_OPSET, MOST_OPSET, OPSET = 18, 23, 18
-TOLERANCE = 1e-4  # of logits, relative to the largest if that is above 1
-FEWEST_CHECKED, MOST_CHECKED = 16, 1000  # segments: of noise, of recordings
+TOLERANCE = 1e-4  # largest allowed difference of logits, relative to the largest logit if that is above 1
+FEWEST_CHECKED, MOST_CHECKED = 16, 1000  # how many segments are compared: of noise, and at most of recordings
 REPEATS = 5
 
 
 def command_line() -> argparse.ArgumentParser:
-    """The parser of this command."""
+    """Return the parser of this command."""
     parser = cli.parser(description=__doc__)
     add = parser.add_argument
     cli.add_checkpoint(parser)
@@ -61,7 +61,7 @@ def command_line() -> argparse.ArgumentParser:
 
 
 def metadata(checkpoint: "Checkpoint", waveform: bool) -> dict[str, str]:
-    """What the file says of itself, as text; lists and objects are JSON."""
+    """Return the metadata of the file, as text; whatever is not a text is JSON."""
     config = checkpoint.config
     values: dict[str, Any] = {
         "input": "waveform" if waveform else "features", "classes": checkpoint.classes, "sample_rate": 16000,
@@ -76,7 +76,7 @@ def metadata(checkpoint: "Checkpoint", waveform: bool) -> dict[str, str]:
 
 
 def convert(checkpoint: "Checkpoint", output: Path, waveform: bool = False, opset: int = OPSET) -> None:
-    """Write a checkpoint's network as ONNX, weights inside. Nothing is compared yet: see `compare`."""
+    """Write a checkpoint's network as one ONNX file, weights included. (`compare` compares it with torch.)"""
     import torch
 
     from frontend import Frontend
@@ -88,7 +88,7 @@ def convert(checkpoint: "Checkpoint", output: Path, waveform: bool = False, opse
         example = torch.randn(2, c.size, generator=torch.Generator().manual_seed(0)) / 10
     else:
         example = torch.randn(2, 1, rows, frames, generator=torch.Generator().manual_seed(0))
-    for name in ("torch.onnx", "onnxscript"):  # of packages that are not needed here, of constants that stay apart
+    for name in ("torch.onnx", "onnxscript"):  # they warn of missing packages and unfolded constants, which do no harm
         logging.getLogger(name).setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -103,8 +103,8 @@ def convert(checkpoint: "Checkpoint", output: Path, waveform: bool = False, opse
 
 
 def segments_of(checkpoint: "Checkpoint", files: list[str]) -> "NDArray[np.float32]":
-    """Segments `(S, N)` of recordings as they are predicted on, at most some 1000, spread over them; of noise if there
-    are none. Raises AudioError."""
+    """Return segments `(S, N)` of the recordings, cut as for a prediction; at most some 1000, spread over all of them.
+    Without recordings, the segments are noise. Raises AudioError."""
     import numpy as np
 
     import audio
@@ -113,24 +113,24 @@ def segments_of(checkpoint: "Checkpoint", files: list[str]) -> "NDArray[np.float
     c = checkpoint
     if not files:
         return np.random.default_rng(0).normal(0, 0.1, (FEWEST_CHECKED, c.size)).astype(np.float32)
-    each = max(1, MOST_CHECKED // len(files))  # of an hour, segments that overlap are 2 GB
+    each = max(1, MOST_CHECKED // len(files))  # limited, as the overlapping segments of an hour take 2 GB
     cut = (features.segment(audio.load_audio(f), c.length, c.overlap, padding=True) for f in files)
     return np.concatenate([segments[:: -(-len(segments) // each)] for segments in cut])
 
 
 @dataclass(frozen=True)
 class Result:
-    """An exported file beside torch."""
+    """How an exported file compares with torch."""
 
-    difference: float  # between two logits, the largest
-    largest: float  # logit, as an absolute value
+    difference: float  # the largest difference between two logits
+    largest: float  # the largest absolute value of a logit
     torch_ms: float  # milliseconds that a segment takes in torch
-    onnx_ms: float  # and in ONNX Runtime
+    onnx_ms: float  # milliseconds that a segment takes in ONNX Runtime
 
 
 def compare(checkpoint: "Checkpoint", file: Path, waveform: bool, segments: "NDArray[np.float32]") -> Result:
-    """Run an exported file in ONNX Runtime and the checkpoint in torch, on the CPU, on segments `(S, N)`. Times are the
-    best of five, 16 segments at a time."""
+    """Compare an exported file in ONNX Runtime with the checkpoint in torch, both on the CPU, on segments `(S, N)`.
+    Times are the best of five, for 16 segments at a time."""
     import numpy as np
     import onnxruntime
     import torch
@@ -168,7 +168,7 @@ def compare(checkpoint: "Checkpoint", file: Path, waveform: bool, segments: "NDA
 
 
 def main() -> None:
-    """`python export.py`"""
+    """Run `python export.py`."""
     args = command_line().parse_args()
     if not LEAST_OPSET <= args.opset <= MOST_OPSET:
         raise UserError(f"--opset {args.opset}: choose {LEAST_OPSET} to {MOST_OPSET}")

@@ -1,4 +1,4 @@
-"""The features as matrix products: what features.py computes with FFTs and complex numbers, for runtimes without."""
+"""The features of features.py as matrix products, for runtimes that have no FFT and no complex numbers."""
 
 import math
 
@@ -15,10 +15,11 @@ BINS = 1 + features.DFT // 2
 
 
 class RealFFT(nn.Module):
-    """|rfft(x)|**2 of the last axis, n real numbers to 1 + n // 2, as two matrix products (Cooley and Tukey, 1965).
+    """Compute |rfft(x)|**2 over the last axis, n real numbers to 1 + n // 2, as two matrix products.
 
-    With n = rows * columns, sample columns * i + j and bin k + rows * l: transforms over i, for each j, then for each k
-    one over j that has the twiddle factors in it. Nearly an FFT's cost, and its rounding errors.
+    This is the factorisation of Cooley and Tukey (1965) for n = rows * columns, with samples numbered columns * i + j
+    and bins k + rows * l. The first product transforms over i for each j. The second one transforms over j for each k,
+    with the twiddle factors included. The cost is nearly an FFT's, and so are the rounding errors.
     """
 
     def __init__(self, n: int, rows: int, dtype: torch.dtype = torch.float32):
@@ -29,7 +30,7 @@ class RealFFT(nn.Module):
         first = np.exp(-2j * np.pi * np.outer(i, i) / rows)  # (k, i)
         k, l_ = i[:, None, None], np.arange(self.bins)
         second = np.exp(-2j * np.pi * j[:, None] * (k + rows * l_) / n)  # (k, j, l)
-        real_in = np.concatenate((second.real, second.imag), 2)  # what the real part of an input adds to both parts
+        real_in = np.concatenate((second.real, second.imag), 2)  # what an input's real part adds to both parts
         imaginary_in = np.concatenate((-second.imag, second.real), 2)
         self.first: Tensor
         self.second: Tensor
@@ -49,8 +50,9 @@ class RealFFT(nn.Module):
 
 
 class BinPower(nn.Module):
-    """|rfft(frame, 3198)|**2 at the bins low .. high of frames of 640 samples every 160, as `features.kept_power`: a
-    frame is four blocks of 160 samples, whose transforms are delayed by their places and added up."""
+    """Compute |rfft(frame, 3198)|**2 at the bins low .. high, for frames of 640 samples every 160, as
+    `features.kept_power` does. A frame is four blocks of 160 samples; each block's transform is multiplied by the delay
+    of its place in the frame, and the four are added up."""
 
     def __init__(self, low: int, high: int, dtype: torch.dtype):
         super().__init__()
@@ -74,13 +76,13 @@ class BinPower(nn.Module):
 
 
 def framed(x: Tensor, size: int, hop: int, frames: int) -> Tensor:
-    """Frames `(S, T, size)` every `hop` samples, which divides `size`, of `(S, (T - 1) * hop + size)`."""
+    """Return frames `(S, T, size)` every `hop` samples of `(S, (T - 1) * hop + size)`; `hop` must divide `size`."""
     blocks = x.reshape(x.shape[0], -1, hop)
     return torch.cat([blocks[:, i : i + frames] for i in range(size // hop)], 2)
 
 
 class Mel(nn.Module):
-    """`features.mfcc`, or `features.melspectrogram` where `n_mfcc` is None."""
+    """Computes `features.mfcc`, or `features.melspectrogram` where `n_mfcc` is None."""
 
     def __init__(self, size: int, n_fft: int, hop: int, rows: int, n_mfcc: int | None):
         super().__init__()
@@ -105,7 +107,7 @@ class Mel(nn.Module):
 
 
 class FramedFeature(nn.Module):
-    """What the features of 40 ms frames share: zeros at the end until frames cover the segment."""
+    """Base of the features of 40 ms frames: the segment is padded with zeros at its end until frames cover it."""
 
     def __init__(self, size: int):
         super().__init__()
@@ -114,7 +116,7 @@ class FramedFeature(nn.Module):
 
 
 class Spectrogram(FramedFeature):
-    """`features.spectrogram`"""
+    """Computes `features.spectrogram`."""
 
     def __init__(self, size: int):
         super().__init__(size)
@@ -131,7 +133,7 @@ class Spectrogram(FramedFeature):
 
 
 class Interspeech2018(FramedFeature):
-    """`features.interspeech2018`"""
+    """Computes `features.interspeech2018`."""
 
     def __init__(self, size: int):
         super().__init__(size)
@@ -147,7 +149,7 @@ class Interspeech2018(FramedFeature):
 
 
 class FilterBank(FramedFeature):
-    """`features.logfbank` or `features.fbank`"""
+    """Computes `features.logfbank` if `log`, else `features.fbank`."""
 
     def __init__(self, size: int, n_filters: int, highest: float, dtype: torch.dtype, log: bool):
         super().__init__(size)
@@ -184,7 +186,7 @@ def _module(feature: str, size: int, n_mfcc: int) -> nn.Module:
 
 
 class Frontend(nn.Module):
-    """The feature `feature` of segments of `size` samples at 16 kHz: (B, size) -> (B, 1, F, T), as features.extract."""
+    """Computes `feature` of segments of `size` samples at 16 kHz, as features.extract: (B, size) -> (B, 1, F, T)."""
 
     def __init__(self, feature: str, size: int, n_mfcc: int = 26):
         super().__init__()

@@ -1,4 +1,4 @@
-"""A checkpoint and a recording of any length -> class, probabilities and their course over time, in bounded memory."""
+"""Predict with a checkpoint the class of a recording of any length, and its course over time, in bounded memory."""
 
 import threading
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,14 +20,14 @@ from checkpoints import Checkpoint
 from device import check_gpu
 from metrics import softmax
 
-BATCH = {"cpu": 16, "cuda": 64}  # segments computed at once: a network's maps of 16 spectrograms take 0.4 GB
-MOST_BINS = 4096  # of a wave's outline
+BATCH = {"cpu": 16, "cuda": 64}  # segments computed at once; a network's maps of 16 spectrograms take 0.4 GB
+MOST_BINS = 4096  # the most bins of a wave's outline
 
 # ----------------------------------------------------------------------------------------------- recordings
 
 
 class Outline:
-    """The lowest and the highest sample of equal stretches of a wave, at most 4096 of them, however long it is."""
+    """The lowest and highest sample in each of at most 4096 equal stretches of a wave, which may have any length."""
 
     def __init__(self) -> None:
         self.stretch = 16  # samples
@@ -37,7 +37,7 @@ class Outline:
     def add(self, wave: Wave) -> None:
         wave = np.concatenate((self.rest, wave))
         while len(self.bins) + len(wave) // self.stretch > MOST_BINS:
-            if len(self.bins) % 2:  # an odd one out goes back, as two samples that stand for it
+            if len(self.bins) % 2:  # a bin without partner becomes a stretch of samples again: its lowest and highest
                 wave = np.concatenate((np.resize(self.bins[-1], self.stretch), wave))
                 self.bins = self.bins[:-1]
             pairs = self.bins.reshape(-1, 2, 2)
@@ -49,16 +49,16 @@ class Outline:
         self.rest = wave[whole:].copy()
 
     def edges(self) -> NDArray[np.float64]:
-        """Where the stretches begin, in seconds `(n,)`."""
+        """Return where the stretches begin, in seconds `(n,)`."""
         return np.arange(len(self.bins)) * self.stretch / SAMPLE_RATE
 
     def loudest(self) -> float:
-        """The greatest absolute value."""
+        """Return the greatest absolute value of the wave."""
         return float(max(np.abs(self.bins).max(initial=0), np.abs(self.rest).max(initial=0)))
 
 
 class Segmenter:
-    """Cuts blocks of a wave into the segments that `features.segment` gives for all of it."""
+    """Cuts a wave, given block by block, into the same segments as `features.segment` cuts the whole wave."""
 
     def __init__(self, size: int, hop: int):
         self.size, self.hop = size, hop
@@ -66,7 +66,7 @@ class Segmenter:
         self.samples = 0
 
     def add(self, wave: Wave) -> NDArray[np.float32]:
-        """The next segments `(S, size)`, a view."""
+        """Add a block of the wave, and return the segments that it completes `(S, size)`, a view."""
         self.samples += len(wave)
         self.rest = np.concatenate((self.rest, wave))
         if len(self.rest) < self.size:
@@ -81,7 +81,7 @@ class Segmenter:
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """What a checkpoint makes of one recording."""
+    """What a checkpoint predicts for one recording."""
 
     file: str
     classes: list[str]
@@ -92,7 +92,7 @@ class Prediction:
     timeline: NDArray[np.float64]  # (S, C) probabilities of each segment
     seconds: float
     heard: NDArray[np.bool_]  # (S,) whether a segment holds sound
-    note: str = ""  # what was done to it, if anything
+    note: str = ""  # what was done to the recording, if anything
     outline: Outline = field(default_factory=Outline)
 
     @property
@@ -101,11 +101,11 @@ class Prediction:
         return self.classes[int(self.probabilities.argmax())]
 
     def segments(self) -> Iterator[tuple[float, float, NDArray[np.float64], bool]]:
-        """Start, end, probabilities `(C,)` of each segment, and whether it holds sound."""
+        """Yield each segment's start, end and probabilities `(C,)`, and whether it holds sound."""
         return zip(self.starts.tolist(), self.ends.tolist(), self.timeline, self.heard.tolist(), strict=True)
 
     def as_dict(self, timeline: bool = False) -> dict[str, Any]:
-        """As JSON holds it."""
+        """Return the prediction as JSON holds it."""
         result = {"file": self.file, "class": self.label, "probabilities": self._named(self.probabilities),
                   "seconds": round(self.seconds, 4), "segments": len(self.starts), "note": self.note}  # fmt: skip
         if timeline:
@@ -120,15 +120,15 @@ class Prediction:
 
 
 def _loudest(segments: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The greatest absolute value of each segment `(S, size)`; nothing is copied of a view."""
+    """Return the greatest absolute value of each segment `(S, size)`; a view is not copied."""
     return np.maximum(segments.max(1, initial=0), -segments.min(1, initial=0))
 
 
 class Recogniser:
     """Predicts with a checkpoint: `Recogniser(checkpoints.load(folder))("recording.wav")`.
 
-    Threads may share it. Forked processes cannot, as they lack torch's own threads: start processes by `spawn`, or
-    call `torch.set_num_threads(1)` before the checkpoint is loaded.
+    Threads may share a Recogniser. Forked processes cannot, as they lack torch's own threads: start processes by
+    `spawn`, or call `torch.set_num_threads(1)` before the checkpoint is loaded.
     """
 
     def __init__(self, checkpoint: Checkpoint, device: str = "cpu", calibrate: bool = True):
@@ -136,16 +136,16 @@ class Recogniser:
         self.checkpoint = checkpoint
         if device == "cuda":
             check_gpu()
-        # by its number: which GPU is the current one is a thread's own, and others than 0 are so in the first alone
+        # named by its number: each thread has its own current GPU, which is 0 where --gpu was not applied
         self.device = f"cuda:{torch.cuda.current_device()}" if device == "cuda" else device
         self.network = checkpoint.module.to(self.device).eval()
         self.temperature = (checkpoint.temperature or 1.0) if calibrate else 1.0
-        # on a GPU one thread computes at a time, while others decode: its memory holds one batch, not one for each
+        # on a GPU one thread computes while others decode, so that its memory need not hold a batch for each thread
         self.gpu_lock: AbstractContextManager[Any] = threading.Lock() if device == "cuda" else nullcontext()
 
     @torch.inference_mode()
     def logits(self, segments: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Logits `(S, C)` of segments `(S, size)`."""
+        """Return the logits `(S, C)` of segments `(S, size)`."""
         c, parts = self.checkpoint, [np.empty((0, len(self.checkpoint.classes)), np.float32)]
         step = BATCH[torch.device(self.device).type]
         for start in range(0, len(segments), step):
@@ -155,24 +155,24 @@ class Recogniser:
         return np.concatenate(parts)
 
     def __call__(self, file: str | Path, name: str = "", stopped: threading.Event | None = None) -> Prediction:
-        """Predict for a recording, called `name` in the result. Raises AudioError for one that cannot be used, and once
-        `stopped` is set."""
+        """Predict for a recording, which the result calls `name`. Raises AudioError if the recording cannot be used,
+        and as soon as `stopped` is set."""
         try:
             return self.blocks(stream_audio(file), name or str(file), stopped)
         except AudioError as error:
             raise AudioError(str(error).replace(str(file), name, 1) if name else str(error)) from None
 
     def samples(self, wave: NDArray, rate: int = SAMPLE_RATE, name: str = "") -> Prediction:
-        """Predict for samples `(n,)` or `(n, channels)` at `rate` Hz, as `soundfile.read` gives them: floats of which 1
-        is full scale, or integers. Raises AudioError for those that cannot be used."""
+        """Predict for samples `(n,)` or `(n, channels)` at `rate` Hz, as `soundfile.read` gives them: integers, or
+        floats of which 1 is full scale. Raises AudioError if the samples cannot be used."""
         try:
             return self.blocks(from_samples(wave, rate), name)
         except ValueError as error:
             raise AudioError(f"{name or 'a recording'} {error}") from None
 
     def each(self, recordings: Sequence[tuple[str | Path, str]], jobs: int | None = None) -> Iterator[Prediction | str]:
-        """Predict for recordings, given as (file, name). Yields in their order the prediction, or a sentence for one
-        that cannot be used. `jobs` are computed at a time (None: one a core, up to 8)."""
+        """Predict for recordings, given as (file, name), `jobs` at a time (None: one for each core, up to 8). Yields,
+        in their order, a prediction or, for a recording that cannot be used, a sentence that says why."""
         stopped, threads = threading.Event(), torch.get_num_threads()
         cores = cli.cores()
         jobs = max(1, min(len(recordings), jobs or min(8, cores)))
@@ -191,13 +191,13 @@ class Recogniser:
                     results = executor.map(predict, recordings)
                     yield from tqdm(results, total=len(recordings), unit="recording", leave=False, disable=hidden)
                 finally:
-                    stopped.set()  # after Ctrl-C nobody waits for hours of sound
+                    stopped.set()  # after Ctrl-C, the recordings under way are not computed to their end
         finally:
             torch.set_num_threads(threads)
 
     def _segments(self, waves: Iterable[Wave], segmenter: Segmenter, outline: Outline, name: str,
                   stopped: threading.Event | None) -> Iterator[NDArray[np.float32]]:  # fmt: skip
-        """The segments `(S, size)` that each block ends; a shorter recording is repeated until it fills one."""
+        """Yield the segments `(S, size)` that each block completes; a too short recording is repeated to fill one."""
         for wave in waves:
             if stopped is not None and stopped.is_set():
                 raise AudioError(f"{name}: interrupted")
@@ -209,8 +209,9 @@ class Recogniser:
             yield features.segment(segmenter.rest, self.checkpoint.length, self.checkpoint.overlap, padding=True)
 
     def blocks(self, waves: Iterable[Wave], name: str = "", stopped: threading.Event | None = None) -> Prediction:
-        """Predict for a recording given as blocks `(n,)` of float samples at 16 kHz, as of `audio.stream_audio`;
-        `samples` takes any. Silent segments are left out of the mean, unless all are."""
+        """Predict for a recording given as blocks `(n,)` of float samples at 16 kHz, as `audio.stream_audio` yields
+        them. (`samples` takes any samples.) Silent segments are left out of the mean, unless all segments are silent.
+        """
         c = self.checkpoint
         segmenter, outline, logits, heard = Segmenter(c.size, c.hop), Outline(), [], []
         for part in self._segments(waves, segmenter, outline, name, stopped):
@@ -226,7 +227,7 @@ class Recogniser:
         elif not sound.all():
             notes.append(f"{(~sound).sum()} of {len(sound)} segments are silent and left out")
         counted = segments[sound] if sound.any() else segments
-        mean = counted.mean(0, dtype=np.float64).astype(np.float32)  # as loops.evaluation
+        mean = counted.mean(0, dtype=np.float64).astype(np.float32)  # as loops.evaluation does
         starts = np.arange(len(segments)) * c.hop / SAMPLE_RATE
         ends = np.minimum(starts + c.size / SAMPLE_RATE, seconds)
         probabilities, timeline = softmax(mean, self.temperature), softmax(segments, self.temperature)

@@ -39,11 +39,11 @@ if TYPE_CHECKING:
     from checkpoints import Checkpoint
     from inference import Prediction
 
-SUFFIXES = (  # of what libsndfile decodes
+SUFFIXES = (  # files that libsndfile decodes
     ".aif", ".aifc", ".aiff", ".au", ".caf", ".flac", ".mp1", ".mp2", ".mp3", ".nist", ".oga", ".ogg", ".opus", ".rf64",
     ".snd", ".sph", ".voc", ".w64", ".wav", ".wave", ".wve",
 )  # fmt: skip
-OTHERS = (  # of sound that it does not
+OTHERS = (  # files with sound that libsndfile does not decode
     ".3gp", ".aac", ".ac3", ".amr", ".ape", ".avi", ".m4a", ".m4b", ".mka", ".mkv", ".mov", ".mp4", ".mpg", ".ra",
     ".webm", ".wma", ".wmv",
 )  # fmt: skip
@@ -51,7 +51,7 @@ PICTURES = (".png", ".pdf", ".svg")
 
 
 def command_line() -> argparse.ArgumentParser:
-    """The parser of this command."""
+    """Return the parser of this command."""
     parser = cli.parser(description=__doc__)
     add = parser.add_argument
     add(
@@ -91,15 +91,15 @@ def command_line() -> argparse.ArgumentParser:
 
 @dataclass(frozen=True)
 class Input:
-    """One recording: where it is, what it is called, and its name below the folder it was found in."""
+    """One recording that is to be predicted."""
 
     path: Path
-    name: str
-    relative: Path
+    name: str  # what it is called in the output
+    relative: Path  # its path below the folder that was given
 
 
 def _in_folder(folder: Path) -> Iterator[Input]:
-    """The recordings in a folder and those below it, linked ones too; says which sound it leaves out."""
+    """Yield the recordings in a folder and below it, linked ones too; warn of files with sound that cannot be read."""
     others = []
     for parent, files in walk(folder):
         for name in files:
@@ -117,7 +117,7 @@ def _in_folder(folder: Path) -> Iterator[Input]:
 
 
 def _standard_input(folder: Path) -> Input:
-    """Standard input, copied to a file in `folder`, as decoders seek."""
+    """Return standard input as a recording, copied to a file in `folder`, as decoders have to seek."""
     if sys.stdin is None or sys.stdin.isatty():
         raise UserError("- reads a recording from standard input: redirect or pipe one into it")
     file = folder / "stdin"
@@ -128,7 +128,7 @@ def _standard_input(folder: Path) -> Input:
 
 
 def find_inputs(words: list[str], scratch: Path) -> list[Input]:
-    """The recordings that the command line names. Raises UserError for a folder without any."""
+    """Return the recordings that the command line names. Raises UserError for a folder without any."""
     found: list[Input] = []
     for word in words:
         if word == "-":
@@ -149,7 +149,7 @@ def find_inputs(words: list[str], scratch: Path) -> list[Input]:
 
 
 class Table:
-    """A table for reading, a row at a time."""
+    """Prints a table for readers, a row at a time."""
 
     def __init__(self, names: list[str], classes: list[str], timeline: bool):
         self.classes, self.timeline = classes, timeline
@@ -173,7 +173,7 @@ class Table:
 
 
 class Csv:
-    """A row an utterance; with the timeline, after it a row a segment."""
+    """Prints CSV: a row for each utterance and, with the timeline, a row for each of its segments after it."""
 
     def __init__(self, classes: list[str], timeline: bool):
         self.timeline, self.writer = timeline, csv.writer(sys.stdout, lineterminator="\n")
@@ -193,7 +193,7 @@ class Csv:
 
 
 class Json:
-    """One object, printed at the end."""
+    """Collects the predictions, and prints them at the end as one JSON object."""
 
     def __init__(self, head: dict[str, Any], timeline: bool):
         self.head, self.timeline = head, timeline
@@ -209,7 +209,7 @@ class Json:
 def make_output(
     args: argparse.Namespace, checkpoint: "Checkpoint", inputs: list[Input], calibrated: bool
 ) -> Table | Csv | Json:
-    """The output in the format that the flags ask for."""
+    """Return the output in the format that the flags ask for."""
     if args.json:
         head = {
             "checkpoint": str(args.checkpoint), "model": checkpoint.config["model"], "calibrated": calibrated,
@@ -223,7 +223,7 @@ def make_output(
 
 
 def plot_files(target: Path, inputs: list[Input], words: list[str]) -> list[Path]:
-    """Where each recording's picture goes. Raises UserError for one file for several recordings."""
+    """Return the file of each recording's picture. Raises UserError if several recordings would go into one file."""
     if target.suffix.lower() in PICTURES and not target.is_dir():
         if len(inputs) > 1 or Path(words[0]).is_dir():
             raise UserError(f"--plot {target} is one picture; for a folder or several recordings, name a folder")
@@ -241,14 +241,14 @@ def plot_files(target: Path, inputs: list[Input], words: list[str]) -> list[Path
 
 
 def say_calibration(temperature: float | None, applied: bool, note: str) -> str:
-    """Whether probabilities are calibrated, in words."""
+    """Return a clause that says whether probabilities are calibrated."""
     if temperature is None:
         return f"probabilities are not calibrated ({note})"
     return f"probabilities are {'' if applied else 'not '}calibrated (temperature {temperature:g}, {note})"
 
 
 def main() -> int:
-    """`python predict.py`"""
+    """Run `python predict.py` and return the exit status."""
     args = command_line().parse_args()
     piped = "-" in args.inputs
     with tempfile.TemporaryDirectory(prefix="predict-") if piped else nullcontext("") as scratch:
@@ -261,8 +261,8 @@ def main() -> int:
 
 
 def _draw(prediction: "Prediction", picture: Path, title: str) -> bool:
-    """Draw a prediction, and tell where; returns whether the file could be written. What was predicted stands."""
-    from timeline import plot  # matplotlib, which takes a second
+    """Draw a prediction and print the picture's name. If it cannot be written, report that and return False."""
+    from timeline import plot  # imports matplotlib, which takes a second
 
     try:
         plot(prediction, picture, title)
@@ -274,7 +274,7 @@ def _draw(prediction: "Prediction", picture: Path, title: str) -> bool:
 
 
 def run(args: argparse.Namespace, inputs: list[Input], pictures: list[Path] | None) -> int:
-    """Predict, print and draw. Returns the exit status."""
+    """Predict, print and draw, and return the exit status."""
     import checkpoints
     from device import choose_device
     from inference import Recogniser
@@ -288,13 +288,13 @@ def run(args: argparse.Namespace, inputs: list[Input], pictures: list[Path] | No
     recognise = Recogniser(checkpoint, device, calibrated)
     told = f"{checkpoint.title}; {say_calibration(temperature, calibrated, why)}"
     if sys.stdout.encoding.lower() == "utf-8":
-        sys.stdout.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]  # names of files are bytes
+        sys.stdout.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]  # names of files may be any bytes
     print(told, file=sys.stderr, flush=True)
     out = make_output(args, checkpoint, inputs, calibrated)
     broken, undrawn = [], False
     try:
         for i, result in enumerate(recognise.each([(source.path, source.name) for source in inputs], args.jobs)):
-            with tqdm.external_write_mode():  # else rows stand on the bar
+            with tqdm.external_write_mode():  # without it, rows would be printed onto the progress bar
                 if isinstance(result, str):
                     print(f"error: {cli.printable(result)}", file=sys.stderr, flush=True)
                     broken.append({"file": inputs[i].name, "fault": result})
@@ -302,7 +302,7 @@ def run(args: argparse.Namespace, inputs: list[Input], pictures: list[Path] | No
                 out.add(result)
                 if pictures and not _draw(result, pictures[i], told):
                     undrawn = True
-    finally:  # also after Ctrl-C
+    finally:  # after Ctrl-C, JSON has what was predicted until then
         if isinstance(out, Json):
             out.finish(broken)
     return 1 if broken or undrawn else 0

@@ -270,7 +270,7 @@ def named_table(
     root: Path | None = None,
     models: Sequence[str] | None = None,
 ) -> tuple[render.Document, list[Row]]:
-    """Return a table of TABLES, made from the runs `found`, and its rows. Raises UserError for a rule that cannot be.
+    """Return a table of TABLES, made from the runs `found`, and its rows. Raises UserError where `rule` cannot apply.
 
     `command` and `root` (the runs folder, if it is not path.py's) go into the table's caption and notes.
     """

@@ -38,12 +38,12 @@ from cli import UserError, warn, warn_once
 from files import read_json
 from workers import Execute
 
-VARIED = (  # --vary takes them; a list of classes has commas of its own
+VARIED = (  # the settings that --vary takes: not classes, as a list of classes has commas of its own
     "test_dataset",
     *(f.name for f in fields(recipes.Config) if f.name not in (*recipes.NAMED, "classes")),
 )
-LOOK_AGAIN = 2.0  # seconds, where there is nothing to do but to wait for runs that other processes hold
-STATES = {  # of a run that is asked for
+LOOK_AGAIN = 2.0  # seconds between looks at the runs that other processes hold, where no other run is left
+STATES = {  # state of a run that is asked for: what it means
     "done": "finished",
     "started": "begun, and will be resumed",
     "missing": "not begun",
@@ -53,7 +53,7 @@ STATES = {  # of a run that is asked for
 
 
 def command_line() -> argparse.ArgumentParser:
-    """The parser of this command."""
+    """Return the parser of this command."""
     parser = cli.parser(description=__doc__)
     group = parser.add_argument_group("what to run")
     group.add_argument("--models", type=flags.name_list, metavar="A,B,..", help="networks (default: GLAM)")
@@ -122,7 +122,10 @@ def command_line() -> argparse.ArgumentParser:
 
 
 def variants(vary: list[str]) -> list[dict[str, Any]]:
-    """`["alpha=0,0.5"]` -> `[{"alpha": 0.0}, {"alpha": 0.5}]`, the product over all settings. Raises UserError."""
+    """Return every combination of the values of --vary: `["alpha=0,0.5"]` -> `[{"alpha": 0.0}, {"alpha": 0.5}]`.
+
+    Raises UserError for a text that is not SETTING=VALUE,.. and for a setting that cannot be varied.
+    """
     values_of: dict[str, list[Any]] = {}
     for text in vary:
         name, _, values = text.partition("=")
@@ -139,8 +142,11 @@ def variants(vary: list[str]) -> list[dict[str, Any]]:
 
 
 def combinations(asked: dict[str, Any], given: dict[str, Any]) -> list[dict[str, Any]]:
-    """The flags that differ between runs of one seed. With --table, a --dataset, --split or --model moves from
-    `given` to `asked`, as the table's own. Raises UserError for flags that contradict each other."""
+    """Return the combinations of flags in which the runs of one seed differ.
+
+    With --table, a --dataset, --split or --model moves from `given` to `asked`, where it replaces the table's own.
+    Raises UserError for flags that contradict each other.
+    """
     axes = {"model": asked["models"], "dataset": asked["datasets"], "split": asked["splits"]}
     for name, values in axes.items():
         if values and name in given:
@@ -156,7 +162,7 @@ def combinations(asked: dict[str, Any], given: dict[str, Any]) -> list[dict[str,
 
 
 def _combinations_of_table(asked: dict[str, Any], given: dict[str, Any]) -> list[dict[str, Any]]:
-    """`combinations` for --table."""
+    """Return what `combinations` returns with --table."""
     import models
 
     if asked["vary"]:
@@ -173,32 +179,35 @@ def _combinations_of_table(asked: dict[str, Any], given: dict[str, Any]) -> list
 
 
 def shaping(given: dict[str, Any]) -> dict[str, Any]:
-    """Of train.py's flags, those that change a table's rows."""
+    """Return those of train.py's flags that change a table's rows."""
     names = {field.name for field in fields(recipes.Config)} - {*recipes.NAMED, *recipes.MACHINE}
     return {k: v for k, v in given.items() if k in names}
 
 
 def _options(given: dict[str, Any]) -> flags.Options:
-    """Of train.py's flags, those that shape no result."""
+    """Return those of train.py's flags that do not change a result."""
     return flags.Options(**{f.name: given[f.name] for f in fields(flags.Options) if f.name in given})
 
 
 def _as_given(changed: dict[str, Any]) -> dict[str, Any]:
-    """Settings as flags give them, from how a run records them: tuples in place of lists."""
+    """Return settings in the form in which flags give them: tuples in place of the lists that a run records."""
     return {k: tuple(v) if isinstance(v, list) else v for k, v in changed.items()}
 
 
 def expand(
     given: dict[str, Any], chosen: list[dict[str, Any]], seeds: list[int], table: bool, dry_run: bool
 ) -> Iterator[recipes.Config]:
-    """A configuration for every combination, seed and fold, seeds outermost: whole rounds are done first. For a `table`
-    rows on a split that their corpus cannot have are left out, with a warning. `dry_run` is for train.folds_to_run."""
+    """Yield a configuration for every combination, seed and fold: all those of the first seed, then of the next.
+
+    For a `table`, rows on a split that their corpus cannot have are left out, with a warning. `dry_run` is passed to
+    train.folds_to_run.
+    """
     import train
 
     options = _options(given)
     base: list[recipes.Config] = []
     for varied in chosen:
-        config = flags.parse_config({**given, **varied})  # of any seed, which does not decide the folds
+        config = flags.parse_config({**given, **varied})  # its seed does not matter: the folds do not depend on it
         try:
             base += train.folds_to_run(config, options, dry_run)
         except data.NoSplit as error:
@@ -214,7 +223,7 @@ def expand(
 
 @dataclass(frozen=True)
 class Job:
-    """A run, where it is or will be, and its state, one of STATES."""
+    """A run: its configuration, its folder (which may not exist yet), and its state, one of STATES."""
 
     config: recipes.Config
     folder: Path
@@ -222,25 +231,25 @@ class Job:
 
 
 def _is_stale(folder: Path, config: recipes.Config) -> bool:
-    """Whether a run of this configuration was finished on the corpus as it was before a change."""
+    """Return whether a run of this configuration was finished before its corpus changed."""
     for other in sorted(folder.parent.parent.glob(f"*/{folder.name}/config.json")):
         try:
             run = read_json(other)
-            same = recipes.from_settings(run["settings"]).hash("") == config.hash("")  # a CSV by any of its paths
+            same = recipes.from_settings(run["settings"]).hash("") == config.hash("")  # a CSV file under any path
             if same and records.finished(other.parent):
                 return True
         except (UserError, KeyError, TypeError):
-            continue  # not a record of a run
+            continue  # this config.json is not the record of a run
     return False
 
 
 def job_of(config: recipes.Config, runs: Path, save_model: str | None) -> Job:
-    """Look up what there is of a run."""
+    """Return a run's job, with the state in which its folder is."""
     folder = records.folder_of(config, *data.identity(config), runs)
     if records.finished(folder, save_model):
         state = "done"
     elif records.finished(folder):
-        state = "repeat"  # for its weights, every epoch
+        state = "repeat"  # to get its weights, every epoch is trained again
     elif (folder / "config.json").exists():
         state = "started"
     else:
@@ -249,11 +258,11 @@ def job_of(config: recipes.Config, runs: Path, save_model: str | None) -> Job:
 
 
 def describe(config: recipes.Config) -> str:
-    """A run in one line."""
+    """Return a description of a run in one line."""
     words = [config.model, config.dataset, config.split, f"seed {config.seed}"]
     if config.fold is not None:
         words.append(f"fold {config.fold}")
-    others = {k: getattr(config, k) for k in ("test_dataset", *recipes.MACHINE)}  # which --vary takes too
+    others = {k: getattr(config, k) for k in ("test_dataset", *recipes.MACHINE)}  # --vary takes these too
     usual = recipes.Config()
     if changed := config.changed() | {k: v for k, v in others.items() if v != getattr(usual, k)}:
         words.append(recipes.settings_text(changed))
@@ -261,7 +270,7 @@ def describe(config: recipes.Config) -> str:
 
 
 def epochs(folder: Path) -> list[dict[str, Any]]:
-    """The records of a run's epochs so far; none where they cannot be read."""
+    """Return the records of a run's epochs so far; an empty list where they cannot be read."""
     try:
         return [record for record in records.read_epochs(folder) if float(record["seconds"]) >= 0]
     except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
@@ -269,20 +278,20 @@ def epochs(folder: Path) -> list[dict[str, Any]]:
 
 
 def _seconds(root: Path, pattern: str) -> float | None:
-    """Mean seconds an epoch of the first twenty runs whose `done` matches `pattern`; None without any."""
+    """Return the mean seconds per epoch of the first twenty runs whose `done` matches `pattern`; None if none does."""
     seconds = [r["seconds"] for done in sorted(root.glob(pattern))[:20] for r in epochs(done.parent)]
     return sum(seconds) / len(seconds) if seconds else None
 
 
 def time_left(todo: list[Job], at_once: int | None) -> str:
-    """How long these runs will take, judged by finished ones. `at_once`: how many are trained at once, None where that
-    is not known, as on a cluster."""
+    """Return a sentence on how long these runs will take, estimated from finished runs. `at_once` says how many are
+    trained at once; None where that is not known, as on a cluster."""
     if not todo:
         return "nothing to do"
     pace_of = cache(_seconds)
-    seconds = []  # of each run that has a finished one to judge by
+    seconds = []  # one estimate for each run that is like a finished one
     for job in todo:
-        pace = pace_of(job.folder.parent, "*/done")  # of other seeds; failing these, of that model on that dataset
+        pace = pace_of(job.folder.parent, "*/done")  # from other seeds; if there are none, from this model and dataset
         if pace is None:
             pace = pace_of(job.folder.parents[3], f"*/{job.config.model}/*/*/done")
         if pace is not None:
@@ -291,7 +300,7 @@ def time_left(todo: list[Job], at_once: int | None) -> str:
     if not seconds:
         return "time left: unknown until a first run is finished"
     together = min(at_once or 1, len(seconds))
-    left = max(sum(seconds) / together, *seconds)  # a run is not shared out
+    left = max(sum(seconds) / together, *seconds)  # at least the time of the longest run, which cannot be divided
     how = f"with {together} at once" if at_once else "one after the other; a cluster shares this"
     unknown = len(todo) - len(seconds)
     note = f"; {unknown} runs like none that is finished are not counted" if unknown else ""
@@ -310,7 +319,7 @@ def _line(job: Job) -> str:
 
 
 def _first_line(text: str) -> str:
-    """Of an error its sentence, without the list of files that may follow it."""
+    """Return the first sentence of an error, without the list of files that may follow it."""
     return text.splitlines()[0].removesuffix(":")
 
 
@@ -318,13 +327,16 @@ def _is_free(folder: Path) -> bool:
     try:
         with records.locked(folder) as mine:
             return mine
-    except (OSError, UserError):  # as trying to train it will tell
+    except (OSError, UserError):  # trying to train the run will report this error
         return True
 
 
 def run_all(todo: list[Job], execute: Execute, tries: int, bar: bool) -> list[str]:
-    """Train every run; returns the failures as sentences. Those that broke are tried again after the others, at most
-    `tries` times in all, and those that another process held once it lets go of them."""
+    """Train every run, and return the failures as sentences.
+
+    A run that broke is tried again after the others, at most `tries` times in all. A run that another process held is
+    tried again once that process lets go of it.
+    """
     left, failures = {job.config: job for job in todo}, []
     held: set[recipes.Config] = set()
     told: set[str] = set()
@@ -350,7 +362,7 @@ def run_all(todo: list[Job], execute: Execute, tries: int, bar: bool) -> list[st
                         text += f" (tried {tries} times)" if status == "broke" else ""
                         failures.append(f"{describe(config)}: {text}")
                         line = f"failed: {describe(config)}: {_first_line(text) if text in told else text}"
-                        told.add(text)  # broken recordings are a long list, and stop every run of their corpus
+                        told.add(text)  # so that a long list of broken recordings is not printed for each of their runs
                     progress.update()
                     with progress.external_write_mode():
                         print(line, flush=True)
@@ -358,7 +370,7 @@ def run_all(todo: list[Job], execute: Execute, tries: int, bar: bool) -> list[st
 
 
 def _executor(asked: dict[str, Any], given: dict[str, Any], todo: list[Job]) -> AbstractContextManager[Execute]:
-    """The function that trains runs; it can be called until its context ends."""
+    """Return the context of the function that trains runs; this function can be called until the context ends."""
     options = _options(given)
     if asked["ray"]:
         import cluster
@@ -368,7 +380,7 @@ def _executor(asked: dict[str, Any], given: dict[str, Any], todo: list[Job]) -> 
         cpus = asked["cpus_per_job"] if asked["cpus_per_job"] is not None else max(j.config.threads for j in todo)
         return cluster.connected(asked["ray"], cluster.Share(cpus, gpus), options)
     if asked["jobs"] * asked["at_once"] > 1:
-        options = replace(options, quiet=True)  # of several epochs at once
+        options = replace(options, quiet=True)  # the lines of several runs would be mixed
     if asked["jobs"] > 1:
         return nullcontext(partial(workers.in_processes, jobs=asked["jobs"], gpu=given.get("gpu"), options=options))
     return nullcontext(partial(workers.in_turns, at_once=asked["at_once"], options=options))
@@ -387,14 +399,14 @@ def print_table(asked: dict[str, Any], given: dict[str, Any], every: list[Job]) 
             words += [f"--{flag}", ",".join(asked[flag])]
     if "runs" in given:
         words += ["--runs", str(given["runs"])]
-    # a CSV file that has been changed since has runs of its old content, which may be more
+    # if a CSV file was changed, there may be more runs of its old content, which would be taken for the table
     words += ["--corpus", ",".join(dict.fromkeys(data.identity(job.config)[1][:8] for job in every))]
     for output in [["--output", file] for file in asked["print"]] or [[]]:
         report.main([*words, *output])
 
 
 def check(asked: dict[str, Any]) -> None:
-    """Raise UserError for numbers that make no sense and flags that need another."""
+    """Raise UserError for numbers that make no sense and for flags that need, or exclude, another."""
     if asked["print"] is not None and not asked["table"]:
         raise UserError("--print goes with --table NAME; python report.py prints what there is")
     if odd := [file for file in asked["print"] or () if Path(file).suffix not in render.ENDINGS]:
@@ -423,7 +435,7 @@ def check(asked: dict[str, Any]) -> None:
 
 
 def jobs_of(asked: dict[str, Any], given: dict[str, Any]) -> list[Job]:
-    """Every run that is asked for, with its state; under --next, those of all seeds."""
+    """Return every run that is asked for, with its state; with --next, the runs of all seeds."""
     chosen = combinations(asked, given)
     for name in ("seeds", "next"):
         if (asked[name] or 1) > 1 and "seed" in given:
@@ -435,25 +447,25 @@ def jobs_of(asked: dict[str, Any], given: dict[str, Any]) -> list[Job]:
             f"{len(all_seeds)}; add some, a line each"
         )
     wanted = all_seeds if asked["next"] else all_seeds[: asked["seeds"] or 1]
-    # a setting that is listed twice is one
+    # a dict, as values that are listed twice would give the same run twice
     configs = dict.fromkeys(expand(given, chosen, wanted, bool(asked["table"]), asked["dry_run"]))
     if (asked["gpus_per_job"] or 0) > 0:
-        configs = {replace(config, device="cuda"): None for config in configs}  # the workers', not ours
+        configs = {replace(config, device="cuda"): None for config in configs}  # the workers have it
     options = _options(given)
     return [job_of(config, options.runs, options.save_model) for config in configs]
 
 
 def of_next_seeds(jobs: list[Job], n: int) -> list[Job]:
-    """The runs of the first n seeds that lack one."""
+    """Return the runs of the first n seeds of which some run is not done."""
     lacking = [*dict.fromkeys(job.config.seed for job in jobs if job.state != "done")]
     return [job for job in jobs if job.config.seed in lacking[:n]]
 
 
 def main() -> int:
-    """`python sweep.py`"""
+    """Run `python sweep.py` and return the exit status."""
     parser = command_line()
     given = vars(parser.parse_args())
-    asked = {k: given.pop(k) for k in vars(parser.parse_args([]))}  # they have defaults; a run's flags have none
+    asked = {k: given.pop(k) for k in vars(parser.parse_args([]))}  # our flags have defaults, train.py's have none
     check(asked)
     if asked["ray"] and given.get("tensorboard"):
         raise UserError("--tensorboard writes on this machine as runs go on; leave it out on a Ray cluster")

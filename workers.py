@@ -1,7 +1,7 @@
-"""Runs in this process, one after the other or several in turns, or several in processes of their own.
+"""Train runs in this process, one after the other or several in turns, or several in processes of their own.
 
-Each of these, and their counterpart in cluster.py, takes configurations and gives an Outcome for each. None waits for a
-run that another process holds, or tries one again that broke: `sweep.run_all` gives it once more.
+Each of these ways, like the one in cluster.py, takes configurations and yields an Outcome for each. None of them waits
+for a run that another process holds, or tries a broken run again: `sweep.run_all` gives them such a run once more.
 """
 
 import contextlib
@@ -23,10 +23,10 @@ from recipes import Config
 
 Status = Literal[
     "done",
-    "held",  # by another process, which is at it
-    "failed",  # for a reason that stays: it is not tried again
-    "broke",  # for a reason that may pass: it is tried again, a few times
-    "lost",  # with the machine it was on: it is tried again, which does not count
+    "held",  # another process trains it
+    "failed",  # the reason will stay: it is not tried again
+    "broke",  # the reason may pass: it is tried again, a few times
+    "lost",  # its machine was lost: it is tried again, and this does not count as a try
 ]
 
 
@@ -38,14 +38,14 @@ class Outcome(NamedTuple):
     text: str = ""  # what went wrong
 
 
-# what a disk, a network or a limit may refuse once and grant the next time
+# errors of a disk, a network or a limit that may be gone the next time
 PASSING = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EMFILE, errno.ENFILE)
 
 Execute = Callable[[Sequence[Config]], Iterator[Outcome]]  # trains runs; each outcome comes as its run ends
 
 
 def accident(config: Config, error: Exception) -> Outcome:
-    """The outcome of a run that raised this: one run's accident is no reason to stop the others."""
+    """Return the outcome of a run that raised this error, as one run's accident is no reason to stop the others."""
     import device
 
     if isinstance(error, UserError):
@@ -59,7 +59,7 @@ def accident(config: Config, error: Exception) -> Outcome:
 
 
 def attempt(config: Config, train_one: Callable[[], Path | None]) -> Outcome:
-    """Call `train_one`, which trains this run and returns its folder, or None where another process holds it."""
+    """Call `train_one`, which trains a run and returns its folder, or None if another process holds it."""
     try:
         return Outcome(config, "done" if train_one() else "held")
     except Exception as error:
@@ -67,7 +67,7 @@ def attempt(config: Config, train_one: Callable[[], Path | None]) -> Outcome:
 
 
 def train_here(config: Config, options: Options, corpus: tuple[str, str]) -> Outcome:
-    """Train a run in this process, if its corpus still is `corpus`, the `data.identity` where the sweep began."""
+    """Train a run in this process, if its corpus still is `corpus`, the `data.identity` when the sweep began."""
     import data
     import train
 
@@ -83,9 +83,11 @@ def train_here(config: Config, options: Options, corpus: tuple[str, str]) -> Out
 
 
 def in_turns(configs: Sequence[Config], at_once: int, options: Options) -> Iterator[Outcome]:
-    """Train up to `at_once` runs in this process, in turns. Where a GPU's memory does not hold them there are fewer,
-    and one more again when a run ends and another model is next; the run that found no room goes on later from its
-    last epoch."""
+    """Train up to `at_once` runs in this process, in turns.
+
+    If the GPU's memory is too small, fewer run at once; when a run ends and another model is next, one more is tried.
+    A run that found no room goes on later from its last epoch.
+    """
     import torch
 
     import device
@@ -106,7 +108,7 @@ def in_turns(configs: Sequence[Config], at_once: int, options: Options) -> Itera
                     if turn.going:
                         continue
                     outcome = Outcome(config, "done" if turn.result else "held")
-                    if turn.result and queue and queue[0].model != config.model:  # it may be smaller
+                    if turn.result and queue and queue[0].model != config.model:  # the next model may be smaller
                         room = min(at_once, room + 1)
                 except Exception as error:
                     if device.is_out_of_memory(error) and len(running) > 1:
@@ -117,7 +119,7 @@ def in_turns(configs: Sequence[Config], at_once: int, options: Options) -> Itera
                     else:
                         outcome = accident(config, error)
                 running.remove(each)
-                with contextlib.suppress(RuntimeError):  # of a GPU that fails for good, as every run on it will say
+                with contextlib.suppress(RuntimeError):  # if a GPU fails for good, each run on it says so
                     torch.cuda.empty_cache()
                 if outcome:
                     yield outcome
@@ -133,17 +135,17 @@ def _end_with_parent() -> None:
     parent = parent_process()
     if parent is not None:
         connection.wait([parent.sentinel])
-        signal.raise_signal(signal.SIGKILL)  # also in the middle of a run: what is on disk is whole at any moment
+        signal.raise_signal(signal.SIGKILL)  # even in the middle of a run, as files on disk are whole at any moment
 
 
 def _serve(pipe: connection.Connection, gpu: int | None, options: Options) -> None:
-    """What a worker does: train the runs that come through the pipe until it is closed."""
+    """Train the runs that come through the pipe until it is closed. This is what a worker's process does."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     if gpu is not None:
         from device import choose_device
 
-        choose_device(gpu)  # the choice of a GPU is a process's own
-    tqdm.set_lock(threading.RLock())  # its own is a semaphore, which would outlive a killed process
+        choose_device(gpu)  # each process has its own choice of a GPU
+    tqdm.set_lock(threading.RLock())  # tqdm's own lock is a semaphore, which would outlive a killed process
     with contextlib.suppress(EOFError):
         while True:
             config, corpus = pipe.recv()
@@ -158,7 +160,7 @@ class Worker:
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(theirs, gpu, options), daemon=True)
         self.config: Config | None = None
-        before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited: Ctrl-C is for the parent, which ends us
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # the child inherits it; on Ctrl-C, the parent ends us
         try:
             self.process.start()
         finally:
@@ -174,7 +176,7 @@ class Worker:
             self.pipe.send((config, data.identity(config)))
 
     def outcome(self) -> Outcome:
-        """The outcome of the run; waits for it."""
+        """Wait for the run, and return its outcome."""
         config, self.config = self.config, None
         assert config is not None
         try:
@@ -186,14 +188,14 @@ class Worker:
             return Outcome(config, "broke", f"its process died ({how}; out of memory?)")
 
     def end(self) -> None:
-        """Kill it, whatever it does."""
+        """Kill the process, whatever it does."""
         self.process.kill()
         self.process.join()
         self.pipe.close()
 
 
 def in_processes(configs: Sequence[Config], jobs: int, gpu: int | None, options: Options) -> Iterator[Outcome]:
-    """Train runs in `jobs` processes. No process is left behind, however this one ends."""
+    """Train runs in `jobs` processes. However this process ends, it leaves none of them behind."""
     queue = deque(configs)
     workers = [Worker(gpu, options) for _ in range(min(jobs, len(queue)))]
     try:

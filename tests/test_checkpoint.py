@@ -346,9 +346,9 @@ def test_a_shape_that_would_fill_the_memory_or_is_no_whole_number(copy: Path) ->
         ({"dataset": "a\x1b[2J"}, "'dataset' has characters"),
         ({"temperature_note": "a\x1b[2J"}, "'temperature_note' has characters"),
         ({"seed": True}, "'seed' is wrong"),
-        ({"scores": {"test": dict.fromkeys(metrics.SCORES, "50")}}, "'scores' lacks the test's"),
-        ({"scores": {"test": dict.fromkeys(metrics.SCORES, 10**400)}}, "'scores' lacks the test's"),
-        ({"scores": {"test": {"WA": 50.0, "UA": 50.0, "macroF1": 50.0}}}, "'scores' lacks the test's"),
+        ({"scores": {"test": dict.fromkeys(metrics.SCORES, "50")}}, "'scores' lacks the scores of the test part"),
+        ({"scores": {"test": dict.fromkeys(metrics.SCORES, 10**400)}}, "'scores' lacks the scores of the test part"),
+        ({"scores": {"test": {"WA": 50.0, "UA": 50.0, "macroF1": 50.0}}}, "'scores' lacks the scores of the test part"),
     ],
 )
 def test_values_that_no_run_writes(values: dict[str, Any], said: str, copy: Path) -> None:

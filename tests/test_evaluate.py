@@ -67,10 +67,8 @@ def test_scores_are_those_of_the_run(here: Path, corpus: Path, command: Command,
     out = command("evaluate.py", corpus, "--checkpoint", here, "--gpu", -1, "--csv", tmp_path / "p.csv").stdout
     for score, name in metrics.SCORE_NAMES.items():
         assert f"{name} {run.scores('last')[score]:.2f}" in out
-    assert (
-        f"{run.n_test} utterances; left out: {run.config['n_train']} it was trained on or chosen by, 0 of other" in out
-    )
-    assert "these speakers were heard in training" in out
+    assert f"{run.n_test} utterances; left out: {run.config['n_train']} used to train or choose it, 0 of other" in out
+    assert "its speakers were heard in training" in out
     assert "is spelt" not in out
     error = metrics.ece(test.logits[-1], test.labels)
     assert out.endswith(f"expected calibration error of the probabilities: {error:.1f} %\n")
@@ -86,10 +84,10 @@ def test_happy_is_what_it_was_in_training_unless_told_otherwise(here: Path, comm
     command("train.py", "--dataset", "all", "--happy", "hap+exc", "--save_model", *QUICK)
     (run,) = records.runs(here)
     out = command("evaluate.py", "all", "--checkpoint", here, "--gpu", -1).stdout
-    assert f": {run.n_test} utterances; left out: {run.config['n_train']} it was trained on" in out
+    assert f": {run.n_test} utterances; left out: {run.config['n_train']} used to train" in out
     assert f"WA {run.scores('last')['WA']:.2f}" in out and "; on synthetic (SYNTHETIC speech): " in out
     fewer = command("evaluate.py", "all", "--checkpoint", here, "--gpu", -1, "--happy", "exc").stdout
-    assert f": {run.n_test} utterances; left out: {run.config['n_train']} it was trained on" not in fewer
+    assert f": {run.n_test} utterances; left out: {run.config['n_train']} used to train" not in fewer
 
 
 def test_the_corpus_is_not_written_over(here: Path, corpus: Path, command: Command, tmp_path: Path) -> None:
@@ -133,7 +131,9 @@ def test_what_trained_or_chose_the_model_is_never_scored(
     done = command("evaluate.py", copies, "--checkpoint", here, "--gpu", -1, "--padding", "--csv", tmp_path / "p.csv",
                    status=0 if rule != "paper" else 2)  # fmt: skip
     if rule == "paper":  # of the whole corpus those too short to train on are left, of one class
-        assert "the corpus 3 recordings of" in done.stderr and "not trained on or chosen by" in done.stderr
+        assert (
+            "the corpus 3 recordings of" in done.stderr and "not used to train or choose the checkpoint" in done.stderr
+        )
         return
     scored = {row["name"].removeprefix("copy-") for row in read_rows(tmp_path / "p.csv")}
     assert scored == {f"{i}.wav" for i in range(40)} - heard
@@ -150,10 +150,10 @@ def test_short_ones_are_left_out_as_in_training_and_kept_on_request(
     checkpoint = make_checkpoint(tmp_path / "c", "CNN_GAP", **SHAPE)
     out = evaluate(checkpoint)
     assert (
-        "37 utterances; left out: 0 it was trained on or chosen by, 0 of other classes, 3 shorter than 0.5 s, 0 broken"
+        "37 utterances; left out: 0 used to train or choose it, 0 of other classes, 3 shorter than 0.5 s, 0 broken"
         in out
     )
-    assert "the corpus has no class that is spelt neutral, happy, which it was trained on too" in out
+    assert "the corpus has no class that is spelt neutral, happy, which the checkpoint knows too" in out
     assert out.startswith("CNN_GAP trained on synthetic (demo, SYNTHETIC speech); on mine: 37 utterances")
     assert "40 utterances" in evaluate(checkpoint, "--padding")
     assert "40 utterances" in evaluate(make_checkpoint(tmp_path / "padded", "CNN_GAP", padding=True, **SHAPE))
@@ -222,7 +222,7 @@ def test_other_classes_are_left_out_and_broken_recordings_reported(
     soundfile.write(tmp_path / "0b.wav", np.ones(9000) / 9, 16000)
     checkpoint = make_checkpoint(tmp_path / "c", "CNN_GAP", **SHAPE)
     done = command("evaluate.py", corpus, "--checkpoint", checkpoint, "--gpu", -1, status=1)
-    left_out = "0 it was trained on or chosen by, 1 of other classes (bored 1), 3 shorter than 0.5 s, 1 broken"
+    left_out = "0 used to train or choose it, 1 of other classes (bored 1), 3 shorter than 0.5 s, 1 broken"
     assert f"37 utterances; left out: {left_out}" in done.stdout
     assert r"\x1b[31mnone.wav: does not exist" in done.stderr
     lines = at_a_terminal("evaluate.py", corpus, "--checkpoint", checkpoint, "--gpu", -1, status=1)
@@ -261,7 +261,7 @@ def test_a_recording_that_could_not_be_read_at_first_is_not_taken_for_unheard(
     monkeypatch.setattr(path, "CACHE", tmp_path / "cache")
     monkeypatch.setattr(sys, "argv", ["evaluate.py", str(corpus), "--checkpoint", str(checkpoint), "--gpu", "-1"])
     with pytest.raises(
-        UserError, match=r"7\.wav could not be read at first, so whether it was trained on is not known"
+        UserError, match=r"7\.wav could not be read at first, so it is not known whether it was trained on"
     ):
         main()
 
@@ -271,7 +271,7 @@ def test_what_says_nothing_is_refused(here: Path, corpus: Path, command: Command
     trained = set(json.loads(next(here.rglob("split.json")).read_text())["train"])
     heard = part_of(corpus, trained, tmp_path / "heard.csv")
     error = command("evaluate.py", heard, "--checkpoint", here, "--gpu", -1, status=2).stderr
-    assert "the corpus 0 recordings of angry, sad that the checkpoint was not trained on" in error
+    assert "the corpus 0 recordings of angry, sad that were not used to train or choose the checkpoint" in error
     old = make_checkpoint(tmp_path / "c", "CNN_GAP", heard=None)
     error = command("evaluate.py", corpus, "--checkpoint", old, "--gpu", -1, status=2).stderr
     assert "does not say what it was trained on: train again" in error
