@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 LOCAL = ("127.0.0.1", "localhost", "::1")
 MEGABYTE = 2**20
 INVITATION = "Record or upload speech."
-FONTS = ["system-ui", "sans-serif"]  # that are there: none is fetched
-KEPT = 3600  # seconds that an idle page's recording is kept
+FONTS = ["system-ui", "sans-serif"]  # fonts that every browser has, so that none is fetched
+KEPT = 3600  # seconds for which the recording of an idle page is kept
 STYLE = """
 .gradio-container {max-width: 1180px !important; width: 100%; margin: auto}
 #answer h2 {font-size: 2rem; margin: 0}
@@ -43,7 +43,7 @@ STYLE = """
 
 
 def command_line() -> argparse.ArgumentParser:
-    """The parser of this command."""
+    """Return the parser of this command."""
     parser = cli.parser(description=__doc__)
     add = parser.add_argument
     runs = cli.in_help(path.RUNS)
@@ -67,9 +67,9 @@ def command_line() -> argparse.ArgumentParser:
 
 
 def find_checkpoints(root: Path) -> dict[str, dict[str, Any]]:
-    """The config.json of every checkpoint under a folder, by its path below it; broken ones are warned of and left out.
+    """Return the config.json of every checkpoint under a folder, by the checkpoint's path below that folder.
 
-    Raises UserError where there is none.
+    Broken checkpoints are left out with a warning. Raises UserError where there is none.
     """
     import checkpoints
 
@@ -92,7 +92,7 @@ def find_checkpoints(root: Path) -> dict[str, dict[str, Any]]:
 
 
 def title(name: str, config: dict[str, Any]) -> str:
-    """A checkpoint in a line of the menu."""
+    """Return the line of the menu that stands for a checkpoint."""
     synthetic = "SYNTHETIC: " if config["synthetic"] else ""
     fold = "" if config["fold"] is None else f" fold {config['fold']}"
     run = f"split {config['split']}{fold}, seed {config['seed']}, epoch {config['epoch']}"
@@ -100,12 +100,12 @@ def title(name: str, config: dict[str, Any]) -> str:
 
 
 def escape(text: str) -> str:
-    """Text that Markdown shows as it is: another's checkpoint might have the page ask for a picture from elsewhere."""
+    """Return text that Markdown shows as it is. Unescaped, a checkpoint could make the page load foreign pictures."""
     return html.escape(text).translate({ord(c): f"&#{ord(c)};" for c in "\\`*_[]!$~"})
 
 
 def describe(config: dict[str, Any]) -> str:
-    """What stands under the menu: what the checkpoint was trained on, how well it did, and whose licence holds."""
+    """Return the text under the menu: the checkpoint's classes, its test scores, and the licence of its corpus."""
     scores = config["scores"]["test"]
     optimistic = ", chosen on these utterances: optimistic" if config["rule"] == "paper" else ""
     lines = [
@@ -122,7 +122,7 @@ def describe(config: dict[str, Any]) -> str:
 
 @lru_cache(maxsize=4)
 def recogniser(folder: Path) -> "Recogniser":
-    """A checkpoint in memory."""
+    """Return the Recogniser of a checkpoint; the last four stay in memory."""
     import checkpoints
     from inference import Recogniser
 
@@ -133,7 +133,7 @@ def recogniser(folder: Path) -> "Recogniser":
 
 
 def at_most(waves: Iterable["NDArray"], minutes: float) -> Iterator["NDArray"]:
-    """The blocks of a recording, as they are. Raises UserError once they are longer than `minutes`."""
+    """Yield the blocks of a recording unchanged. Raises UserError once they are longer than `minutes` in all."""
     samples = 0
     for wave in waves:
         samples += len(wave)
@@ -143,7 +143,7 @@ def at_most(waves: Iterable["NDArray"], minutes: float) -> Iterator["NDArray"]:
 
 
 def recognise(folder: Path, file: str, max_minutes: float, max_mb: float) -> "Prediction":
-    """The prediction for an uploaded recording. Raises UserError, in words for who uploaded it."""
+    """Return the prediction for an uploaded recording. Raises UserError, worded for the person who uploaded it."""
     from audio import stream_audio
 
     name = Path(file).name
@@ -162,7 +162,7 @@ def recognise(folder: Path, file: str, max_minutes: float, max_mb: float) -> "Pr
 
 
 def answer(prediction: "Prediction") -> str:
-    """The result in Markdown."""
+    """Return the result in Markdown."""
     note = f" {escape(prediction.note).capitalize()}." if prediction.note else ""
     segments = f"{len(prediction.starts)} segment" + "s" * (len(prediction.starts) != 1)
     head = f"## {escape(prediction.label)}"
@@ -173,10 +173,10 @@ def answer(prediction: "Prediction") -> str:
 
 
 def make_page(root: Path, max_minutes: float, max_mb: float, pictures: Path) -> "gradio.Blocks":
-    """The page for the checkpoints under a folder; pictures go to `pictures`. Raises UserError if there are none."""
+    """Return the page for the checkpoints under `root`; it draws into `pictures`. Raises UserError if there is none."""
     import gradio as gr
 
-    import inference  # noqa: F401  # now, for the first answer not to wait for it
+    import inference  # noqa: F401  # now, so that the first answer does not wait for it
     from timeline import plot
 
     configs = find_checkpoints(root)
@@ -219,12 +219,12 @@ def make_page(root: Path, max_minutes: float, max_mb: float, pictures: Path) -> 
 
 
 def serve(page: "gradio.Blocks", host: str, port: int, max_mb: float, pictures: Path) -> None:
-    """Answer until interrupted. Raises UserError where the address cannot be had."""
+    """Serve the page until interrupted. Raises UserError where the address is taken or not this machine's."""
     import gradio as gr
     from starlette.middleware import Middleware
     from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-    # else a site whose name leads to this machine could use the page from its visitor's browser
+    # without this, a foreign site whose name leads to this machine could use the page through its visitor's browser
     names = [*LOCAL[:2], "[::1]"] if host in LOCAL else ["*"]
     guard = Middleware(TrustedHostMiddleware, allowed_hosts=names)
     at = f"[{host}]" if ":" in host else host
@@ -241,7 +241,7 @@ def serve(page: "gradio.Blocks", host: str, port: int, max_mb: float, pictures: 
 
 
 def main() -> None:
-    """`python app.py`"""
+    """Run `python app.py`."""
     args = command_line().parse_args()
     if not (0 < args.max_minutes < float("inf") and 0 < args.max_mb < float("inf")):
         raise UserError("--max_minutes and --max_mb must be greater than 0")
@@ -252,7 +252,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="app-") as scratch:
         os.environ |= {"GRADIO_TEMP_DIR": scratch, "GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1"}
         cli.need("the page", "requirements-app.txt", "gradio")
-        pictures = Path(scratch) / "pictures"  # apart: of an allowed folder an uploaded page would be shown as ours
+        pictures = Path(scratch) / "pictures"  # not the uploads' folder: files of an allowed folder are served as ours
         pictures.mkdir()
         page = make_page(args.checkpoints or path.RUNS, args.max_minutes, args.max_mb, pictures)
         serve(page, args.host, args.port, args.max_mb, pictures)

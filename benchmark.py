@@ -34,13 +34,13 @@ import cli
 import flags
 import recipes
 
-SEGMENTS = {"train": 25000, "test": 6000}  # of the improvised half of IEMOCAP at 1.8 s, about
+SEGMENTS = {"train": 25000, "test": 6000}  # about as many as IEMOCAP's improvised half has at 1.8 s
 QUICK = {"train": 320, "test": 160}
 PER_UTTERANCE = 11  # segments
 
 
 def command_line() -> ArgumentParser:
-    """The parser of this command."""
+    """Return the parser of this command."""
     parser = cli.parser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="measure with a fraction of the data")
     parser.add_argument(
@@ -87,7 +87,7 @@ from recipes import Config
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table. `got` and `needed` are ratios, or seconds or per cent where `unit` says so."""
+    """One line of the table. `got` and `needed` are ratios, seconds or per cent, as `unit` says."""
 
     name: str
     got: float | None
@@ -97,16 +97,19 @@ class Row:
     unit: str = "x"
 
     def line(self) -> str:
-        """The line in Markdown."""
+        """Return the line in Markdown."""
         got = "not measured" if self.got is None else f"{self.got:.2f} {self.unit}"
         return f"| {self.name} | {got} | {self.spread} | {self.needed:g} {self.unit} | {self.note} |"
 
 
 def seconds(function: Callable[[], Any]) -> tuple[float, Any]:
-    """How long a call takes, the GPU's work included, and what it returns. First a rest: the threads of the library
-    that was at work before, OpenBLAS's for one, spin on for a while and would take the processor from this one."""
+    """Return how long a call takes, including the GPU's work, and what it returns.
+
+    It rests first: the threads of a library that was at work, such as OpenBLAS's, spin on for a while and would take
+    processor time from the call.
+    """
     time.sleep(0.2)
-    wait = torch.cuda.synchronize if torch.cuda.is_initialized() else lambda: None  # a row of the CPU needs no GPU
+    wait = torch.cuda.synchronize if torch.cuda.is_initialized() else lambda: None  # CPU rows leave a GPU alone
     wait()
     start = time.perf_counter()
     result = function()
@@ -114,11 +117,11 @@ def seconds(function: Callable[[], Any]) -> tuple[float, Any]:
     return time.perf_counter() - start, result
 
 
-_plain: list[Callable[[], Any]] = []  # in the plain loop's process: the loop
+_plain: list[Callable[[], Any]] = []  # the plain loop, in the plain loop's process
 
 
 def plain_turn(make: Callable[[], Callable[[], Any]]) -> tuple[float, Any]:
-    """In the plain loop's process: what `seconds` says of the function that `make` returns, made at the first turn."""
+    """Return `seconds` of the function that `make` returned at the first turn; called in the plain loop's process."""
     if not _plain:
         _plain.append(make())
     return seconds(_plain[0])
@@ -127,11 +130,13 @@ def plain_turn(make: Callable[[], Callable[[], Any]]) -> tuple[float, Any]:
 def compare(
     make: Callable[[], Callable[[], Any]], fast: Callable[[], Any], repeats: int, work: int = 1
 ) -> tuple[float, str, Any, Any, float]:
-    """Measure in turns the function that `make` returns, in a process of its own, and `fast`, which does `work` times
-    as much, in this one; two turns before that do not count. Returns the ratio of their medians, the spread of ratios,
-    the result of each, and the median seconds of `fast`."""
+    """Measure in turns the function that `make` returns, in a process of its own, and `fast`, in this process.
+
+    `fast` does `work` times as much. The first two turns do not count. Returns the ratio of the medians, the spread of
+    ratios, the result of each function, and the median seconds of `fast`.
+    """
     process = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
-    with patch.dict(os.environ, GOMP_SPINCOUNT="300000"), process:  # what OpenMP takes where it is not set
+    with patch.dict(os.environ, GOMP_SPINCOUNT="300000"), process:  # OpenMP's own default
         pairs = [(process.submit(plain_turn, make).result(), seconds(fast)) for _ in range(2 + repeats)][2:]
     ratios = sorted(work * p[0] / f[0] for p, f in pairs)
     slow, quick = (statistics.median(pair[i][0] for pair in pairs) for i in (0, 1))
@@ -143,7 +148,7 @@ def compare(
 
 
 def plain_feature(name: str, x: NDArray) -> NDArray:
-    """One segment `(28800,)` by the library the feature is defined by. Raises UserError for one that has none."""
+    """Return a feature of one segment `(28800,)` by the library that defines it. Raises UserError if there is none."""
     cli.need("the comparison of features", "requirements-dev.txt", "librosa", "python_speech_features")
     import librosa
     import python_speech_features
@@ -169,20 +174,20 @@ def plain_feature(name: str, x: NDArray) -> NDArray:
 
 
 def noise(n: int) -> NDArray:
-    """`n` segments of white noise, the worst case of `spectrogram`, cut as published, so that neighbours overlap."""
+    """Return `n` segments of white noise, the worst case of `spectrogram`; as published, neighbours overlap."""
     wave = np.random.default_rng(0).standard_normal(28800 + 3199 * (n - 1)).astype(np.float32) * 0.1
     return features.segment(wave)
 
 
 def plain_features(name: str, n: int, threads: int) -> Callable[[], NDArray]:
-    """A feature of each of `n` segments, one by one."""
+    """Return a function that computes a feature of `n` segments, one by one."""
     segments = noise(n)
     torch.set_num_threads(threads)
     return lambda: np.stack([plain_feature(name, np.ascontiguousarray(x)) for x in segments])
 
 
 def feature_row(name: str, needed: float, options: Namespace) -> Row:
-    """A feature of white noise."""
+    """Measure the extraction of a feature from white noise."""
     n = 256 if options.quick else 512
     segments = noise(n)
     torch.set_num_threads(options.threads)
@@ -201,7 +206,7 @@ def feature_row(name: str, needed: float, options: Namespace) -> Row:
 
 
 def made_up(shape: tuple[int, int], count: int, seed: int, where: str) -> loops.Part:
-    """Noise in place of features: `count` segments in utterances of 11."""
+    """Return noise in place of features: `count` segments in utterances of 11 segments."""
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(count, *shape, generator=generator)
     owner = np.arange(count) // PER_UTTERANCE
@@ -211,13 +216,13 @@ def made_up(shape: tuple[int, int], count: int, seed: int, where: str) -> loops.
 
 
 def plain_loader(part: loops.Part, config: Config) -> DataLoader:
-    """A DataLoader over single segments, in the CPU's memory."""
+    """Return a DataLoader over single segments, which lie in the CPU's memory."""
     return DataLoader(TensorDataset(part.x.cpu(), part.labels.cpu()), config.batch_size, shuffle=True, num_workers=0)
 
 
 def plain_epoch(model: torch.nn.Module, optimizer: torch.optim.Optimizer, loader: DataLoader, config: Config,
                 generator: np.random.RandomState) -> float:  # fmt: skip
-    """A textbook epoch: one loss read back a step."""
+    """Train a textbook epoch, which reads the loss back at each step, and return the mean loss."""
     model.train()
     total, segments = 0.0, 0
     for x, y in loader:
@@ -237,7 +242,7 @@ def plain_epoch(model: torch.nn.Module, optimizer: torch.optim.Optimizer, loader
 
 @torch.no_grad()
 def plain_evaluate(model: torch.nn.Module, part: loops.Part, config: Config) -> NDArray[np.float32]:
-    """Logits of utterances `(U, C)`, one utterance at a time."""
+    """Return the logits of utterances `(U, C)`, computed one utterance at a time."""
     model.eval()
     logits = []
     for utterance in part.utterances:
@@ -247,13 +252,13 @@ def plain_evaluate(model: torch.nn.Module, part: loops.Part, config: Config) -> 
 
 
 def shape_of(config: Config) -> tuple[int, int]:
-    """(F, T) of the configuration's features."""
+    """Return the shape (F, T) of the configuration's features."""
     silence = np.zeros((1, int(config.segment_length * 16000)), np.float32)
     return tuple(features.extract(config.feature, silence, config.n_mfcc).shape[1:])  # type: ignore[return-value]
 
 
 class PlainGLAM(models.glam.GLAM):
-    """GLAM with its layers one after another as a paper's figure has them."""
+    """GLAM with its layers computed one after another, as a paper's figure has them."""
 
     def trunk(self, x: torch.Tensor) -> torch.Tensor:
         def both(block: Any, x: torch.Tensor) -> torch.Tensor:
@@ -270,7 +275,7 @@ class PlainGLAM(models.glam.GLAM):
 
 
 class PlainAPCNN(models.cnn.APCNN):
-    """APCNN, likewise."""
+    """APCNN with its layers computed one after another."""
 
     def trunk(self, x: torch.Tensor) -> torch.Tensor:
         views = F.relu(self.bn1a(self.conv1a(x))), F.relu(self.bn1b(self.conv1b(x)))
@@ -285,7 +290,7 @@ PLAIN = {"GLAM": PlainGLAM, "APCNN": PlainAPCNN}
 
 
 def fresh(config: Config, shape: tuple[int, int], fast: bool) -> tuple[torch.nn.Module, torch.optim.Optimizer]:
-    """A model and its optimiser as the plain loop or as train.py has them, with the same weights."""
+    """Return a model and its optimiser as in train.py (`fast`) or as in the plain loop; the weights are the same."""
     torch.manual_seed(1)
     if fast:
         model = models.create_model(config.model, shape).to(config.device)
@@ -299,25 +304,25 @@ def fresh(config: Config, shape: tuple[int, int], fast: bool) -> tuple[torch.nn.
 
 
 def sizes(config: Config, options: Namespace) -> tuple[int, int]:
-    """Training and test segments: of APCNN, whose maps are large, a tenth."""
+    """Return the numbers of training and test segments; APCNN, whose maps are large, gets a tenth of them."""
     chosen = QUICK if options.quick else SEGMENTS
     share = 10 if config.model == "APCNN" else 1
     return max(32, chosen["train"] // share), max(22, chosen["test"] // share)
 
 
 def plain_arithmetic(config: Config) -> None:
-    """What the plain loop's process shares with ours: threads, and TF32 on a GPU."""
+    """Set the plain loop's process to our number of threads and, on a GPU, to TF32, as our process is."""
     torch.set_num_threads(config.threads)
     if config.device == "cuda":
-        device.check_gpu()  # which may be for one process alone
+        device.check_gpu()  # a GPU may admit a single process only
         torch.backends.cudnn.benchmark = torch.backends.cuda.matmul.allow_tf32 = True
 
 
 def plain_training(
     config: Config, shape: tuple[int, int], n_train: int, n_test: int, anew: bool = False
 ) -> Callable[[], float]:
-    """A model in training, plainly: each call is an epoch with its evaluation, and returns the loss. With `anew` each
-    epoch is of a new seed."""
+    """Return a function that trains and evaluates a plain epoch at each call, and returns its loss. With `anew`, each
+    epoch is the first of a new seed."""
     plain_arithmetic(config)
     part, test = made_up(shape, n_train, 0, config.device), made_up(shape, n_test, 1, config.device)
     loader = plain_loader(part, config)
@@ -337,14 +342,14 @@ def plain_training(
 
 
 def plain_evaluation(config: Config, shape: tuple[int, int], n: int) -> Callable[[], NDArray[np.float32]]:
-    """The logits of a test set, plainly."""
+    """Return a function that computes the logits of a test set in the plain way."""
     plain_arithmetic(config)
     test, (model, _) = made_up(shape, n, 1, config.device), fresh(config, shape, fast=False)
     return lambda: plain_evaluate(model, test, config)
 
 
 def our_training(config: Config, part: loops.Part, test: loops.Part) -> Callable[[], float]:
-    """The same as train.py has it."""
+    """Return a function that trains and evaluates an epoch as train.py does at each call, and returns its loss."""
     losses: list[float] = []
 
     def endless() -> Generator[None, None, None]:
@@ -369,13 +374,13 @@ def our_training(config: Config, part: loops.Part, test: loops.Part) -> Callable
 def difference_of(
     name: str, config: Config, n_train: int, test: loops.Part, ours: Callable[[loops.Part], list[float]]
 ) -> float:
-    """By how much the losses of our first epoch differ from the plain one's, of the same weights and draws, on as many
-    segments as --quick has: over hundreds of steps the order of summation alone drives two runs apart. Raises UserError
-    where it is too much."""
+    """Return the largest relative difference between our first epoch's losses and the plain one's, of equal weights and
+    draws. Raises UserError where it is too large. No more segments are used than --quick has, as over hundreds of steps
+    the order of summation alone drives two runs apart."""
     shape, n = (test.x.shape[1], test.x.shape[2]), min(n_train, QUICK["train"])
     epoch = plain_training(config, shape, n, len(test.rows))
     loops.set_arithmetic(config)
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False  # its rounding is as much as 1e-3
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False  # TF32 rounds by up to 1e-3
     plain, few = epoch(), made_up(shape, n, 0, config.device)
     difference = max(abs(loss - plain) / plain for loss in ours(few))
     loops.set_arithmetic(config)
@@ -385,7 +390,7 @@ def difference_of(
 
 
 def epoch_row(name: str, needed: float, config: Config, options: Namespace) -> Row:
-    """One epoch with its evaluation."""
+    """Measure one epoch with its evaluation."""
     shape, (n_train, n_test) = shape_of(config), sizes(config, options)
     part, test = made_up(shape, n_train, 0, config.device), made_up(shape, n_test, 1, config.device)
     difference = difference_of(name, config, n_train, test, lambda few: [our_training(config, few, test)()])
@@ -397,22 +402,22 @@ def epoch_row(name: str, needed: float, config: Config, options: Namespace) -> R
 
 
 def flops(config: Config, shape: tuple[int, int], n_train: int, n_test: int) -> float:
-    """Floating-point operations of an epoch with its evaluation, counted by torch."""
+    """Return the floating-point operations of an epoch with its evaluation, as torch counts them."""
     from torch.utils.flop_counter import FlopCounterMode
 
     model, _ = fresh(config, shape, fast=False)
     with FlopCounterMode(display=False) as counter:
         out = model(torch.randn(1, 1, *shape, device=config.device).expand(2, -1, -1, -1))  # batch norm needs two
-        forward = counter.get_total_flops() / 2  # a segment
+        forward = counter.get_total_flops() / 2  # of one segment
         out.sum().backward()
         training = counter.get_total_flops() / 2
     return training * n_train + forward * n_test
 
 
 def matrix_rate(config: Config) -> float:
-    """Operations a second of a square matrix product in the arithmetic a run uses, measured now; on a CPU, of
-    that or of the same as a convolution of length 1, whichever is faster."""
-    n, times = (8192, 10) if config.device == "cuda" else (2048, 1)  # so that launches take none of a GPU's time
+    """Measure the operations per second of a square matrix product in the arithmetic of a run. On a CPU, the product is
+    also computed as a convolution of length 1, and the faster way counts."""
+    n, times = (8192, 10) if config.device == "cuda" else (2048, 1)  # large enough that a GPU's launches take no time
     kind = torch.bfloat16 if config.amp else torch.float32
     a, b = (torch.randn(n, n, device=config.device, dtype=kind) for _ in range(2))
 
@@ -431,17 +436,17 @@ def matrix_rate(config: Config) -> float:
 
 
 def glam(options: Namespace, **changes: Any) -> Config:
-    """GLAM as published, on the device asked for."""
+    """Return GLAM's published configuration with these changes; the device is the CPU if they name none."""
     return recipes.config_for("GLAM", **{"threads": options.threads, "device": "cpu", **changes})
 
 
 def apcnn(options: Namespace, **changes: Any) -> Config:
-    """APCNN at a batch of 32: its published 128 takes memory and no other code."""
+    """Return APCNN's configuration with a batch of 32: the published 128 takes more memory, but runs the same code."""
     return recipes.config_for("APCNN", batch_size=32, threads=options.threads, device="cpu", **changes)
 
 
 def evaluation_row(name: str, needed: float, config: Config, options: Namespace) -> Row:
-    """Utterance logits of a test set; the plain loop stays in float32."""
+    """Measure the computing of a test set's utterance logits; the plain loop stays in float32."""
     loops.set_arithmetic(config)
     shape, (_, n) = shape_of(config), sizes(config, options)
     test = made_up(shape, n, 1, config.device)
@@ -458,8 +463,8 @@ def evaluation_row(name: str, needed: float, config: Config, options: Namespace)
 def seed_of(
     config: Config, shape: tuple[int, int], part: loops.Part, test: loops.Part, epochs: int, state: Path
 ) -> Generator[None, None, float]:
-    """The epochs of a seed as train.py has them, each with its evaluation and its state saved to a file; returns the
-    first loss."""
+    """Train the epochs of a seed as train.py does, in turns; each epoch is evaluated and its state saved to a file.
+    Returns the first epoch's loss."""
     model, optimizer = fresh(config, shape, fast=True)
     trainer, generator, losses = graphs.make_trainer(model, optimizer, part, config), np.random.RandomState(1), []
     history = resume.History([], {"test": []})
@@ -471,12 +476,14 @@ def seed_of(
 
 
 def seeds_row(name: str, needed: float, config: Config, options: Namespace, share: bool = False) -> Row:
-    """Seeds in turns in one process against one plain seed after another. Of a plain seed the start of its process is
-    not counted, and the building of its network, which takes milliseconds, is counted once an epoch. With `share` the
-    row is what part of the matrix rate the seeds reach together."""
+    """Measure seeds that take turns in one process against plain seeds one after another.
+
+    For a plain seed, the start of its process is not counted; the building of its network, which takes milliseconds, is
+    counted at each epoch. With `share`, the row says which part of the matrix rate the seeds reach together.
+    """
     shape, (n_train, n_test) = shape_of(config), sizes(config, options)
     part, test = made_up(shape, n_train, 0, config.device), made_up(shape, n_test, 1, config.device)
-    epochs, count = 2 if options.quick else 10, options.at_once  # a run of 50 pays its start once
+    epochs, count = 2 if options.quick else 10, options.at_once  # several, as a real run starts once in 50
 
     def together(part: loops.Part, epochs: int) -> list[Any]:
         with tempfile.TemporaryDirectory() as folder:
@@ -509,7 +516,7 @@ def seeds_row(name: str, needed: float, config: Config, options: Namespace, shar
 
 
 def help_time(options: Namespace) -> Row:
-    """train.py --help and report.py --help, the slower one."""
+    """Measure train.py --help and report.py --help, and return the slower one's row."""
     words = [[sys.executable, script, "--help"] for script in ("train.py", "report.py")]
 
     def answer(command: list[str]) -> float:
@@ -531,7 +538,7 @@ cli.run_main(train.main)
 
 
 def first_step(options: Namespace) -> Row:
-    """From the command to the first optimiser step, features cached."""
+    """Measure the time from the command to the first optimiser step, with cached features."""
     with tempfile.TemporaryDirectory() as runs:
         environment = {**os.environ, "GLAM_RUNS": runs}
         times = []
@@ -540,7 +547,7 @@ def first_step(options: Namespace) -> Row:
             words = [sys.executable, "-c", FIRST_STEP]
             done = subprocess.run(words, cwd=path.ROOT, env=environment, capture_output=True, text=True, check=True)
             times.append(float(done.stdout))
-    times = times[1:]  # the first may have made the corpus and the features
+    times = times[1:]  # the first call may have made the corpus and the features
     return Row("command to first training step, CPU", statistics.median(times), 6, f"n={len(times)}", "at most", "s")
 
 
@@ -556,7 +563,7 @@ print(next(line.split()[1] for line in status.splitlines() if line.startswith("V
 
 
 def memory(options: Namespace) -> Row:
-    """Peak memory while extracting features of a corpus and of one four times as large."""
+    """Measure the peak memory of feature extraction, for a corpus and for one four times as large."""
     from corpora import synthetic
 
     peaks = []
@@ -572,7 +579,7 @@ def memory(options: Namespace) -> Row:
 
 
 def linear(options: Namespace) -> Row:
-    """An epoch's time at 1x, 2x and 4x the segments."""
+    """Measure the time of an epoch at 1x, 2x and 4x the segments."""
     config = recipes.config_for("MACNN", threads=options.threads, device="cpu")
     loops.set_arithmetic(config)
     shape, base = shape_of(config), 320 if options.quick else 3200
@@ -603,14 +610,14 @@ def linear(options: Namespace) -> Row:
 def on_gpu(
     measure: Callable[[str, float, Config, Namespace], Row], name: str, needed: float, o: Namespace, **changes: Any
 ) -> Row:
-    """A row of GLAM that needs a CUDA device, or says so."""
+    """Measure a row of GLAM on a CUDA device; without one, return a row that says so."""
     if not torch.cuda.is_available():
         return Row(name, None, needed, note="no CUDA device here")
     return measure(name, needed, glam(o, device="cuda", **changes), o)
 
 
 SHARE = "share of the matrix rate, GLAM seeds at once, CUDA, --amp"
-ROWS: dict[str, Callable[[Namespace], Row]] = {  # by what --only calls them
+ROWS: dict[str, Callable[[Namespace], Row]] = {  # name for --only: how the row is measured
     **{name: partial(feature_row, name, 6 if name == "mfcc" else 3) for name in features.FEATURES},
     "glam_fp32": lambda o: epoch_row("GLAM epoch with evaluation, CPU, fp32", 1.3, glam(o), o),
     "glam_amp": lambda o: epoch_row("GLAM epoch with evaluation, CPU, --amp", 2, glam(o, amp=True), o),
@@ -627,7 +634,7 @@ ROWS: dict[str, Callable[[Namespace], Row]] = {  # by what --only calls them
 
 
 def heading(options: Namespace) -> str:
-    """What was measured, where."""
+    """Return the lines above the rows: what is measured on which machine, and the names of the columns."""
     where = device.describe("cuda" if torch.cuda.is_available() else "cpu")
     versions = [f"{name} {version(name)}" for name in ("torch", "librosa", "numpy")]
     data = f"SYNTHETIC data{' (--quick)' if options.quick else ''}"
@@ -643,7 +650,7 @@ def heading(options: Namespace) -> str:
 
 
 def main() -> int:
-    """`python benchmark.py`"""
+    """Run `python benchmark.py` and return the exit status."""
     options = command_line().parse_args()
     wanted = options.only or tuple(ROWS)
     if unknown := [name for name in wanted if name not in ROWS]:
@@ -655,7 +662,7 @@ def main() -> int:
         try:
             with device.explaining_out_of_memory("a smaller --at_once takes less"):
                 line = ROWS[name](options).line()
-        except UserError as error:  # the other rows are worth having
+        except UserError as error:  # the other rows are still measured
             warn(str(error))
             failed, line = True, f"| {name} | not measured |  |  | {error} |"
         lines.append(line)

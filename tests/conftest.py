@@ -1,4 +1,4 @@
-"""Fixtures every test file shares: the reference numbers, EMO-DB where it is at hand, a small synthetic corpus."""
+"""Fixtures that all test files share: the reference numbers, EMO-DB where it is at hand, a small synthetic corpus."""
 
 import json
 import os
@@ -15,40 +15,40 @@ import pytest
 
 import cli  # before torch: it decides how threads wait
 
-# Where the tests run in the background, SIGINT is ignored, and SIGHUP under nohup, and our children would inherit that:
-# tests send them both
+# Tests send SIGINT and SIGHUP to child processes. These would inherit that a signal is ignored, as SIGINT is where the
+# tests run in the background, and SIGHUP under nohup
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
-os.environ["COLUMNS"] = "80"  # what help is wrapped to, whatever the terminal's user has set
+os.environ["COLUMNS"] = "80"  # help is wrapped to this width, whatever the terminal's is
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture(autouse=True)
 def nothing_warned_of() -> None:
-    """A test's warnings do not depend on those that `warn_once` has given in tests before it."""
+    """Have `warn_once` warn in each test, also of what it warned of in tests before."""
     cli.warn_once.cache_clear()
 
 
 @pytest.fixture(scope="session")
 def golden() -> dict:
-    """Numbers of the published code to match (models, features, split, run), for torch 2.11 on a CPU."""
+    """Return the numbers of the published code to compare with (models, features, split, run; torch 2.11 on a CPU)."""
     return json.loads((Path(__file__).parent / "golden.json").read_text())
 
 
 @pytest.fixture(scope="session")
 def emodb() -> Path:
-    """EMO-DB's folder of 535 wave files; set EMODB to it."""
+    """Return EMO-DB's folder of 535 wave files, which EMODB names; skip the test without it."""
     folder = Path(os.environ.get("EMODB", ROOT.parent / "shared" / "data" / "emodb" / "wav"))
-    if not (found := sorted(folder.rglob("03a01Fa.wav"))):  # below it too, as corpora/emodb.py looks
+    if not (found := sorted(folder.rglob("03a01Fa.wav"))):  # corpora/emodb.py also looks below it
         pytest.skip("needs EMO-DB: set the environment variable EMODB to its folder of wave files")
     return found[0].parent.resolve()
 
 
 @pytest.fixture(scope="session")
 def emodb_iemocap(emodb: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """EMO-DB laid out as an IEMOCAP release: real recordings through every step that reads IEMOCAP."""
+    """Return EMO-DB laid out as an IEMOCAP release, so that every step that reads IEMOCAP meets real recordings."""
     out = tmp_path_factory.mktemp("emodb") / "IEMOCAP_full_release"
     subprocess.run(
         [sys.executable, "-m", "corpora.emodb_as_iemocap", emodb, out], cwd=ROOT, check=True, capture_output=True
@@ -58,7 +58,7 @@ def emodb_iemocap(emodb: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 @pytest.fixture(scope="session")
 def small_release(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A synthetic IEMOCAP-shaped release of some 60 utterances. Read only: copy it to change it."""
+    """Return a synthetic release in IEMOCAP's shape, of some 60 utterances. Tests share it: copy it to change it."""
     out = tmp_path_factory.mktemp("synthetic") / "IEMOCAP_full_release"
     subprocess.run(
         [sys.executable, "-m", "corpora.synthetic", out, "--utterances", "60"],
@@ -71,8 +71,8 @@ def small_release(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
-    """For a module of small computations: they gain nothing from a second thread, and lose much where the other core
-    is busy."""
+    """Compute on one thread in a module of small computations, which gain nothing from a second thread and lose much
+    where the other core is busy."""
     import torch
 
     threads = torch.get_num_threads()
@@ -83,13 +83,13 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A feature cache that tests share: the same features are extracted once."""
+    """Return a feature cache that tests share, so that the same features are extracted once."""
     return tmp_path_factory.mktemp("cache")
 
 
 @pytest.fixture(autouse=True)
 def no_cache_of_the_users(shared_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A test that asks for no folder of its own leaves GLAM_CACHE alone."""
+    """Give every test the shared cache, so that none touches the user's (GLAM_CACHE)."""
     import path
 
     monkeypatch.setattr(path, "CACHE", shared_cache)
@@ -98,7 +98,7 @@ def no_cache_of_the_users(shared_cache: Path, monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.fixture
 def here(small_release: Path, shared_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The small release as IEMOCAP, with a runs folder of the test's own (returned), here and in children."""
+    """Make the small release IEMOCAP, here and in child processes, and return a runs folder of the test's own."""
     import data
     import path
 
@@ -111,7 +111,7 @@ def here(small_release: Path, shared_cache: Path, tmp_path: Path, monkeypatch: p
 
 @pytest.fixture
 def unreadable(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """`unreadable(name)`: a folder of that name may not be listed, whoever asks; permissions do not stop root."""
+    """Return `unreadable(name)`, which forbids to list folders of that name, even to root, whom no permission stops."""
 
     def forbid(name: str) -> None:
         real = os.scandir
@@ -126,8 +126,8 @@ def unreadable(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     return forbid
 
 
-# Other work may hold the processor for a second; and what passed once must pass again: new examples are tried on
-# purpose, by `python -m pytest --hypothesis-profile=default`
+# No deadline, as other work may hold the processor for a second. Derandomized, as what passed once must pass again; new
+# examples are tried on purpose, by `python -m pytest --hypothesis-profile=default`
 hypothesis.settings.register_profile("ours", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("ours")
 
@@ -155,25 +155,25 @@ class Command:
 
 @pytest.fixture(scope="session")
 def command() -> Command:
-    """`command("train.py", "--epochs", 1)` -> the completed process, its status checked, without a traceback."""
+    """Return `command("train.py", "--epochs", 1)`, which runs a command and checks its status and for tracebacks."""
     return Command()
 
 
 def at_a_terminal(*words: object, status: int = 0) -> list[str]:
-    """The lines that a command of the repository leaves on a terminal of 120 columns; longer ones are not wrapped."""
+    """Return the lines that a command leaves on a terminal of 120 columns; longer lines are not wrapped."""
     ours, its = os.openpty()
     termios.tcsetwinsize(its, (40, 120))
     process = subprocess.Popen([sys.executable, *map(str, words)], cwd=ROOT, stdin=its, stdout=its, stderr=its)
     os.close(its)
     told = b""
-    with suppress(OSError):  # which Linux raises when the last process that has the terminal is gone
+    with suppress(OSError):  # Linux raises it when the last process on the terminal has ended
         while block := os.read(ours, 2**16):
             told += block
     os.close(ours)
     lines = []
     for text in told.decode().split("\r\n"):
         line = ""
-        for piece in text.split("\r"):  # each is written over what stands there
+        for piece in text.split("\r"):  # each piece overwrites the one before
             line = piece + line[len(piece) :]
         lines.append(line.rstrip())
     assert process.wait() == status, lines
@@ -182,7 +182,7 @@ def at_a_terminal(*words: object, status: int = 0) -> list[str]:
 
 @pytest.fixture(scope="module")
 def two_speakers_will_do() -> Iterator[None]:
-    """Intervals of as few speakers as two, of which tests work out the answer by hand."""
+    """Allow intervals over as few as two speakers, so that tests can compare them with answers worked out by hand."""
     import stats
 
     with pytest.MonkeyPatch.context() as patch:

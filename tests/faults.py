@@ -1,5 +1,5 @@
-"""What a sweep survives, tried on the real commands: every scenario ends with the question whether each run is there,
-once, and equal to the bit to the same run of a sweep that nobody disturbed.
+"""Try which faults a sweep survives, with the real commands. After each scenario, every run must be there, once, and be
+equal to the bit to the same run of an undisturbed sweep.
 
     python tests/faults.py                  # all of them, 50 kills; writes the table of results/reliability.md
     python tests/faults.py --kills 5 --seeds 4
@@ -32,7 +32,7 @@ MARKS = "<!-- table -->\n", "<!-- end of table -->\n"
 
 
 def until(condition: Callable[[], object], seconds: float = 600) -> None:
-    """Wait for a condition. Raises AssertionError where it does not come true in time."""
+    """Wait for a condition. Raises AssertionError if it does not come true in time."""
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, f"not so after {seconds:g} s"
@@ -43,12 +43,12 @@ def until(condition: Callable[[], object], seconds: float = 600) -> None:
 
 
 def finished(runs: Path) -> dict[str, Path]:
-    """The finished run folders by their path under `runs`."""
+    """Return the finished run folders by their path under `runs`."""
     return {str(done.parent.relative_to(runs)): done.parent for done in sorted(runs.glob("*/*/*/*/*/done"))}
 
 
 def content(folder: Path) -> dict[str, object]:
-    """What a run found out: all of it but the seconds it took and the commit of the code."""
+    """Return all that a run recorded, except the seconds that it took and the commit of the code."""
     epochs = [json.loads(line) for line in (folder / "epochs.jsonl").read_text().splitlines()]
     found: dict[str, object] = {"epochs": [{k: v for k, v in epoch.items() if k != "seconds"} for epoch in epochs]}
     with np.load(folder / "predictions.npz", allow_pickle=False) as arrays:
@@ -62,7 +62,7 @@ def content(folder: Path) -> dict[str, object]:
 
 
 def lost(reference: Path, runs: Path) -> list[str]:
-    """Runs of `reference` that `runs` has not, or not equal to the bit, left-over files included."""
+    """Return the runs of `reference` that are missing in `runs`, or differ there in a bit or in their list of files."""
     have = finished(runs)
     return [
         name
@@ -72,7 +72,7 @@ def lost(reference: Path, runs: Path) -> list[str]:
 
 
 class Watch:
-    """Notices in the meantime when a run that was finished is trained again: its `done` is then another file."""
+    """Notices, while a sweep runs, when a finished run is trained again: its `done` is then another file."""
 
     def __init__(self, runs: Path):
         self.runs, self.ended = runs, threading.Event()
@@ -83,7 +83,7 @@ class Watch:
         found = {}
         for name, folder in finished(self.runs).items():
             with suppress(FileNotFoundError):
-                found[name] = (folder / "done").stat().st_ino  # the old one is there until the new state is
+                found[name] = (folder / "done").stat().st_ino  # kept until the new state exists, so inodes differ
         return found
 
     def _look_on(self) -> None:
@@ -99,7 +99,7 @@ class Watch:
         self.thread.join()
 
     def doubled(self, reference: Path) -> list[str]:
-        """Runs trained twice, and run folders that an undisturbed sweep does not make."""
+        """Return runs that were trained twice, and run folders that an undisturbed sweep does not make."""
         now = self._look()
         folders = {str(c.parent.relative_to(self.runs)) for c in self.runs.glob("*/*/*/*/*/config.json")}
         return sorted(
@@ -118,15 +118,15 @@ class Row:
     tried: int
     lost: list[str] = field(default_factory=list)
     doubled: list[str] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)  # anything else that should not have been
+    problems: list[str] = field(default_factory=list)  # whatever else went wrong
 
     def check(self, reference: Path, runs: Path, watch: Watch) -> None:
-        """Add what `runs` lacks and has too much."""
+        """Note which runs are missing in `runs`, and which were trained twice."""
         self.lost += lost(reference, runs)
         self.doubled += watch.doubled(reference)
 
     def expect(self, right: bool, text: str) -> None:
-        """Note a problem unless this is right."""
+        """Note a problem unless `right`."""
         if not right:
             self.problems.append(text)
 
@@ -147,16 +147,16 @@ class Place:
         self.finish(self.reference)
 
     def names(self) -> set[str]:
-        """The utterances that runs use."""
+        """Return the names of the utterances that runs use."""
         split = json.loads((next(iter(finished(self.reference).values())) / "split.json").read_text())
         return {*split["train"], *split["test"]}
 
     def words(self, *more: object) -> list[str]:
-        """The command."""
+        """Return the words of the sweep's command, with `more` flags."""
         return [sys.executable, "sweep.py", *FLAGS, "--seeds", str(self.seeds), *map(str, more)]
 
     def environment(self, runs: Path, **more: str) -> dict[str, str]:
-        """Its environment."""
+        """Return the environment of the sweep's command, with `more` variables."""
         return {
             **os.environ,
             "IEMOCAP": str(self.release),
@@ -166,7 +166,7 @@ class Place:
         }
 
     def start(self, runs: Path, *more: object, **variables: str) -> subprocess.Popen[str]:
-        """Start the sweep in a session of its own, so that it can be killed with all its processes."""
+        """Start the sweep in its own session, so that it can be killed with all its processes."""
         return subprocess.Popen(
             self.words(*more), cwd=ROOT, env=self.environment(runs, **variables), start_new_session=True, text=True,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -184,7 +184,7 @@ class Place:
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
     def fresh(self, name: str) -> Path:
-        """An empty runs folder."""
+        """Return a runs folder of this name that is empty."""
         runs = self.folder / name
         shutil.rmtree(runs, ignore_errors=True)
         runs.mkdir(parents=True)
@@ -192,7 +192,7 @@ class Place:
 
 
 def kill(process: subprocess.Popen[str]) -> bool:
-    """Kill -9 a process with all its children; whether it was still running."""
+    """Kill (-9) a process with all its children, and return whether it was still running."""
     running = process.poll() is None
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
@@ -201,7 +201,7 @@ def kill(process: subprocess.Popen[str]) -> bool:
 
 
 def children(pid: int) -> list[int]:
-    """The processes that this one started and that train (multiprocessing's resource tracker does not)."""
+    """Return the processes that process `pid` started and that train (multiprocessing's resource tracker does not)."""
     found = []
     for task in sorted(Path("/proc").glob("[0-9]*")):
         try:
@@ -215,7 +215,7 @@ def children(pid: int) -> list[int]:
 
 @contextmanager
 def small_disk(folder: Path, size: str) -> Iterator[Path]:
-    """A disk of its own, in memory. Raises PermissionError where this user may not mount one."""
+    """Mount a small disk, in memory, at `folder`. Raises PermissionError where this user may not mount one."""
     folder.mkdir(parents=True, exist_ok=True)
     made = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], capture_output=True, text=True
@@ -229,7 +229,7 @@ def small_disk(folder: Path, size: str) -> Iterator[Path]:
 
 
 def remount(folder: Path, option: str) -> None:
-    """Change a small disk's size, or whether it may be written."""
+    """Change a small disk's size, or whether it can be written to."""
     subprocess.run(["mount", "-o", f"remount,{option}", folder], check=True, capture_output=True)
 
 
@@ -237,7 +237,7 @@ def remount(folder: Path, option: str) -> None:
 
 
 def kills(place: Place, times: int) -> Row:
-    """kill -9 of the sweep with all its processes at random moments, and the same command again"""
+    """Kill (-9) the sweep with all its processes at random moments, and give the same command again."""
     row = Row("sweep killed (kill -9) at a random moment, then restarted", 0)
     chance = random.Random(1)
     startup = 3.0
@@ -261,7 +261,7 @@ def kills(place: Place, times: int) -> Row:
 
 
 def worker_kills(place: Place, times: int) -> Row:
-    """kill -9 of one of the two processes of a sweep"""
+    """Kill (-9) one of the two worker processes of a sweep at random moments."""
     row = Row("one worker process of `--jobs 2` killed (kill -9) at a random moment", 0)
     chance = random.Random(2)
     while row.tried < times:
@@ -272,7 +272,7 @@ def worker_kills(place: Place, times: int) -> Row:
                 time.sleep(chance.uniform(0, 4))
                 workers = children(process.pid)
                 if workers and row.tried < times:
-                    with suppress(ProcessLookupError):  # it has ended by itself
+                    with suppress(ProcessLookupError):  # the worker may have ended by itself
                         os.kill(chance.choice(workers), signal.SIGKILL)
                         row.tried += 1
             row.expect(process.returncode == 0, f"a sweep ended with status {process.returncode}")
@@ -282,7 +282,7 @@ def worker_kills(place: Place, times: int) -> Row:
 
 
 def two_at_once(place: Place, times: int) -> Row:
-    """two sweeps on one folder, one of them killed every other time"""
+    """Run two sweeps on one folder, and kill one of them every other time."""
     row = Row("two sweeps on the same folder, one of the two killed every other time", times)
     for i in range(times):
         runs = place.fresh("two")
@@ -300,7 +300,7 @@ def two_at_once(place: Place, times: int) -> Row:
 
 
 def full_disk(place: Place, times: int) -> Row:
-    """the disk is full, later it is not"""
+    """Fill the disk, then make room and give the same command again."""
     row = Row("disk full; the same command again when there is room", times)
     for i in range(times):
         with small_disk(place.fresh("full"), f"{100 + 60 * i}k") as disk, Watch(disk) as watch:
@@ -315,7 +315,7 @@ def full_disk(place: Place, times: int) -> Row:
 
 
 def read_only(place: Place, times: int) -> Row:
-    """the runs folder becomes read-only, later it is not"""
+    """Make the runs folder read-only, then writable, and give the same command again."""
     row = Row("runs folder read-only; the same command again when it is not", times)
     for _ in range(times):
         with small_disk(place.fresh("read_only"), "64m") as disk, Watch(disk) as watch:
@@ -332,7 +332,7 @@ def read_only(place: Place, times: int) -> Row:
 
 
 def damaged_cache(place: Place, times: int) -> Row:
-    """a file of the features is cut off, or a byte in it is another"""
+    """Cut off a file of cached features, or flip a bit in it."""
     row = Row("cached features cut off, or one bit flipped, at a random place", times)
     chance = random.Random(3)
     for i in range(times):
@@ -360,7 +360,7 @@ time.time_ns = lambda: int(jumping() * 1e9)
 
 
 def clock(place: Place, times: int) -> Row:
-    """time.time() jumps by up to three years at every call"""
+    """Have time.time() jump by up to three years at every call."""
     row = Row("clock jumping by up to three years at every look, files dated 1980 or 2100", times)
     hook = place.folder / "clock"
     hook.mkdir(exist_ok=True)
@@ -380,7 +380,7 @@ def clock(place: Place, times: int) -> Row:
 
 
 def replaced_wave(place: Place, times: int) -> Row:
-    """a recording gets other samples, its size and modification time being kept"""
+    """Change a recording's samples, but keep its size and modification time."""
     row = Row("recording replaced after indexing, its size and time of change kept", times)
     release, chance = place.folder / "changing", random.Random(4)
     shutil.rmtree(release, ignore_errors=True)
@@ -408,7 +408,7 @@ def replaced_wave(place: Place, times: int) -> Row:
 
 
 def lost_machine(place: Place, times: int) -> Row:
-    """one of the two machines of a Ray cluster is lost"""
+    """Lose one of the two machines of a Ray cluster in mid-sweep."""
     row = Row("one of two Ray nodes killed in mid-sweep", times)
     try:
         from ray.cluster_utils import Cluster
@@ -433,7 +433,7 @@ def lost_machine(place: Place, times: int) -> Row:
     return row
 
 
-SCENARIOS: dict[str, tuple[Callable[[Place, int], Row], int]] = {  # and how often the table's command tries it
+SCENARIOS: dict[str, tuple[Callable[[Place, int], Row], int]] = {  # the scenario, and how often it is tried
     "kills": (kills, 50),
     "worker_kills": (worker_kills, 10),
     "two_at_once": (two_at_once, 4),

@@ -1,9 +1,9 @@
-"""How much memory a long corpus takes: index, features and one epoch of a small model on hours of synthetic speech.
+"""Measure the memory that hours of synthetic speech take: index, features and one epoch of a small model.
 
     python tests/long_corpus.py --hours 20 --folder DIR      # DIR takes 2.6 GB
 
-Memory is looked up every 50 ms: *anonymous* is what a process has for itself; *file* is pages of libraries and of
-memory-mapped features, which the system takes back when it needs them.
+Memory is looked up every 50 ms. *Anonymous* memory belongs to the process alone. *File* memory is pages of libraries
+and of memory-mapped features, which the system takes back when it needs them.
 """
 
 import argparse
@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def memory(pid: int) -> dict[str, int]:
-    """Resident memory of a process now, in kB: RssAnon, RssFile and others."""
+    """Return the resident memory of a process now, in kB: RssAnon, RssFile and others."""
     try:
         text = Path(f"/proc/{pid}/status").read_text()
     except (FileNotFoundError, ProcessLookupError):
@@ -28,7 +28,7 @@ def memory(pid: int) -> dict[str, int]:
 
 
 def measured(words: list[str], environment: dict[str, str]) -> tuple[float, int, int]:
-    """Run a command: seconds, most anonymous and most mapped memory in MB. What it says goes to the terminal."""
+    """Run a command, and return its seconds and its largest anonymous and mapped memory in MB."""
     begin, most = time.monotonic(), {"RssAnon": 0, "RssFile": 0}
     process = subprocess.Popen([sys.executable, *words], cwd=ROOT, env=environment)
     while process.poll() is None:

@@ -1,4 +1,4 @@
-"""Checkpoints made by hand, with random weights: what each test of those who use them is about can be chosen."""
+"""Make checkpoints by hand, with random weights, so that each test of their use can choose what it is about."""
 
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ def make_checkpoint(
     folder: Path, model: str = "GLAM", *, classes: list[str] | None = None, validation: bool = False,
     rule: str = "last", synthetic: bool = True, scale: float = 1.0, heard: str | None = "", **settings: Any,
 ) -> Path:  # fmt: skip
-    """Write a checkpoint as train.py does. `scale` multiplies the last layer's weights: how sure of itself it is."""
+    """Write a checkpoint as train.py does. A larger `scale` of the last layer's weights makes it more confident."""
     classes = classes or CLASSES
     config = recipes.config_for(models.canonical(model), split="8:1:1" if validation else "8:2", **settings)
     silence = np.zeros((1, int(config.segment_length * features.SAMPLE_RATE)), np.float32)
@@ -30,7 +30,7 @@ def make_checkpoint(
         with torch.no_grad():
             if hasattr(network, "fc"):
                 network.fc.weight *= scale
-            for name, buffer in network.named_buffers():  # as training leaves them: not the identity
+            for name, buffer in network.named_buffers():  # not the identity, as after training
                 if name.endswith("running_mean"):
                     buffer += torch.randn_like(buffer) / 10
                 if name.endswith("running_var"):

@@ -1,5 +1,5 @@
-"""Run folders made by hand, as train.py writes them: what each test of the reports is about can be chosen. How such
-tests change a record, and ask for what is made of it."""
+"""Make run folders by hand, as train.py writes them, so that each test of the reports can choose what it is about.
+Other functions change a record of such a run, or ask for a report of it."""
 
 import json
 import sys
@@ -20,20 +20,20 @@ from files import digest_of, read_json, write_json
 
 CLASSES = ["neutral", "sad", "angry", "happy"]
 DIGEST = "c0ffee00c0ffee00c0ffee00c0ffee00"
-RIGHT, HALF = [[0, 1, 2, 3]], [[0, 1, 0, 0]]  # of labels 0 1 2 3: WA = UA = 100, and 50
+RIGHT, HALF = [[0, 1, 2, 3]], [[0, 1, 0, 0]]  # predictions for LABELS: WA = UA = 100, and WA = UA = 50
 LABELS = [0, 1, 2, 3]
 BOTH: dict[str, Any] = {"labels": LABELS * 2, "speakers": [*"AAAABBBB"]}  # each speaker has every class
 
 
 def one_hot(predicted: Any, classes: int) -> np.ndarray:
-    """Logits `(E, U, C)` whose largest is the class predicted."""
+    """Return logits `(E, U, C)` that are largest at the predicted class."""
     return np.eye(classes, dtype=np.float32)[np.asarray(predicted, dtype=int)]
 
 
 def columns(
     part: str, labels: Any, predicted: Any, names: Sequence[str], speakers: Sequence[str], classes: int
 ) -> dict[str, np.ndarray]:
-    """A part's arrays in predictions.npz."""
+    """Return the arrays of one part for predictions.npz."""
     paths = [f"Session1/sentences/wav/{name}.wav" for name in names]
     texts = {"names": np.array(names), "speakers": np.array(speakers), "paths": np.array(paths)}
     values = {**texts, "labels": np.array(labels, dtype=np.int64), "logits": one_hot(predicted, classes)}
@@ -47,10 +47,11 @@ def make_run(
     names: Sequence[str] | None = None, speakers: Sequence[str] | None = None, classes: Sequence[str] = CLASSES,
     corpus: str = "IEMOCAP", corpus_digest: str = DIGEST, synthetic: bool = False, done: bool = True,
 ) -> Path:  # fmt: skip
-    """Write a run folder: `predicted` are the classes predicted at each epoch `(E, U)`, `val` its (labels, predicted).
+    """Write a run folder in which `predicted` are the classes predicted at each epoch `(E, U)`.
 
-    Utterances are called u0, u1, .. and speakers A and B take turns, unless names are given. Neither `changed` nor the
-    hash knows how few epochs there are: a run of two stands for one of fifty.
+    `val` are the (labels, predicted) of a validation part. Unless names or speakers are given, utterances are called
+    u0, u1, .. and speakers A and B take turns. `changed` and the hash ignore the number of epochs, so that a run of
+    two stands for one of fifty.
     """
     config = recipes.config_for(model, split=split, dataset=dataset, seed=seed, fold=fold, **(settings or {}))
     changed = json.loads(json.dumps(config.changed()))
@@ -92,26 +93,26 @@ def make_run(
 
 
 def guesses(seed: int, labels: np.ndarray, accuracy: Sequence[float], classes: int = 4) -> np.ndarray:
-    """Predictions `(E, U)` that are right with the probability given for each epoch, and else any class."""
+    """Return predictions `(E, U)` that are right with each epoch's `accuracy`, and otherwise any class at random."""
     generator = np.random.default_rng(seed)
     right = generator.random((len(accuracy), len(labels))) < np.array(accuracy)[:, None]
     return np.where(right, labels, generator.integers(0, classes, (len(accuracy), len(labels))))
 
 
 def only(root: Path) -> records.Run:
-    """The one run under a folder."""
+    """Return the single run under a folder."""
     (run,) = report.runs(root)
     return run
 
 
 def call(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
-    """`python report.py ...` in this process."""
+    """Run `python report.py ..` in this process and return its exit status."""
     monkeypatch.setattr(sys, "argv", ["report.py", *map(str, arguments)])
     return report.main()
 
 
 def cell(frame: pd.DataFrame, column: str, **where: str) -> Any:
-    """The one value of a column where others have these values."""
+    """Return the value of a column in the single row whose other columns have the values `where`."""
     for name, value in where.items():
         frame = frame[frame[name] == value]
     assert len(frame) == 1, frame
@@ -119,9 +120,12 @@ def cell(frame: pd.DataFrame, column: str, **where: str) -> Any:
 
 
 def fold_runs(root: Path, seed: int = 1, folds: Sequence[int] = (0, 1), **more: Any) -> None:
-    """Fold 0: labels 0 0 0 1, all said 0: WA 75, UA 50. Fold 1: labels 0 1, all said 1: WA 50, UA 50.
-    Pooled: 4 of 6 right, WA 66.67; recalls 3/4 and 1/2, UA 62.5. Averaged: WA 62.5, UA 50. A second epoch is all
-    right, and worse on the validation part."""
+    """Write the two folds of a seed. In the second epoch, all test predictions are right, but validation is worse.
+    The first epoch has these scores:
+
+    Fold 0: labels 0 0 0 1, 0 predicted for all: WA 75, UA 50. Fold 1: labels 0 1, 1 predicted for all: WA 50, UA 50.
+    Pooled: 4 of 6 right, WA 66.67; recalls 3/4 and 1/2, UA 62.5. Averaged: WA 62.5, UA 50.
+    """
     for fold, labels, said in ((0, [0, 0, 0, 1], 0), (1, [0, 1], 1)):
         if fold in folds:
             predicted, val = [[said] * len(labels), labels], (LABELS, [RIGHT[0], HALF[0]])
@@ -130,7 +134,7 @@ def fold_runs(root: Path, seed: int = 1, folds: Sequence[int] = (0, 1), **more: 
 
 
 def csv_run(root: Path, file: Path, digest: str = DIGEST, **more: Any) -> None:
-    """A run of a CSV file, as train.py records it."""
+    """Write a run of a CSV file, as train.py records it."""
     folder = make_run(root, RIGHT, LABELS, dataset=file.stem, corpus=file.stem, corpus_digest=digest, **more)
     run = read_json(folder / "config.json")
     write_json(folder / "config.json", {**run, "settings": {**run["settings"], "dataset": str(file)}})
