@@ -64,7 +64,7 @@ class Checkpoint(PyTorchModelHubMixin):
         self.length = float(settings["segment_length"])  # seconds
         self.overlap = usable_test_overlap(self.length, float(settings["test_overlap"]))  # seconds
         self.size, self.hop = features.segment_and_hop(self.length, self.overlap)
-        self.temperature: float | None = config["temperature"]  # None if no validation utterances could be fitted
+        self.temperature: float | None = config["temperature"]  # None without a validation part to fit it on
 
     @property
     def title(self) -> str:

@@ -64,7 +64,7 @@ class FairPart:
     """The utterances on which a checkpoint can fairly be scored, with their classes, and how many are left out."""
 
     utterances: list[tuple["Utterance", str]]
-    heard: int  # how many recordings it was trained on, or chose its epoch or temperature by
+    heard: int  # how many recordings were used to train it, or to choose its epoch or temperature
     other_classes: Counter[str]  # class that the checkpoint does not have -> how many utterances
     unread: set[str]  # recordings that could not be read, so that it is not known whether it heard them
 

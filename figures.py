@@ -323,7 +323,7 @@ def _say_tsne(runs: Sequence[Run]) -> str:
 
 
 def train_command(model: str, like: Run, settings: dict[str, Any]) -> str:
-    """Return the command that trains `model` with `settings` as `like` was (data, machine) and keeps its weights."""
+    """Return the command that trains `model` with `settings` on data and machine of `like`, and keeps the weights."""
     own = like.config["settings"]
     words = ["python", "train.py", "--model", model, "--dataset", own["dataset"], "--split", own["split"]]
     if own["test_dataset"]:
@@ -422,7 +422,7 @@ def reliability(groups: Sequence[Group]) -> Drawn:
 def one_view(chosen: Sequence[Run]) -> list[Run]:
     """Return the runs of one dataset, split and corpus. Of several datasets or splits, impro or 8:2 is taken.
 
-    Raises UserError where `chosen` has several of them and neither is there.
+    Raises UserError where `chosen` has several of them, but not this one.
     """
     left = list(chosen)
     for flag, usual in (("dataset", "impro"), ("split", "8:2")):

@@ -67,7 +67,7 @@ class Round:
 
 
 def machine_settings(runs: Iterable[Run]) -> dict[str, Any]:
-    """Return the settings of the machine that most of the runs have: the device, and the others that are no defaults.
+    """Return the settings of the machine that most of the runs have: the device, and whichever others are not default.
     A command for these runs must name them: with other settings it would train the runs again."""
     usual, every = Config(), [run.config["settings"] for run in runs]
     found = [

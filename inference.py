@@ -136,7 +136,7 @@ class Recogniser:
         self.checkpoint = checkpoint
         if device == "cuda":
             check_gpu()
-        # named by its number: each thread has its own current GPU, which is 0 where --gpu was not applied
+        # named by its number, as each thread has its own current GPU: the chosen one in the first thread, 0 in others
         self.device = f"cuda:{torch.cuda.current_device()}" if device == "cuda" else device
         self.network = checkpoint.module.to(self.device).eval()
         self.temperature = (checkpoint.temperature or 1.0) if calibrate else 1.0

@@ -48,7 +48,7 @@ def pack_arrays(file: Path) -> None:
 
 def is_packed(file: Path) -> bool:
     """Return whether `pack_arrays` has written this .npz; False where it cannot be read."""
-    with suppress(Exception), zipfile.ZipFile(io.BytesIO(read_bytes(file))) as packed:  # zipfile raises many kinds
+    with suppress(Exception), zipfile.ZipFile(io.BytesIO(read_bytes(file))) as packed:  # of many kinds
         return all(member.compress_type == zipfile.ZIP_LZMA for member in packed.infolist())
     return False
 

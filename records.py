@@ -368,7 +368,7 @@ def kept_rule(folder: Path) -> str | None:
 
 
 def warn_of_replacement(folder: Path, save_model: str | None) -> None:
-    """Warn where a finished run is about to be trained again for other weights, which replace those that it has."""
+    """Warn where a finished run is about to be trained again for weights that it lacks, and of those that it loses."""
     if finished(folder):
         instead = f", which replace those of the rule {rule}" if (rule := kept_rule(folder)) else ""
         warn(f"{folder} is trained again for the weights of --save_model {save_model}{instead}")
@@ -439,7 +439,7 @@ def runs(root: Path) -> list[Run]:
 
 
 def leaving_out_broken(make: Callable[[list[Run]], _T], runs: Iterable[Run]) -> _T:
-    """Return `make(runs)`, made again without each run whose records it finds to be broken; a warning names the run."""
+    """Return `make(runs)`; if it finds a run's records to be broken, warn and call it again without that run."""
     left = list(runs)
     while True:
         try:

@@ -347,7 +347,7 @@ def errors_document(found: list[Run], rule: str | None, most: int, command: str)
 
     def worst(usable: list[Run]) -> list[tuple[Group, list[tuple[Any, ...]]]]:
         found = []
-        # a comprehension, or a name for the bar, would keep the bar alive, and a warning of a broken run stand on it
+        # a comprehension, or a name for the bar, would keep the bar alive, and a broken run's warning would be on it
         for group in tqdm(grouping.group_by_setting(usable, rule), unit="group", leave=False, delay=1, disable=None):
             found.append((group, _often_wrong(group)))
         return found

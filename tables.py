@@ -347,9 +347,9 @@ def paired(a: Group, b: Group) -> Pair:
     """Return the differences of the four scores over the units that two groups share.
 
     A unit is a seed or, with folds, a fold (other speakers), whose differences are averaged over the shared seeds. A
-    model with longer segments drops short utterances. Where one group's test utterances so contain the other's, both
-    are scored on those in common. Where a speaker loses all utterances, later folds are numbered otherwise; as the
-    numbers of folds then differ, nothing counts as shared.
+    model with longer segments drops more utterances: where one group's test utterances contain the other's, both are
+    scored on those in common. Where such a model drops all utterances of a speaker, it has fewer folds, and these
+    are numbered otherwise, so that nothing counts as shared.
     """
     ours, theirs = ({(run.seed, run.fold): run for run in group.runs} for group in (a, b))
     if a.first.config["folds"] != b.first.config["folds"]:

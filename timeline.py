@@ -113,7 +113,7 @@ def _course(axis: Axes, prediction: Prediction) -> None:
     if len(at) == 1:
         at, heard = np.array([0.0, prediction.seconds]), np.repeat(heard, 2, axis=0)
     there = np.pad(~np.isnan(heard[:, 0]), 1)
-    alone = np.flatnonzero(there[1:-1] & ~there[:-2] & ~there[2:])  # points between gaps, which need a dot: no line
+    alone = np.flatnonzero(there[1:-1] & ~there[:-2] & ~there[2:])  # points between gaps, through which no line goes
     for c, name in enumerate(prediction.classes):
         colour, dashes = COLOURS[c % len(COLOURS)], LINES[(c + c // len(COLOURS)) % len(LINES)]
         label = f"{name} {prediction.probabilities[c]:.0%}"

@@ -59,7 +59,7 @@ def accident(config: Config, error: Exception) -> Outcome:
 
 
 def attempt(config: Config, train_one: Callable[[], Path | None]) -> Outcome:
-    """Call `train_one`, which trains a run and returns its folder, or None if another process holds it."""
+    """Return the outcome of calling `train_one`, which returns a run's folder, or None if another process holds it."""
     try:
         return Outcome(config, "done" if train_one() else "held")
     except Exception as error:

@@ -155,7 +155,7 @@ class Command:
 
 @pytest.fixture(scope="session")
 def command() -> Command:
-    """Return `command("train.py", "--epochs", 1)`, which runs a command and checks its status and for tracebacks."""
+    """Return `command`: `command("train.py", "--epochs", 1)` runs it, checks the status, and refuses a traceback."""
     return Command()
 
 
