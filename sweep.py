@@ -485,7 +485,8 @@ def main() -> int:
         with _executor(asked, given, todo) as execute:
             failures = run_all(todo, execute, asked["tries"], bar=len(todo) > 1 and not given.get("quiet", False))
     if not asked["dry_run"]:
-        print(f"{len(jobs) - len(todo)} were done, {len(todo) - len(failures)} are now, {len(failures)} failed")
+        before, failed = len(jobs) - len(todo), len(failures)
+        print(f"{before} finished before, {len(todo) - failed} trained now, {failed} failed")
     print("".join(f"failed: {_first_line(failure)}\n" for failure in failures), end="", flush=True)
     if asked["print"] is not None and every:
         print_table(asked, given, every)

@@ -125,7 +125,7 @@ def test_failures_are_reported_and_the_rest_is_done(cluster, here: Path, tmp_pat
     words = ["--seeds", 5, "--augment", "vtlp", "--tries", 2]
     assert run(*words, "--ray", cluster.address) == 1
     told = capsys.readouterr()
-    assert "2 are now, 3 failed" in told.out
+    assert "2 trained now, 3 failed" in told.out
     assert (
         "an accident (tried 2 times)" in told.out
         and "its worker was lost" in told.out
@@ -156,7 +156,7 @@ def test_local_cluster_by_command(here: Path, tmp_path: Path, command) -> None:
         train.train(config, runs=here, quiet=True)
     (state,) = here.glob("*/*/*/*/*/state.safetensors")  # its worker goes on from there
     told = command("sweep.py", *BASE, "--seed", 1, "--ray", "local")
-    assert "0 were done, 1 are now, 0 failed" in told.stdout and not state.exists()
+    assert "0 finished before, 1 trained now, 0 failed" in told.stdout and not state.exists()
     assert equal(finished(here), sequential(tmp_path / "sequential", "--seed", 1))
 
 

@@ -116,13 +116,13 @@ def test_the_table_printed_is_of_the_runs_trained(here: Path, monkeypatch, capsy
     words = ["--table", "one", "--batch_size", "64", "--print"]
     assert run(*words) == 0
     told = capsys.readouterr().out
-    assert told.count("done: CNN_GAP all 8:2") == 1 and "0 were done, 1 are now, 0 failed" in told
+    assert told.count("done: CNN_GAP all 8:2") == 1 and "0 finished before, 1 trained now, 0 failed" in told
     (row,) = [line for line in told.splitlines() if line.startswith("| all ")]
     assert "SYNTHETIC" in row and "missing" not in row
     assert "In every row: batch_size=64, device=cpu, epochs=3, threads=1." in told
     assert run(*words, "--dry_run") == 0
     told = capsys.readouterr().out
-    assert told.startswith("done    CNN_GAP all") and "1 done\n" in told and "are now" not in told and row in told
+    assert told.startswith("done    CNN_GAP all") and "1 done\n" in told and "trained now" not in told and row in told
     words[-1:-1] = ["--next", "1"]  # of seeds.txt, when nothing of it is left to train
     first = seeds.read_seeds()[0]
     monkeypatch.setattr(seeds, "read_seeds", lambda: [first])
@@ -278,7 +278,7 @@ def test_what_is_done_needs_no_features_again(
     data.forget()
     capsys.readouterr()
     assert run(*words) == 0
-    assert f"{runs} were done, 0 are now, 0 failed" in capsys.readouterr().out
+    assert f"{runs} finished before, 0 trained now, 0 failed" in capsys.readouterr().out
     assert not (tmp_path / "cache" / "features").exists()
 
 
@@ -368,11 +368,11 @@ def test_a_quiet_sweep_draws_no_bar(here: Path, monkeypatch) -> None:
 def test_runs_only_what_is_missing(here: Path, capsys) -> None:
     two = ["--models", "CNN_GAP", "--epochs", 1, "--seeds", 2]
     assert run(*two) == 0
-    assert capsys.readouterr().out.endswith("0 were done, 2 are now, 0 failed\n")
+    assert capsys.readouterr().out.endswith("0 finished before, 2 trained now, 0 failed\n")
     before = {name: (folder / "done").stat().st_ctime_ns for name, folder in finished(here).items()}
     assert run(*two[:-1], 3) == 0
     told = capsys.readouterr().out
-    assert told.count("done:") == 1 and told.endswith("2 were done, 1 are now, 0 failed\n")
+    assert told.count("done:") == 1 and told.endswith("2 finished before, 1 trained now, 0 failed\n")
     assert before.items() <= {name: (f / "done").stat().st_ctime_ns for name, f in finished(here).items()}.items()
 
 
@@ -439,7 +439,7 @@ def test_one_run_that_fails_does_not_stop_the_others(here: Path, monkeypatch, ca
     monkeypatch.setattr(train, "_epochs", one)
     assert run("--models", "CNN_GAP", "--epochs", 1, "--seeds", 3, "--tries", 2) == 1
     told = capsys.readouterr()
-    assert "1 are now, 2 failed" in told.out and "the loss is nan" in told.out
+    assert "1 trained now, 2 failed" in told.out and "the loss is nan" in told.out
     assert "RuntimeError: an accident (tried 2 times)" in told.out and told.err.count("Traceback") == 2
     assert [calls.count(seed) for seed in seeds.read_seeds()[:3]] == [1, 2, 1], "bad input is not tried again"
     assert len(finished(here)) == 1
@@ -453,7 +453,8 @@ def test_a_run_that_another_process_holds_comes_last(here: Path, capsys) -> None
         sweeping.start()
         until((second / "done").exists)
     sweeping.join(600)
-    assert (first / "done").exists() and capsys.readouterr().out.endswith("0 were done, 2 are now, 0 failed\n")
+    assert (first / "done").exists()
+    assert capsys.readouterr().out.endswith("0 finished before, 2 trained now, 0 failed\n")
 
 
 def test_held_runs_are_given_again_only_once_they_are_free(tmp_path: Path, monkeypatch) -> None:

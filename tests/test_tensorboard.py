@@ -126,8 +126,8 @@ def test_a_sweep_gives_finished_runs_the_curves_they_lack(config, command, tenso
     asked = ("sweep.py", "--gpu", -1, "--models", "CNN_GAP", "--datasets", "all", *words, "--tensorboard")
     assert "done: CNN_GAP" in command(*asked).stdout
     check(folder)
-    assert "1 were done, 0 are now" in command(*asked).stdout
-    assert "0 were done, 1 are now" in command(*asked, "--save_model", "last").stdout
+    assert "1 finished before, 0 trained now" in command(*asked).stdout
+    assert "0 finished before, 1 trained now" in command(*asked, "--save_model", "last").stdout
 
 
 def test_of_two_processes_that_make_a_runs_curves_one_does(config, monkeypatch, tensorboard):

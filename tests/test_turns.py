@@ -76,7 +76,7 @@ def test_in_turns_is_as_one_after_the_other(here: Path, tmp_path: Path, capsys, 
     assert len(one) == (8 if "--vary" in more else 4)
     assert one.keys() == other.keys() and all(content(one[k]) == content(other[k]) for k in one)
     assert run(*words, "--at_once", 3) == 0
-    assert "0 are now, 0 failed" in capsys.readouterr().out
+    assert "0 trained now, 0 failed" in capsys.readouterr().out
 
 
 def test_more_at_once_than_memory_holds(here: Path, tmp_path: Path, capsys, monkeypatch) -> None:
@@ -102,7 +102,7 @@ def test_more_at_once_than_memory_holds(here: Path, tmp_path: Path, capsys, monk
     assert "4 runs at once do not fit into memory: 3 go on" in told.err
     assert "3 runs at once do not fit into memory: 2 go on" in told.err
     assert told.err.count("do not fit") == 2
-    assert "4 are now, 0 failed" in told.out and max(most) == 2
+    assert "4 trained now, 0 failed" in told.out and max(most) == 2
     one, other = finished(here), finished(tmp_path / "sequential")
     assert one.keys() == other.keys() and all(content(one[k]) == content(other[k]) for k in one)
 
@@ -119,7 +119,7 @@ def test_a_run_for_whose_start_memory_is_short_begins_later(here: Path, capsys, 
     monkeypatch.setattr(turns.Turn, "_begin", begin)
     assert run("--models", "CNN_GAP", "--epochs", 1, "--seeds", 3, "--at_once", 3) == 0
     told = capsys.readouterr()
-    assert "3 runs at once do not fit" in told.err and "3 are now, 0 failed" in told.out
+    assert "3 runs at once do not fit" in told.err and "3 trained now, 0 failed" in told.out
 
 
 @pytest.mark.parametrize(("models", "most"), [("CNN_GAP", 2), ("CNN_GAP,MACNN", 3)])
@@ -137,7 +137,7 @@ def test_another_model_may_find_more_room(here: Path, capsys, monkeypatch, model
     monkeypatch.setattr(turns.Turn, "_begin", begin)
     assert run("--models", models, "--epochs", 1, "--seeds", 3 if "," in models else 6, "--at_once", 3) == 0
     told = capsys.readouterr()
-    assert told.err.count("3 runs at once do not fit into memory: 2 go on") == 1 and "6 are now" in told.out
+    assert told.err.count("3 runs at once do not fit into memory: 2 go on") == 1 and "6 trained now" in told.out
     assert max(at_once) == most
 
 
@@ -166,7 +166,7 @@ def test_one_that_memory_does_not_hold_fails_and_the_others_are_kept(here: Path,
     monkeypatch.setattr("seeds.read_seeds", lambda: [5, 7, 9])
     assert run("--models", "CNN_GAP", "--epochs", 1, "--seeds", 3, "--at_once", 3) == 1
     told = capsys.readouterr()
-    assert "2 are now, 1 failed" in told.out and "--batch_size" in told.out and "(tried" not in told.out
+    assert "2 trained now, 1 failed" in told.out and "--batch_size" in told.out and "(tried" not in told.out
     assert len(finished(here)) == 2
 
 
