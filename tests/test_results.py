@@ -219,11 +219,14 @@ def test_what_the_parts_of_glam_add_is_in_the_records():
                 both.append(f"{p:.3f}")
     assert both[0] == both[1]
     assert {model for model, *_ in found if model} == folds.keys() - {"GLAM", "MACNN", "AACNN", "APCNN"}
-    words = "{} in the mean, {} with the temperature that makes the validation utterances likeliest, {} with ours"
+    words = (
+        "the mean cross-entropy of the test utterances is {} without a temperature, {} with the temperature "
+        "that makes the validation utterances likeliest, and {} with ours"
+    )
     plain = " ".join(page.split())
-    assert f"p is {both[0]} there for both, two of {2 * len(found)} and" in plain
+    assert f"p is {both[0]} there for WA and for UA. These are two of {2 * len(found)} values of p, not corr" in plain
     assert words.format(*(f"{mean:.2f}" for mean in surprises(runs))) in plain
-    assert f"over the {len(runs)} runs of the eight models with a speaker left out" in plain
+    assert f"Over the {len(runs)} runs of the eight models with a speaker left out" in plain
 
 
 def test_how_far_glam_leads_is_in_the_records():
@@ -247,8 +250,11 @@ def test_how_far_glam_leads_is_in_the_records():
         words = before.format(*(f"{-mean:.0f}" for mean in means)) + f"p = {p[0]:.3f}, {corrected[0]:.3f} corrected"
         assert words in page, words
     means, p, _ = told("AACNN", "validation")
-    assert "{:.0f} and {:.0f} in the mean over folds, which ten".format(*(-mean for mean in means)) in page
-    assert "(p = {:.2f} and {:.2f}) where the epoch".format(*p) in page
+    words = (
+        "If the epoch is chosen on the validation speaker, the lead with speakers left out is {:.0f} and {:.0f} in the "
+        "mean over folds, which ten speakers do not tell from chance (p = {:.2f} and {:.2f})."
+    ).format(*(-mean for mean in means), *p)
+    assert words in page, words
     for rule, before in (("last", "At the last epoch it is"), ("paper", "at the one chosen on the test speaker")):
         means, p, corrected = told("AACNN", rule)
         words = f"{before} {-means[0]:.0f} and {-means[1]:.0f} (p = {p[0]:.3f} and {p[1]:.3f}, corrected "
@@ -274,8 +280,9 @@ def test_what_temperatures_do_is_in_the_records():
         losses = [[metrics.cross_entropy(*each, t) for each, t in zip(tested[model], ts, strict=True)] for ts in ways]
         falls.append(np.mean(losses[0]) - np.mean(losses[1]))
     temperatures = np.concatenate([*fitted.values()])
-    assert f"their cross-entropy falls for each, but only by {min(falls):.3f} to {max(falls):.3f}" in page
-    assert f"The temperature, from {min(temperatures):.2f} to {max(temperatures):.2f} there" in page
+    words = "that of the test utterances falls for each model, but only by"
+    assert f"{words} {min(falls):.3f} to {max(falls):.3f}" in page
+    assert f"So ours, from {min(temperatures):.2f} to {max(temperatures):.2f} there, is drawn towards 1" in page
 
 
 def test_intervals_of_the_reading_are_the_records():
@@ -296,7 +303,7 @@ def test_intervals_of_the_reading_are_the_records():
     page = " ".join((EMODB / "README.md").read_text(encoding="utf-8").split())
     means, bounds = change(("8:2", "GLAM", "paper"), ("8:2", "ResMultiConv3", "paper"))
     (wa, ua), spans = text(means[:2]), [" to ".join(text(pair)) for pair in bounds]
-    assert f"WA is {wa} and UA {ua} points higher" in page
+    assert f"its WA is {wa} and UA {ua} points higher" in page
     assert f"with 95 % bootstrap intervals of {spans[0]} and {spans[1]}" in page
 
     same = {"paper": "8:2", "last": "8:2", "validation": "8:1:1"}
@@ -315,11 +322,11 @@ def test_intervals_of_the_reading_are_the_records():
         way = ("speaker", model, "validation"), ("8:2", model, "paper")
         means, bounds = change(*way) if model != "APCNN" else change(*reversed(way))
         said[model] = [f"{m} [{', '.join(text(pair))}]" for m, pair in zip(text(means[:2]), bounds, strict=False)]
-    assert "falls by {} points of WA and {} of UA, AACNN by".format(*said["GLAM"]) in page
-    assert "AACNN by {} and {} (table".format(*said["AACNN"]) in page
+    assert "GLAM falls by {} points of WA and {} of UA (table".format(*said["GLAM"]) in page
+    assert "AACNN falls by {} and {}, for which 0 is not excluded".format(*said["AACNN"]) in page
     _, bounds = change(("8:2", "AACNN", "paper"), ("speaker", "AACNN", "validation"))
-    assert all(low < 0 < high for low, high in bounds[:2]) and "for which 0 is not excluded" in page
-    assert f"falls by {said['MACNN'][0]} and nothing" in page and said["MACNN"][1] == "0.0 [0.0, 0.0]"
+    assert all(low < 0 < high for low, high in bounds[:2])
+    assert f"everywhere, falls by {said['MACNN'][0]} and nothing" in page and said["MACNN"][1] == "0.0 [0.0, 0.0]"
     assert "APCNN rises, by {} and {}:".format(*said["APCNN"]) in page
 
 
