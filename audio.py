@@ -1,4 +1,4 @@
-"""Recordings as 16 kHz mono waves, or an error that says what is wrong with them."""
+"""Recordings decoded to mono waves at 16 kHz, or refused with an error that says what is wrong with them."""
 
 import math
 import os
@@ -23,38 +23,39 @@ if TYPE_CHECKING:
 Wave = NDArray[np.float32]
 
 SAMPLE_RATE = 16000  # Hz
-BLOCK = 2**20  # samples decoded at once, of all channels
-RATES = range(1000, 768001)  # Hz: a header with any other is wrong, and resampling as it says could fill the memory
-SILENT = 5e-4  # the greatest sample, of 1: A-law's zero, and the noise of the last bit, are below
-LONGEST = 3600 * SAMPLE_RATE  # samples of an utterance
-LOUDEST = 1e6  # times full scale: above, the square of a spectrum overflows float32
-# of a data chunk, from writers that could not seek: 0x7ffff000 is SoX's, the next two arecord's, then LAME's
+BLOCK = 2**20  # samples decoded at once, counted over all channels
+RATES = range(1000, 768001)  # Hz; a header with any other rate is wrong, and resampling from it could fill the memory
+SILENT = 5e-4  # of full scale; a recording that stays below is silent, as A-law's zero and noise in the last bit are
+LONGEST = 3600 * SAMPLE_RATE  # the most samples that an utterance may have
+LOUDEST = 1e6  # times full scale; of louder samples, the square of a spectrum overflows float32
+# sizes that writers which cannot seek give a data chunk: 0x7FFFF000 is SoX's, the next two are arecord's, then LAME's
 UNKNOWN_SIZES = (0, 0x7FFFF000, 0x80000000, 0x7FFFFF00, 0x7FFFFFFF, 0xFFFFFFFF)
-FLAC_STARTS = (b"fLaC\0\0\0\x22", b"fLaC\x80\0\0\x22")  # a stream's first bytes, with more blocks to come and without
+FLAC_STARTS = (b"fLaC\0\0\0\x22", b"fLaC\x80\0\0\x22")  # a stream's first bytes, with and without more metadata
 JOINED = (
-    "goes on after its end, as with another recording joined to it, which would not be heard; write it anew, as "
-    "`ffmpeg -i FILE FILE.flac` does"
+    "goes on after its end, as if another recording were joined to it, which would not be heard; write the file anew, "
+    "as `ffmpeg -i FILE FILE.flac` does"
 )
-MOST_TAGS = 2**14  # bytes after the sound of an MP3: more are no tags but with a picture
-MOST_OF_A_FRAME = 2048  # bytes of an MP3
+MOST_TAGS = 2**14  # bytes; only tags with a picture take more after the sound of an MP3
+MOST_OF_A_FRAME = 2048  # bytes; a frame of an MP3 is never longer
 UNKNOWN_FORMAT = 1  # libsndfile's SF_ERR_UNRECOGNISED_FORMAT
-UNKNOWN_FRAMES = 2**62  # at least so many are declared where libsndfile knows no number
+UNKNOWN_FRAMES = 2**62  # libsndfile declares at least so many if it does not know the number
 
 
 class AudioError(UserError):
-    """A recording that cannot be used. The text names the file and what is wrong with it."""
+    """A recording cannot be used. The text names the file and says what is wrong with it."""
 
 
 def _missing(file: str | Path) -> str:
+    """Return the message about a file that does not exist, with the cause where it can be guessed."""
     for form in ("NFC", "NFD"):  # macOS writes ä as a and two dots
-        with suppress(OSError):  # a name that is too long
+        with suppress(OSError):  # the name is too long
             if Path(unicodedata.normalize(form, str(file))).exists():
                 return f"{file}: does not exist, but with its accents written another way ({form}): rename the file"
-    return f"{file}: does not exist" + (r" (folders are parted by /, not by \, here)" if "\\" in str(file) else "")
+    return f"{file}: does not exist" + (r" (here, folders are separated by /, not by \)" if "\\" in str(file) else "")
 
 
 def read_file(file: str | Path) -> bytes:
-    """The bytes of a recording. Raises AudioError for one that is missing, no file or unreadable."""
+    """Return the bytes of a recording. Raises AudioError if it is missing, not a file or unreadable."""
     try:
         if not stat.S_ISREG(Path(file).stat().st_mode):
             raise AudioError(f"{file}: is not a file")
@@ -66,10 +67,11 @@ def read_file(file: str | Path) -> bytes:
 
 
 def size_to_correct(data: bytes | mmap) -> tuple[int, bytes] | None:
-    """Where a RIFF file says how long its data chunk is, and the four bytes that should stand there, if it was streamed
-    without going back to its header; None for a file that is right, or no RIFF.
+    """Return where a RIFF file gives its data chunk's size, and the four bytes that belong there, if that is unknown.
 
-    Raises ValueError where the chunk declares more bytes than the file has; libsndfile takes what there is.
+    The size is unknown if the writer streamed the file and could not go back to its header. Returns None if the size is
+    right, or the file is not RIFF. Raises ValueError if the chunk declares more bytes than the file has: libsndfile
+    would decode those that there are, and say nothing.
     """
     if data[:4] not in (b"RIFF", b"RIFX") or data[8:12] != b"WAVE":
         return None
@@ -84,7 +86,8 @@ def size_to_correct(data: bytes | mmap) -> tuple[int, bytes] | None:
     else:
         return None
     left = len(data) - start
-    next_fits = 8 + int.from_bytes(data[start + 4 : start + 8], order) == left  # so there are no samples before it
+    # if another chunk fills the rest of the file, a data chunk of size 0 is really empty
+    next_fits = 8 + int.from_bytes(data[start + 4 : start + 8], order) == left
     if size in UNKNOWN_SIZES and left and not (size == 0 and next_fits):
         return start - 4, min(left, 0xFFFFFFFF).to_bytes(4, order)
     if size > left:
@@ -93,7 +96,7 @@ def size_to_correct(data: bytes | mmap) -> tuple[int, bytes] | None:
 
 
 def declared_bytes(data: bytes | mmap) -> int:
-    """Bytes that the header of an AIFF, AU, RF64, W64 or NIST file gives it, 0 for others and where it does not say."""
+    """Return how many bytes an AIFF, AU, RF64, W64 or NIST file has by its header; 0 for others, and if unknown."""
     start = data[:4]
     if start == b"FORM":
         size = 8 + int.from_bytes(data[4:8], "big")
@@ -106,7 +109,8 @@ def declared_bytes(data: bytes | mmap) -> int:
         size = int.from_bytes(data[16:24], "little")
     elif start == b"NIST":
         numbers = dict(re.findall(rb"(\w+) -i (\d{1,12})\s", data[:1024]))
-        each = int(numbers.get(b"channel_count", 1)) * int(numbers.get(b"sample_n_bytes", 1))  # 1 in A-law
+        # headers of A-law give sample_n_bytes as text, "-s1 1", which is not matched
+        each = int(numbers.get(b"channel_count", 1)) * int(numbers.get(b"sample_n_bytes", 1))
         size = 1024 + each * int(numbers[b"sample_count"]) if b"sample_count" in numbers else 0
     else:
         size = 0
@@ -115,8 +119,8 @@ def declared_bytes(data: bytes | mmap) -> int:
 
 
 def check_streams(data: bytes | mmap) -> None:
-    """Raise ValueError where a FLAC or Ogg file goes on with another recording after the first, or its last Ogg page is
-    not whole: libsndfile gives what comes before, and says nothing."""
+    """Raise ValueError if a FLAC or Ogg file goes on with another recording after the first, or its last Ogg page is
+    not whole: libsndfile decodes what comes before, and says nothing of the rest."""
     start = _after_id3(data)
     if data[start : start + 4] == b"fLaC" and any(data.find(mark, start + 8) > 0 for mark in FLAC_STARTS):
         raise ValueError(JOINED)
@@ -132,14 +136,14 @@ def check_streams(data: bytes | mmap) -> None:
 
 
 def _after_id3(data: bytes | mmap) -> int:
-    """Where a file goes on after an ID3v2 tag at its start, which libsndfile skips; 0 without one. The tag's length is
-    in four bytes of seven bits each."""
+    """Return where a file goes on after an ID3v2 tag at its start, which libsndfile skips; 0 if there is no tag. The
+    tag's length stands in four bytes of seven bits each."""
     return 10 + sum((byte & 127) << 7 * i for i, byte in enumerate(data[9:5:-1])) if data[:3] == b"ID3" else 0
 
 
 def _read_at(descriptor: int, count: int, at: int) -> bytes:
-    """`os.pread`, but all of it: a network's file system may give less than asked for, and for libsndfile the sound
-    would end there, or go on at the wrong place."""
+    """Return `count` bytes from a place on, fewer only at the file's end. `os.pread` may give fewer anywhere on a
+    network's file system; libsndfile would then end the sound there, or go on at the wrong place."""
     data = os.pread(descriptor, count, at)
     while 0 < len(data) < count and (more := os.pread(descriptor, count - len(data), at + len(data))):
         data += more
@@ -147,23 +151,23 @@ def _read_at(descriptor: int, count: int, at: int) -> bytes:
 
 
 class _Raw:
-    """A recording as the file object that libsndfile reads: in damaged files it seeks before the start, and it cannot
-    take an exception: where a read fails it goes on with other sound, and `error` says so. `read_at(count, position)`
-    gives bytes; `data` is all of them, searched once for what libsndfile passes over.
+    """A recording as the file object that libsndfile reads.
 
-    Raises ValueError for a recording of which a part is missing, or of which libsndfile would not read all.
+    `read_at(count, position)` returns bytes; `data` is all bytes, searched once for faults of which libsndfile says
+    nothing. libsndfile cannot take an exception: if a read fails, it goes on with other sound, so `error` keeps the
+    failure. Raises ValueError if a part of the recording is missing, or libsndfile would not read all of it.
     """
 
     def __init__(self, read_at: Callable[[int, int], bytes], data: bytes | mmap):
         self.read_at, self.size, self.position = read_at, len(data), 0
         self.error: OSError | None = None
-        self.correction = size_to_correct(data)  # bytes to read at a place instead of what is there
+        self.correction = size_to_correct(data)  # a place, and the bytes to read there instead of the file's
         self.mp3_counts = counts_frames(data)
         check_streams(data)
-        if (missing := declared_bytes(data) - len(data)) > 1:  # some count a last byte that evens, and do not write it
+        if (missing := declared_bytes(data) - len(data)) > 1:  # some writers count a padding byte but omit it
             raise ValueError(f"is truncated: {missing} bytes that its header declares are missing")
 
-    def seek(self, offset: int, whence: int = 0) -> int:
+    def seek(self, offset: int, whence: int = 0) -> int:  # in damaged files, libsndfile seeks to before the start
         self.position = max(0, offset + (0, self.position, self.size)[whence])
         return self.position
 
@@ -186,39 +190,39 @@ class _Raw:
 
 
 def check_header(sound: "SoundFile", size: int) -> None:
-    """Raise ValueError where the header of a file of `size` bytes declares more samples than can be there. Headers lie:
-    samples are counted as they come, and those that cannot be there are not waited for."""
+    """Raise ValueError if a header declares more samples than a file of `size` bytes can hold. As headers lie, samples
+    are counted while they are decoded; this check spares the wait for samples that cannot come."""
     packed = sound.format in ("FLAC", "OGG", "MP3", "MPEG") or sound.subtype.startswith("ALAC")
     if sound.frames < UNKNOWN_FRAMES and not packed and sound.frames * sound.channels > 16 * size:
-        raise ValueError(f"declares {sound.frames} samples in {size} bytes")
+        raise ValueError(f"declares {sound.frames} samples, which its {size} bytes cannot hold")
 
 
 def check_end(form: str, count: int, declared: int, left: int, rest: bytes, mp3_counts: bool) -> None:
-    """Raise ValueError where a file is not read to its end: of the `declared` samples `count` came, and `left` of its
-    bytes, which begin with `rest`, were not decoded. `mp3_counts`: `counts_frames` of the file, which matters for an
-    MP3."""
+    """Raise ValueError if a file was not read to its end. `count` of its `declared` samples were decoded; its last
+    `left` bytes, which begin with `rest`, were not. `mp3_counts`, which matters only for an MP3, is what
+    `counts_frames` returns for the file."""
     mp3 = form in ("MP3", "MPEG")
-    sound = rest[:1] == b"\xff" or rest == b"ID3"  # a frame, or the start of another recording
+    sound = rest[:1] == b"\xff" or rest == b"ID3"  # a frame, or the tag before another recording
     if mp3 and left > (MOST_OF_A_FRAME if sound else MOST_TAGS):
         if mp3_counts:
             raise ValueError(JOINED)
         raise ValueError(
-            f"is an MP3 that does not say how long it is, and {left} of its bytes are left when it is "
-            "decoded; convert it, to FLAC for one"
+            f"is an MP3 that does not say how long it is, and {left} of its bytes are left after "
+            "decoding; convert it, for example to FLAC"
         )
-    estimated = mp3 and not mp3_counts  # at which libsndfile stops
+    estimated = mp3 and not mp3_counts  # libsndfile then estimates `declared`, and stops there
     if count < declared < UNKNOWN_FRAMES and not estimated:
         raise ValueError(f"is truncated: {count} of {declared} samples are there")
 
 
 def counts_frames(data: bytes | mmap) -> bool:
-    """Whether an MP3's first frame holds the number of frames (Xing's header, LAME's, or Fraunhofer's)."""
+    """Return whether an MP3's first frame holds the number of frames, in a header of Xing, LAME or Fraunhofer."""
     start = _after_id3(data)
     return any(mark in data[start : start + 4096] for mark in (b"Xing", b"Info", b"VBRI"))
 
 
 def _blocks(raw: _Raw) -> Iterator[tuple[NDArray[np.float32], int]]:
-    """Blocks `(n, channels)` and their rate in Hz. Raises ValueError saying what is wrong."""
+    """Yield blocks of samples `(n, channels)`, each with its rate in Hz. Raises ValueError that says what is wrong."""
     import soundfile
 
     try:
@@ -226,7 +230,7 @@ def _blocks(raw: _Raw) -> Iterator[tuple[NDArray[np.float32], int]]:
             rate, declared, form, count = sound.samplerate, sound.frames, sound.format, 0
             check_header(sound, raw.size)
             if declared >= UNKNOWN_FRAMES:
-                sound._info.seekable = 0  # or soundfile seeks after each block, which fails at the end of a stream
+                sound._info.seekable = 0  # else soundfile seeks after each block, which fails at a stream's end
             while len(block := sound.read(max(1, BLOCK // sound.channels), dtype="float32", always_2d=True)):
                 count += len(block)
                 if rate in RATES:
@@ -245,13 +249,13 @@ def _blocks(raw: _Raw) -> Iterator[tuple[NDArray[np.float32], int]]:
 
 
 def _resampled(blocks: Iterable[tuple[NDArray[np.float32], int]]) -> Iterator[Wave]:
-    """Channels averaged and 16 kHz: the samples that librosa.resample(res_type="soxr_hq") gives, in blocks."""
+    """Yield blocks at 16 kHz, channels averaged: the samples that librosa.resample(res_type="soxr_hq") gives."""
     import soxr
 
     taken = given = rate = 0
     stream = None
     for block, rate in blocks:
-        with np.errstate(over="ignore", invalid="ignore"):  # never around a yield: it would hold for whoever reads
+        with np.errstate(over="ignore", invalid="ignore"):  # around the yield, it would hold for the consumer
             mono = np.mean(block.T, axis=0) if block.shape[1] > 1 else block[:, 0]
         if rate != SAMPLE_RATE:
             try:
@@ -269,7 +273,7 @@ def _resampled(blocks: Iterable[tuple[NDArray[np.float32], int]]) -> Iterator[Wa
 
 
 def _waves(blocks: Iterable[tuple[NDArray[np.float32], int]]) -> Iterator[Wave]:
-    """16 kHz mono in blocks. Raises ValueError saying what is wrong, a fault further on when it is met."""
+    """Yield blocks `(n,)` of the mono wave at 16 kHz. Raises ValueError that says what is wrong, once it is met."""
     for wave in _resampled(blocks):
         if not np.isfinite(wave).all():
             raise ValueError("holds samples that are not finite numbers")
@@ -279,8 +283,8 @@ def _waves(blocks: Iterable[tuple[NDArray[np.float32], int]]) -> Iterator[Wave]:
 
 
 def decode(data: bytes) -> Wave:
-    """What `load_audio` gives for a file of these bytes, of an hour at most: what is heard at once must fit into the
-    memory, and of silence a day is some megabytes of FLAC. Raises ValueError saying what is wrong."""
+    """Return what `load_audio` returns for a file of these bytes. Raises ValueError that says what is wrong, also for
+    more than an hour: all samples must fit into the memory, and a few megabytes of FLAC hold a day of silence."""
     if not data:
         raise ValueError("is empty (0 bytes)")
     waves, samples = [], 0
@@ -293,16 +297,16 @@ def decode(data: bytes) -> Wave:
 
 
 def from_samples(wave: NDArray, rate: int = SAMPLE_RATE) -> Iterator[Wave]:
-    """What `stream_audio` gives, for samples `(n,)` or `(n, channels)` at `rate` Hz, floats of which 1 is full scale or
-    integers. Raises ValueError saying what is wrong."""
+    """Yield what `stream_audio` yields, for samples `(n,)` or `(n, channels)` at `rate` Hz: floats, of which 1 is full
+    scale, or integers. Raises ValueError that says what is wrong."""
     wave = np.asarray(wave)
     if wave.ndim not in (1, 2) or wave.size == 0 or wave.dtype.kind not in "fiu":
-        raise ValueError(f"is an array {wave.shape} of {wave.dtype}, not of samples (n,) or (n, channels)")
+        raise ValueError(f"is an array {wave.shape} of {wave.dtype}; samples must be numbers, (n,) or (n, channels)")
     if rate not in RATES:
         raise ValueError(f"has a sample rate of {rate} Hz")
     if wave.dtype.kind != "f":
         info = np.iinfo(wave.dtype)
-        middle = 0 if info.min else (info.max + 1) // 2  # of unsigned ones
+        middle = 0 if info.min else (info.max + 1) // 2  # the zero of unsigned samples
         wave = (wave.astype(np.float64) - middle) / (info.max + 1 - middle)
     columns = wave.reshape(len(wave), -1).astype(np.float32)
     yield from _waves((columns[at : at + BLOCK], rate) for at in range(0, len(columns), BLOCK))
@@ -311,16 +315,16 @@ def from_samples(wave: NDArray, rate: int = SAMPLE_RATE) -> Iterator[Wave]:
 def load_audio(file: str | Path) -> Wave:
     """Decode a recording to `(N,)` float32 in -1 .. 1 at 16 kHz: channels averaged, other rates resampled.
 
-    The same samples as `librosa.load(file, sr=16000)` of librosa 0.11. Raises AudioError for a file that is missing,
-    empty, truncated or no audio, and for samples that are not finite.
+    The samples are those of `librosa.load(file, sr=16000)` of librosa 0.11. Raises AudioError for a file that is
+    missing, empty, truncated or not audio, and for samples that are not finite.
     """
     return np.concatenate(list(stream_audio(file)))
 
 
 def stream_audio(file: str | Path) -> Iterator[Wave]:
-    """The samples of `load_audio(file)` in blocks, in memory that does not grow with the recording.
+    """Yield the samples of `load_audio(file)` in blocks, in memory that does not grow with the recording.
 
-    Raises AudioError as it does; a fault further on (the end is missing) when it is met.
+    Raises AudioError as `load_audio` does, once a fault is met: if the end is missing, after the blocks before it.
     """
     try:
         status = Path(file).stat()

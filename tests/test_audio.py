@@ -149,7 +149,7 @@ def test_recordings_joined_to_one_file_are_not_heard_in_part(tmp_path: Path, kin
     for file in (tmp_path / "two", tmp_path / "three"):
         file.write_bytes(one * (2 if file.name == "two" else 3))
         for read in (load_audio, lambda file: list(stream_audio(file))):
-            with pytest.raises(AudioError, match=f"{file.name}: goes on after its end, as with another recording"):
+            with pytest.raises(AudioError, match=f"{file.name}: goes on after its end, as if another recording"):
                 read(file)
 
 
@@ -197,10 +197,10 @@ def test_a_short_recording_behind_an_mp3_is_no_tag(tmp_path: Path) -> None:
     one = wav(tone(1), kind="MP3", subtype="MPEG_LAYER_III")
     assert len(one) < audio.MOST_TAGS
     (tmp_path / "two.mp3").write_bytes(one + one)
-    with pytest.raises(AudioError, match="goes on after its end, as with another recording"):
+    with pytest.raises(AudioError, match="goes on after its end, as if another recording"):
         load_audio(tmp_path / "two.mp3")
     (tmp_path / "tagged.mp3").write_bytes(one + b"ID3\4\0\0\0\0\0\0" + one)
-    with pytest.raises(AudioError, match="goes on after its end, as with another recording"):
+    with pytest.raises(AudioError, match="goes on after its end, as if another recording"):
         load_audio(tmp_path / "tagged.mp3")
 
 
@@ -213,7 +213,7 @@ def test_a_format_that_is_not_read_is_told_with_a_remedy(tmp_path: Path) -> None
 def test_what_is_no_file(tmp_path: Path) -> None:
     with pytest.raises(AudioError, match=r"missing\.wav: does not exist"):
         load_audio(tmp_path / "missing.wav")
-    with pytest.raises(AudioError, match=r"b\.wav: does not exist \(folders are parted by /"):
+    with pytest.raises(AudioError, match=r"b\.wav: does not exist \(here, folders are separated by /"):
         load_audio(tmp_path / "clips\\b.wav")
     (tmp_path / "\u00e4.wav").touch()
     with pytest.raises(AudioError, match=r"does not exist, but with its accents written another way \(NFC\)"):

@@ -148,7 +148,7 @@ def test_whatever_shapes_the_numbers_shapes_the_key(
     keys = [key(), key(feature="fbank"), key(length=2), key(overlap=1), key(n_mfcc=20), key(padding=True),
             key(utterances=utterances[::-1]), key(utterances=utterances[:-1]),
             key(utterances=renamed)]  # fmt: skip
-    with monkeypatch.context() as patch:  # of a GPU, which need not be here
+    with monkeypatch.context() as patch:  # the key of a GPU's features, without a GPU
         patch.setattr(features, "kept", lambda folder, make: (None, {"counts": [], "bad": [], "silent": []}))
         keys.append(key(device="cuda"))
     monkeypatch.setattr(features, "CODE", "other")
@@ -199,7 +199,7 @@ def test_content_digests(tmp_path: Path, own_cache: Path) -> None:
     with forbidden((cache, "digest_file")):
         assert content_digests(reversed(names)) == ["", "", a, b, a]
     assert content_digests(["no\0name"]) == [""]
-    (own_cache / "digests.json").write_text((own_cache / "digests.json").read_text().replace(b, a))  # a wrong store
+    (own_cache / "digests.json").write_text((own_cache / "digests.json").read_text().replace(b, a))  # a false store
     assert content_digests(names[:2]) == [a, b]
 
 
@@ -223,7 +223,7 @@ def test_digests_that_another_process_writes_meanwhile_are_kept(
 
 
 def test_a_lock_outlives_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another process, which had nothing to write, removes the folder between our making and our using it."""
+    """Another process, which had nothing to write, removes the folder after we made it and before we use it."""
     real = Path.mkdir
     removed = []
 
@@ -241,7 +241,7 @@ def test_a_lock_outlives_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_a_lock_whose_file_is_removed_before_it_is_ours_is_taken_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By its last owner, between our opening and our locking it: two would hold it, each a file of its own."""
+    """Its last owner removes the file after we opened it and before we lock it: two could then lock a file each."""
     real, removed = files.fcntl.flock, []
 
     def flock(f: Any, how: int) -> None:
@@ -274,7 +274,7 @@ def test_a_disk_without_locks_is_told_and_another_error_is_no_such_disk(
 
 
 def test_writes_within_a_tick_of_the_clock_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The kernel stamps files with the time of its last tick: the same for two writes within it."""
+    """The kernel stamps files with the time of its last tick, which is the same for two writes within a tick."""
     file = tmp_path / "a"
     for i in range(10):
         file.write_text(f"contents {i:02d}")
@@ -381,7 +381,7 @@ def test_broken_waves_are_named_where_they_lie_now(utterances: list[Utterance], 
     there = Path(utterances[0].path).parent
     moved = [replace(u, path=str(tmp_path / "moved" / Path(u.path).name)) for u in utterances]
     there.rename(tmp_path / "moved")
-    (tmp_path / "moved" / Path(moved[0].path).name).mkdir()  # it was missing
+    (tmp_path / "moved" / Path(moved[0].path).name).mkdir()  # this recording was missing before
     with forbidden((features, "extract")), pytest.raises(AudioError) as error:
         load(moved, "mfcc", 1.8, 1.6)
     assert f"{moved[0].path}: is not a file" in str(error.value) and f"{moved[1].path}: is empty" in str(error.value)
@@ -552,7 +552,7 @@ def test_a_cache_that_is_deleted_meanwhile_is_made_again(
 
     def then_delete(*given: Any) -> Any:
         count[0] += 1
-        if when == "kept" and count[0] == 3:  # what has just been made
+        if when == "kept" and count[0] == 3:  # the third read is of what has just been made
             shutil.rmtree(own_cache)
         result = real(*given)
         if when != "kept" and count[0] == 1:
@@ -633,8 +633,8 @@ def test_a_long_recording_is_cut_without_copies(tmp_path: Path) -> None:
 def test_quick_work_shows_no_progress_bar(
     utterances: list[Utterance], capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)  # elsewhere there is no bar at all
-    monkeypatch.setattr("tqdm.std.time", lambda: 0.0)  # quick on a busy machine too
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)  # only a terminal gets a bar
+    monkeypatch.setattr("tqdm.std.time", lambda: 0.0)  # no time passes, however busy the machine
     load(utterances, "mfcc", 1.8, 1.6)
     captured = capsys.readouterr()
     assert captured.out == captured.err == ""
@@ -679,7 +679,7 @@ def test_what_is_no_ordinary_file_is_not_replaced(tmp_path: Path) -> None:
 
 
 def test_a_disk_that_cannot_sync_folders_takes_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As VirtualBox's and Samba's shares; an error of the disk is one still."""
+    """Shares of VirtualBox and Samba cannot; a disk's input/output error is still raised."""
     real, number = os.fsync, errno.EINVAL
 
     def fsync(descriptor: int) -> None:
@@ -705,11 +705,11 @@ def test_a_folder_that_goes_while_its_neighbours_are_listed_is_passed_over(tmp_p
 
 
 def test_processes_of_one_number_write_one_file_at_once(tmp_path: Path) -> None:
-    """As those of two containers."""
+    """Processes of two containers can have the same number."""
     with files.atomic(tmp_path / "file") as one, files.atomic(tmp_path / "file") as other:
         one.write_text("one")
         other.write_text("other")
-    assert (tmp_path / "file").read_text() == "one"  # the last to finish
+    assert (tmp_path / "file").read_text() == "one"  # written by the last to finish
     assert [file.name for file in tmp_path.iterdir()] == ["file"]
 
 

@@ -314,7 +314,7 @@ def five(tmp_path, monkeypatch):
 
 def test_much_that_is_too_short_is_told(five, capsys):
     data.load(five)
-    assert "shorter" not in capsys.readouterr().err  # one of five
+    assert "shorter" not in capsys.readouterr().err  # one of five is not worth a word
     data.load(replace(five, segment_length=1.2))
     assert "2 of 5 utterances are shorter than 1.2 s and are left out: --padding keeps them" in capsys.readouterr().err
 
@@ -328,7 +328,7 @@ def test_a_release_with_other_usable_utterances_than_published_is_told(here, tmp
     test = {"test_dataset": str(tmp_path / "own.csv"), "split": "cross"}
     for other in ({"segment_length": 2.0}, {"happy": "hap"}, {"classes": ("sad", "angry")}, {"padding": True}, test):
         data.load(recipes.config_for("GLAM", **other))
-    assert "full release" not in capsys.readouterr().err  # whose number is of other utterances
+    assert "full release" not in capsys.readouterr().err  # whose number counts other utterances
     usable = len(data.load(recipes.config_for("GLAM")).corpus.utterances)
     assert f"impro has {usable} utterances of at least 1.8 s, the full release has 2236" in capsys.readouterr().err
     monkeypatch.setitem(handleIEMOCAP.USABLE, "impro", usable)
@@ -413,7 +413,9 @@ def test_padding_keeps_short_ones(five):
 def test_broken_recordings_stop_a_run_or_are_counted(five):
     Path(five.dataset).with_name("4.wav").write_bytes(b"no audio")
     data.forget()
-    with pytest.raises(UserError, match=r"1 recording cannot be used; --skip_bad leaves such out:\n.*4\.wav"):
+    with pytest.raises(
+        UserError, match=r"1 recording cannot be used; --skip_bad leaves such recordings out:\n.*4\.wav"
+    ):
         data.load(five)
     d = data.load(five, skip_bad=True)
     assert [name for name, _ in d.bad] == ["4.wav"] and d.dropped == ("1.wav",)
@@ -456,7 +458,7 @@ def test_load_is_made_anew_after_forget_alone(five):
 
 
 def test_runs_share_data_where_all_that_shapes_it_is_equal_and_nowhere_else(five, monkeypatch):
-    monkeypatch.setattr(data, "_load", lambda config, skip_bad: config)  # what data is kept by
+    monkeypatch.setattr(data, "_load", lambda config, skip_bad: config)  # returns the settings that data is kept by
     same = {"model": "GLAM", "seed": 1, "split": "8:1:1", "epochs": 1, "batch_size": 8, "augment": "vtlp"}
     other = {"dataset": "other.csv", "test_dataset": "test.csv", "happy": "hap", "classes": ("a", "b"),
              "feature": "fbank", "n_mfcc": 13, "segment_length": 1.5, "train_overlap": 0.25, "test_overlap": 0.25,
@@ -553,7 +555,7 @@ def test_a_training_part_is_its_segments_and_their_copies(five):
     assert vtlp.labels.tolist() == [1] * 12
     filled = loops.training_part(d, np.array([3, 1, 0]), replace(five, augment="upsampling"))
     assert Counter(filled.labels.tolist()) == {1: 6, 0: 2}  # two utterances of each class
-    padded = replace(five, padding=True, augment="upsampling")  # the third of class a is one of 1 or of 3 segments
+    padded = replace(five, padding=True, augment="upsampling")  # class a's third utterance has 1 or 3 segments
     sizes = [len(loops.training_part(data.load(padded), np.arange(5), replace(padded, seed=s)).rows) for s in range(9)]
     assert set(sizes) == {12, 14}
 
@@ -573,7 +575,7 @@ def test_one_long_recording_among_short_ones_is_told(tmp_path, monkeypatch, caps
     assert "3.wav alone gives 9 of 21 training segments, each of which counts alike: cut long recordings" in told
     lacking = "the validation part has no utterance of a, so the rule validation picks the epoch by the other classes"
     assert lacking in told
-    data.check_parts(d, data.Parts(every[:12], None, every), config)  # of so few one may well have a quarter
+    data.check_parts(d, data.Parts(every[:12], None, every), config)  # among so few, one may have a quarter
     assert capsys.readouterr().err == ""
 
 

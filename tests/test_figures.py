@@ -99,8 +99,8 @@ def test_names_are_no_formulas_and_captions_have_the_fonts_of_all_scripts(
 def test_confusion_shows_row_per_cent_and_counts_under_the_right_names(runs: list[records.Run]) -> None:
     groups = figures.complete_groups([run for run in runs if run.model == "GLAM"], "paper")
     drawn = figures.confusion(groups)
-    # seed 0 picks the epoch without a fault, the others `SOME`: of 3 x 2 neutral ones 4 are right and 2 said sad;
-    # of the angry ones 4 right and 2 said neutral
+    # seed 0 picks the epoch without an error, the others `SOME`: of 3 x 2 neutral utterances, 4 are right and 2 taken
+    # for sad; of the angry ones, 4 are right and 2 taken for neutral
     axis = drawn.figure.axes[0]
     cells = np.array([text.get_text() for text in axis.texts]).reshape(4, 4)
     assert cells[0].tolist() == ["66.7\n(4)", "33.3\n(2)", "0.0\n(0)", "0.0\n(0)"]
@@ -141,7 +141,7 @@ def test_the_rule_paper_on_a_split_with_validation_is_said_to_be_unpublished(tmp
 
 
 def test_groups_that_differ_are_told_apart(tmp_path: Path) -> None:
-    """Of models with other settings, seeds and utterances what all share stands in the caption, the rest above each."""
+    """The caption says what all groups share; above each group stands what is its own."""
     make_run(tmp_path, [SOME], LABELS, settings={"epochs": 1})
     other = {"epochs": 1, "batch_size": 8}
     for seed in range(3):
@@ -293,7 +293,7 @@ def test_alpha_of_one_seed_shows_no_spread(tmp_path: Path, capsys: pytest.Captur
     for alpha in (0, 0.5):
         make_run(tmp_path, [SOME], LABELS, settings={"alpha": alpha, "padding": True})
         make_run(tmp_path, [SOME], LABELS, settings={"alpha": alpha, "padding": True, "batch_size": 8})
-    groups = figures.alpha_groups(report.runs(tmp_path), "paper", {})  # no --set: what changes least
+    groups = figures.alpha_groups(report.runs(tmp_path), "paper", {})  # without --set, the group that changes least
     assert [group.changed for group in groups] == [{"padding": True, "alpha": 0}, {"padding": True}]
     assert "GLAM: runs with other settings are left out (alpha=0, batch_size=8" in capsys.readouterr().err
     figures.alpha_groups(report.runs(tmp_path), "paper", {"padding": True})
@@ -403,7 +403,7 @@ def test_a_table_of_many_rows_has_several_images(tmp_path: Path) -> None:
         make_run(tmp_path, [SOME], LABELS, model=model)
     _, rows = report.named_table("ablation", report.runs(tmp_path))
     assert len(rows) == 9
-    assert len(figures.images(("confusion", "curves"), rows)) == 4  # of each six rows in one, three in another
+    assert len(figures.images(("confusion", "curves"), rows)) == 4  # of each, one of six rows and one of three
 
 
 def test_no_window_system_is_asked_for() -> None:

@@ -335,7 +335,7 @@ def test_what_is_missing_is_listed_and_left_out(release: Path) -> None:
 def test_duplicates_and_contradictions(release: Path) -> None:
     name = "Ses01F_impro01_F000"
     file = wave_file(release, name)
-    # the same recording twice; sad, but renamed as ang is; in another's folder; labelled twice, in another's file
+    # faults, line by line: a recording twice; a sad one named as if angry; one in another's folder; a second label
     shutil.copy(file, file.with_name("Ses01F-impro01-01-01-F000.wav"))
     wave_file(release, "Ses01F_impro01_M000").rename(file.with_name("Ses01F-impro01-05-01-M000.wav"))
     wave_file(release, "Ses01M_script01_1_F000").rename(file.with_name("Ses01M_script01_1_F000.wav"))
@@ -396,7 +396,7 @@ def test_a_label_line_that_cannot_be_understood_is_a_problem(line: str) -> None:
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
 def test_line_ends_and_byte_order_marks_do_not_matter(release: Path, end: str, encoding: str) -> None:
     for file in release.rglob("*.txt"):
-        lines = file.read_text().splitlines()[1:]  # a label comes first, after the mark if there is one
+        lines = file.read_text().splitlines()[1:]  # without the header, so that a label follows the mark
         file.write_bytes(end.join(lines).encode(encoding))
     found, problems = handle.read(release)
     assert [u.name for u in found] == ORDER
@@ -471,7 +471,7 @@ def test_renamed_names_are_the_published_ones() -> None:
 def full_release(root: Path) -> Path:
     """A release with exactly the real one's counts, of empty recordings."""
     left = {row: dict(zip(EMOTIONS, FULL[row], strict=True)) for row in FULL}
-    usual = dict(handle.FULL_SPEAKERS)  # of the four usual classes, left for each speaker
+    usual = dict(handle.FULL_SPEAKERS)  # how many of the four usual classes are still to be given to each speaker
     heard: Counter[tuple[str, str]] = Counter()
     lines: dict[Path, list[str]] = {}
     for session in range(1, 6):
@@ -742,7 +742,7 @@ def test_an_interrupted_restore_of_a_mixed_release_is_exact_too(release: Path, i
         handle.restore(release)
     interrupt(-1)
     handle.restore(release)
-    assert contents(release) == before  # as it was, and not all official
+    assert contents(release) == before  # as it was before, with some names not official
 
 
 def test_restore_of_what_the_published_code_renamed(release: Path) -> None:
@@ -757,7 +757,7 @@ def test_restore_of_a_mixed_release_is_exact_first(release: Path) -> None:
     before = contents(release)
     handle.rename(release)
     handle.restore(release)
-    assert contents(release) == before  # as it was, and not all official
+    assert contents(release) == before  # as it was before, with some names not official
     handle.restore(release)
     assert sorted(file.stem for file in release.rglob("*.wav")) == sorted(LABELS)
 
@@ -798,7 +798,7 @@ def test_nothing_is_written_over(release: Path, command: Callable, kind: str) ->
 
 
 def test_rename_refuses_two_recordings_of_one_name(release: Path) -> None:
-    file = wave_file(release, "Ses01F_impro01_F000")  # neu: its own new name is free
+    file = wave_file(release, "Ses01F_impro01_F000")  # its label is neu, so its own new name is not taken
     shutil.copy(file, file.with_name("Ses01F-impro01-05-01-F000.wav"))
     before = snapshot(release)
     with pytest.raises(UserError, match=r"nothing renamed .* are both Ses01F_impro01_F000; remove one"):

@@ -58,12 +58,12 @@ def build(name: str, shape: tuple[int, int] = SMALL, **kwargs: int) -> Classifie
 
 
 def trained(net: Classifier) -> list[nn.Module]:
-    """Make its norms as different from each other as training does; returns them."""
+    """Make a network's norms as different from each other as training does, and return them."""
     norms = [module for module in net.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     with torch.no_grad():
         for norm in norms:
             norm.running_mean.normal_(std=0.3), norm.running_var.uniform_(0.3, 2)
-            norm.weight.uniform_(-1, 1.5), norm.bias.normal_(std=0.3)  # below 0: a maximum would become a minimum
+            norm.weight.uniform_(-1, 1.5), norm.bias.normal_(std=0.3)  # negative weights turn maxima into minima
     return norms
 
 
@@ -95,7 +95,7 @@ def test_published_keys_shapes_and_initial_weights(published):
 
 def test_published_outputs(published):
     numbers, net, x = published
-    for without_gradient in (torch.no_grad, torch.inference_mode):  # the second puts norms into the weights
+    for without_gradient in (torch.no_grad, torch.inference_mode):  # inference_mode folds norms into the weights
         with without_gradient():
             torch.testing.assert_close(net.eval()(x), torch.tensor(numbers["eval_out"]), atol=1e-5, rtol=1e-5)
     torch.manual_seed(5)
@@ -420,7 +420,7 @@ def test_norms_side_by_side_are_the_norms_one_by_one():
         expected = torch.cat([norm(part) for norm, part in zip(apart, x.split([8, 5], dim=1), strict=True)], dim=1)
         torch.testing.assert_close(side_by_side(together, x), expected)
     assert together[0].num_batches_tracked == 3
-    with pytest.raises(TypeError, match="momentum"):  # torch's average over all batches is not taken for none
+    with pytest.raises(TypeError, match="momentum"):  # None, an average over all batches, is refused
         side_by_side([nn.BatchNorm2d(8, momentum=None)] * 2, torch.randn(2, 16, 3, 3))
 
 
@@ -453,7 +453,7 @@ def test_norms_in_the_weights_change_nothing(name):
             torch.testing.assert_close(net(x), expected, rtol=1e-4, atol=1e-5)
     before = [norm.running_mean.clone() for norm in norms]
     with torch.inference_mode():
-        net.train()(x)  # here they are norms
+        net.train()(x)  # in training mode, norms are not in the weights
     assert not any(torch.equal(norm.running_mean, mean) for norm, mean in zip(norms, before, strict=True))
 
 
@@ -492,7 +492,7 @@ def test_hooks_see_every_layer_where_gradients_may_be_wanted():
     seen.clear()
     with torch.inference_mode():
         net(batch(1))
-    assert not {"bn1a", "conv4.bn", "bn5"} & set(seen)  # nowhere else: they are in the weights
+    assert not {"bn1a", "conv4.bn", "bn5"} & set(seen)  # no norm is called: they are in the weights
 
 
 @pytest.mark.parametrize("size", [(4, 4), (5, 4), (7, 9)])
@@ -531,7 +531,7 @@ def test_fusion_is_the_librarys_gmlp():
 
 @pytest.mark.parametrize("name", ["proj_in", "proj_out"])
 def test_what_stands_in_a_linear_layers_place_is_called(name):
-    """As `torch.ao.quantization.quantize_dynamic` and adapters put it there."""
+    """`torch.ao.quantization.quantize_dynamic` and adapters put other modules there."""
     fusion, x = Fusion(positions=12), torch.randn(3, CHANNELS, 12)
     block, own = fusion.layers[0].fn.fn.fn, nn.Module()
     if name == "proj_in":
@@ -590,7 +590,7 @@ def test_numbers_are_positive(name, keyword):
             create_model(name, **{keyword: value})
 
 
-# Not (2, 4): the stem takes a row and a frame, and only a stem joined along the rows has twice as many of them
+# Stems of the CNNs, except AACNN's, take away a row and a frame; AACNN_flat's, joined along rows, doubles the rows.
 GLAM_FAMILY = [name for name in list_models() if type(build(name, (26, 57))).__module__ == "models.glam"]
 SMALLEST = {"APCNN": (5, 5), "MACNN": (5, 5), "CNN_GAP": (5, 5), "AACNN_flat": (3, 5), "AACNN": (2, 4),
             **dict.fromkeys(GLAM_FAMILY, (2, 4))}  # fmt: skip

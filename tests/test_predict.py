@@ -56,7 +56,7 @@ def recognise(small: Path) -> inference.Recogniser:
 
 @pytest.fixture(scope="module")
 def recordings(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of three recordings in two folders, and what is none."""
+    """A folder with three recordings in two folders, and files that are not recordings."""
     folder = tmp_path_factory.mktemp("recordings")
     (folder / "b").mkdir()
     babble(folder / "z.wav", 2.0)
@@ -124,7 +124,7 @@ def test_real_recordings_stream_alike(emodb: Path) -> None:
 @pytest.mark.parametrize("size", audio.UNKNOWN_SIZES)
 @pytest.mark.parametrize("block", [2**20, 5])
 def test_piped_wave_files_stream_alike(size: int, block: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Recorders that write to a pipe cannot go back to say how long it became."""
+    """Recorders that write to a pipe cannot go back to the header to say how long the recording became."""
     file = babble(tmp_path / "a.wav", 0.4)
     whole, contents = audio.load_audio(file), bytearray(file.read_bytes())
     contents[40:44] = size.to_bytes(4, "little")
@@ -148,14 +148,14 @@ def mp3(file: Path, mode: str) -> bytes:
 
 
 def test_mp3s_that_do_not_say_how_long_they_are(tmp_path: Path) -> None:
-    tagged = b"ID3\x03\0\0\0\0\0\x40" + bytes(64)  # counted in by an estimate from the file's size
+    tagged = b"ID3\x03\0\0\0\0\0\x40" + bytes(64)  # an estimate from the file's size takes this tag for sound
     file = tmp_path / "constant.mp3"
     bare = mp3(file, "CONSTANT")
     whole = len(audio.load_audio(file))
     for contents in (bare, tagged + bare, tagged + file.read_bytes()):
         (tmp_path / "a.mp3").write_bytes(contents)
         np.testing.assert_array_equal(streamed(tmp_path / "a.mp3"), heard := audio.load_audio(tmp_path / "a.mp3"))
-        assert abs(len(heard) - whole) < 2000  # an encoder's delay is not cut off where its frame is not there
+        assert abs(len(heard) - whole) < 2000  # without the first frame, the encoder's delay is kept
     file = tmp_path / "variable.mp3"
     (tmp_path / "b.mp3").write_bytes(mp3(file, "VARIABLE"))
     assert len(audio.load_audio(file)) == 220000
@@ -289,7 +289,7 @@ def test_a_test_utterances_probabilities_are_the_runs(split: str, here: Path) ->
         for name, expected in zip(arrays["test_names"].tolist(), logits, strict=True):
             for predictor, temperature in ((plain, 1.0), (warm, checkpoint.temperature or 1.0)):
                 prediction = predictor(paths[name])
-                # sums of other batches are rounded otherwise
+                # sums over batches of other sizes are rounded differently
                 np.testing.assert_allclose(prediction.logits, expected, atol=2e-5)
                 np.testing.assert_allclose(prediction.probabilities, metrics.softmax(expected, temperature), atol=1e-5)
                 assert prediction.note == ""
@@ -460,7 +460,7 @@ def test_pictures(
     for suffix, magic in ((".pdf", b"%PDF"), (".svg", b"<?xml"), (".png", b"\x89PNG")):
         timeline.plot(recognise(recordings / "z.wav"), tmp_path / f"one{suffix}", done.stderr.splitlines()[0])
         assert (tmp_path / f"one{suffix}").read_bytes().startswith(magic)
-    # its own recording's, under what the command says; sums of other batches are rounded otherwise
+    # the command drew this recording under this title; sums over batches of other sizes are rounded differently
     assert np.abs(imread(tmp_path / "one.png")[:, :, :3] - image).mean() < 1e-3
 
 
@@ -475,7 +475,7 @@ def test_the_picture_says_what_a_point_is(recordings: Path, recognise: inference
     said = {"z": "seconds; each point a segment of ", "short": "seconds<", "one": "seconds<",
             "hour": "seconds; means over 0."}  # fmt: skip
     short = recognise(recordings / "b" / "short.wav")
-    one_segment = recognise.samples(np.ones(recognise.checkpoint.size + 9) / 9)  # and what is no whole one
+    one_segment = recognise.samples(np.ones(recognise.checkpoint.size + 9) / 9)  # and 9 samples more
     with matplotlib.rc_context({"svg.fonttype": "none"}):
         for (name, text), one in zip(said.items(), (z, short, one_segment, hour), strict=True):
             timeline.plot(one, tmp_path / f"{name}.svg", "a test")
@@ -504,7 +504,7 @@ def test_a_picture_says_when_and_what(apart: float, tmp_path: Path, monkeypatch:
     expected = [(0, 2.5, x), (2.5, 4.5, y), (5.5, 7, y)]
     for (begin, end, colour), (at, until_, ink) in zip(parts, expected, strict=True):
         assert (begin, end) == pytest.approx((at * apart, until_ * apart)) and colour == ink
-    for line, p in zip(lines.lines[::2], course.T, strict=True):  # between them those that stand alone
+    for line, p in zip(lines.lines[::2], course.T, strict=True):  # lines between these show lone segments
         np.testing.assert_allclose(line.get_xdata(), starts + apart)
         np.testing.assert_allclose(line.get_ydata(), np.where(one.heard, p, np.nan))
     assert [text.get_text() for text in lines.get_legend().get_texts()] == ["x 30%", "y 70%"]
@@ -535,7 +535,7 @@ def test_a_segment_between_silent_ones_is_drawn(
     for one, name in ((alone, "alone.png"), (nothing, "nothing.png")):
         timeline.plot(one, tmp_path / name, "a test")
     drawn, empty = (imread(tmp_path / name)[:, :, :3] for name in ("alone.png", "nothing.png"))
-    for colour in figures.COLOURS[1:4]:  # the first class's is in the strip too
+    for colour in figures.COLOURS[1:4]:  # the first class's colour is also in the strip
         rgb = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
         dots = [(np.abs(image - rgb).max(2) < 0.02).sum() for image in (drawn, empty)]
         assert dots[0] > dots[1] + 20, colour
@@ -858,7 +858,7 @@ def test_a_long_timeline_is_drawn_as_means() -> None:
     one = inference.Prediction("a", ["x", "y"], np.zeros(2), np.ones(2) / 2, at, at + 2, course, 1002.0, heard)
     few = timeline.condensed(one, 250)
     assert len(few.starts) == 250 and (few.starts[1], few.ends[0], few.ends[-1]) == (4, 5, 1001)
-    np.testing.assert_allclose(few.timeline[0], course[:4].mean(0))  # silent all of it
+    np.testing.assert_allclose(few.timeline[0], course[:4].mean(0))  # all four segments are silent
     np.testing.assert_allclose(few.timeline[2], course[10:12].mean(0))
     assert few.heard.tolist() == [False] * 2 + [True] * 248 and timeline.condensed(one, 1000) is one
 

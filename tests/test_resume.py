@@ -32,7 +32,7 @@ from cli import UserError
 
 WAYS: dict[
     str, dict[str, Any]
-] = {  # what has a state of its own: dropout's draws, momentum, augmentations, mixup, batch normalisation, a rate
+] = {  # together, all kinds of state: dropout's draws, momentum, augmentations, mixup, batch normalisation, a rate
     "CNN_GAP": {"model": "CNN_GAP"},
     "dropout and mixup": {"model": "AAResMultiConv3", "batch_size": 64},
     "momentum": {"model": "APCNN", "feature": "mfcc", "batch_size": 32},
@@ -114,7 +114,7 @@ def test_best_weights_asked_for_too_late_are_trained_again(here: Path, tmp_path:
 
 
 def test_a_run_that_starts_again_has_let_go_of_its_first_model(here: Path, stop, monkeypatch) -> None:
-    """And so of its segments, which on a GPU would leave too little room for the same once more."""
+    """It has also let go of its segments, which on a GPU could leave too little room for a second copy."""
     config = config_of("CNN_GAP", epochs=2)
     stop(1)
     with pytest.raises(Killed):
@@ -173,7 +173,7 @@ def test_weights_by_another_rule_are_made_when_asked_for(here: Path, tmp_path: P
 
 
 def test_a_gpus_generator_goes_on_too(tmp_path: Path, monkeypatch) -> None:
-    """Dropout's draws are from it. As if the weights were on a GPU."""
+    """Dropout draws from it. The test acts as if the weights were on a GPU."""
     model, given = torch.nn.Linear(1, 1), []
     optimizer = torch.optim.Adam(model.parameters())
     history = resume.History([], {"test": [np.ones((2, 2), np.float32)]})
@@ -213,7 +213,7 @@ def test_a_run_that_another_process_trains_is_waited_for_and_that_is_said(
 ) -> None:
     folder = tmp_path / "run"
     with records.locked(folder), records.locked(folder) as mine:
-        assert not mine and not capsys.readouterr().err  # nor is it waited for unless asked to
+        assert not mine and not capsys.readouterr().err  # without `wait`, nothing is said
 
     def wait() -> None:
         with records.locked(folder, wait=True) as mine:
@@ -353,7 +353,7 @@ def test_a_gpu_that_fails_while_a_state_is_read_loses_nothing(
 
 
 def test_a_state_that_the_system_refuses_is_kept(here: Path, stop) -> None:
-    """Where a process may have no more files open, say."""
+    """An example is a process that may not open more files."""
     config, state = state_after_an_epoch(here, stop)
     before, script = (
         state.read_bytes(),
@@ -451,7 +451,7 @@ def test_a_run_killed_before_it_counts_as_done_repeats_its_last_epoch_alone(here
 
 
 def test_weights_do_not_outlive_the_records_they_are_of(here: Path, monkeypatch) -> None:
-    """A repetition that ends while it replaces them, and a last command without --save_model."""
+    """A repetition is killed while it replaces them; the next one, without --save_model, must leave no weights."""
     config = config_of("CNN_GAP", epochs=2)
     folder = trained(config, here, "last")
     with monkeypatch.context() as patch, pytest.raises(Killed):

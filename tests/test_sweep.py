@@ -123,7 +123,7 @@ def test_the_table_printed_is_of_the_runs_trained(here: Path, monkeypatch, capsy
     assert run(*words, "--dry_run") == 0
     told = capsys.readouterr().out
     assert told.startswith("done    CNN_GAP all") and "1 done\n" in told and "trained now" not in told and row in told
-    words[-1:-1] = ["--next", "1"]  # of seeds.txt, when nothing of it is left to train
+    words[-1:-1] = ["--next", "1"]  # more seeds of seeds.txt, in which none is left to train
     first = seeds.read_seeds()[0]
     monkeypatch.setattr(seeds, "read_seeds", lambda: [first])
     assert run(*words) == 0
@@ -328,14 +328,14 @@ def test_states_and_time_left(here: Path, small_release: Path, tmp_path: Path, m
     (done / "epochs.jsonl").write_text("".join(json.dumps({"seconds": 100.0}) + "\n" for _ in range(2)))
     todo = [job for job in jobs(*one, "--seeds", 4) if job.state != "done"]
     assert sweep.time_left(todo[1:], 2) == "time left: about 03:20 with 2 at once"
-    assert sweep.time_left(todo[1:], 8) == "time left: about 03:20 with 2 at once"  # there are no more
+    assert sweep.time_left(todo[1:], 8) == "time left: about 03:20 with 2 at once"  # only two runs are left
     assert sweep.time_left(todo, 3).startswith("time left: about 03:20")  # one run has both its epochs behind it
     assert run(*one, "--seeds", 4, "--dry_run", "--ray", "10.0.0.1:6379") == 0
     assert "about 06:40 one after the other; a cluster shares this\n" in capsys.readouterr().out
-    assert sweep.time_left(jobs(*one, "--save_model"), 1) == "time left: about 03:20 with 1 at once"  # every epoch
+    assert sweep.time_left(jobs(*one, "--save_model"), 1) == "time left: about 03:20 with 1 at once"  # all epochs anew
     assert "not counted" in sweep.time_left([*todo, *jobs("--models", "GLAM")], 1)
     assert sweep.time_left([], 1) == "nothing to do"
-    assert "about 03:20" in sweep.time_left(jobs(*one, "--alpha", 0.1), 1)  # as the same model with other settings
+    assert "about 03:20" in sweep.time_left(jobs(*one, "--alpha", 0.1), 1)  # taken from other settings of this model
     for flag in ("--jobs", "--at_once"):
         assert run(*one, "--seeds", 4, "--dry_run", flag, 2) == 0
         assert "about 03:20 with 2 at once\n" in capsys.readouterr().out
@@ -462,7 +462,7 @@ def test_held_runs_are_given_again_only_once_they_are_free(tmp_path: Path, monke
     given, holds = [], [ExitStack() for _ in todo]
     for job, hold in zip(todo, holds, strict=True):
         hold.enter_context(lock(job.folder / "lock"))
-    monkeypatch.setattr(sweep.time, "sleep", lambda seconds: holds.pop(0).close())  # one is let go of at each look
+    monkeypatch.setattr(sweep.time, "sleep", lambda seconds: holds.pop(0).close())  # each look frees one lock
 
     def execute(configs):
         given.append([config.seed for config in configs])

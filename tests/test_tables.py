@@ -94,7 +94,7 @@ def test_ours_published_difference(tmp_path: Path) -> None:
     assert frame["Source"][at : at + 3].tolist() == ["ours", "published", "ours − published"]
     assert frame["WA"][at].startswith("75.00 ± 35.36 [") and frame["n"][at] == "2"
     assert frame["WA"][at + 1] == "81.18 ± 1.47" and frame["WA"][at + 2] == "−6.18"
-    # 100, and 75, 37.5 and 37.5 in the mean with 50, of F1 0.5, 1, 0, 0: each minus its own published figure
+    # means of two seeds, UA 50 and 100, F1 37.5 (mean of 50, 100, 0, 0) and 100; each minus its own published figure
     others = [frame[column][at : at + 3].tolist() for column in ("UA", "macro F1", "weighted F1")]
     assert [(ours.split()[0], *more) for ours, *more in others] == [
         ("75.00", "79.25 ± 1.88", "−4.25"),
@@ -169,7 +169,7 @@ def test_one_corpus_a_table(tmp_path: Path, capsys: pytest.CaptureFixture) -> No
         row = frame[frame["Model"] == "GLAM"]
         return row["Source"].iloc[0], row["n"].iloc[0]
 
-    assert shown("") == ("ours", "2")  # real before synthetic, then the most runs
+    assert shown("") == ("ours", "2")  # of real corpora before synthetic ones, that with most runs
     assert "bbbbbbbb (3)" in capsys.readouterr().err
     assert shown("c0ff") == ("ours", "1") and shown("bb") == ("ours SYNTHETIC", "3")
     assert capsys.readouterr().err == ""
@@ -197,13 +197,13 @@ def test_one_synthetic_dataset_of_two_is_told(tmp_path: Path) -> None:
 
 def test_a_seed_counts_once(tmp_path: Path) -> None:
     make_run(tmp_path, HALF, LABELS, seed=1)
-    make_run(tmp_path, HALF, LABELS, seed=1, settings={"threads": 1})  # another hash, nothing changed
+    make_run(tmp_path, HALF, LABELS, seed=1, settings={"threads": 1})  # a folder of its own, the same numbers
     document, _ = report.named_table("comparison", report.runs(tmp_path), ["impro"])
     assert cell(document.sections[0].frame, "n", Source="ours") == "1"
     said = "1 run repeats a seed (with another device or thread count than most runs, or in a second folder) "
     said += "and is not counted again."
     assert said in document.sections[0].notes
-    assert said in report.named_table("protocols", report.runs(tmp_path))[0].sections[0].notes  # of three rows one run
+    assert said in report.named_table("protocols", report.runs(tmp_path))[0].sections[0].notes  # three rows of one run
     assert said in report.overview(report.runs(tmp_path), "paper", 0, "").caption
     assert report.overview(report.runs(tmp_path)[:1], "paper", 0, "").caption[1:] == ["Made with ``."]
 
@@ -218,7 +218,7 @@ def test_of_two_machines_the_one_with_most_runs_counts(tmp_path: Path, most: int
     assert len(group.repeats) == 2
     assert group.scores()[:, 0].tolist() == [100 if most == 2 else 50] * 3
     (note, *_) = report.named_table("comparison", report.runs(tmp_path), ["impro"])[0].sections[0].notes
-    assert ("--threads 3 " in note, "--threads" in note) == (most == 3, most == 3)  # 2 are the default
+    assert ("--threads 3 " in note, "--threads" in note) == (most == 3, most == 3)  # 2 is the default, and left out
 
 
 def test_of_machines_with_equally_many_runs_the_same_counts_in_whatever_order_they_are_read(tmp_path: Path) -> None:
@@ -267,7 +267,7 @@ def test_intervals_say_what_they_resample(tmp_path: Path) -> None:
     document, _ = report.named_table("comparison", report.runs(tmp_path), ["impro"])
     assert "AACNN on impro, 8:2: no interval, as speakers are not known" in "\n".join(document.sections[0].notes)
     assert cell(document.sections[0].frame, "Speakers", Model="AACNN") == "–"
-    # A and B are right twice of four times: every draw of two has WA 50
+    # A and B are each right two times in four, so every draw of two speakers has WA 50
     assert cell(document.sections[0].frame, "WA", Model="GLAM") == "50.00 [50.00, 50.00]"
 
 
@@ -330,7 +330,7 @@ def test_runs_with_other_settings_are_told_where_rows_are_missing(tmp_path: Path
     for seed in (1, 2):
         make_run(tmp_path, RIGHT, LABELS, seed=seed, settings={"epochs": len(RIGHT)})
     make_run(tmp_path, RIGHT, LABELS, model="MACNN")
-    for name in ("comparison", "split811"):  # which is made of the same runs
+    for name in ("comparison", "split811"):  # split811 reads the same runs
         document, _ = report.named_table(name, report.runs(tmp_path), ["impro"])
         notes = " ".join(document.sections[0].notes)
         assert f"finished runs with other settings: epochs={len(RIGHT)} (2). `--set" in notes
@@ -456,23 +456,23 @@ def test_better_over_seeds(tmp_path: Path) -> None:
     for seed in range(6):
         make_run(tmp_path, RIGHT, LABELS, seed=seed)
         make_run(tmp_path, HALF, LABELS, seed=seed, model="MACNN")
-    make_run(tmp_path, HALF, LABELS, seed=9, model="MACNN")  # not shared
+    make_run(tmp_path, HALF, LABELS, seed=9, model="MACNN")  # only MACNN has this seed
     document, _ = report.named_table("comparison", report.runs(tmp_path), ["impro"])
     frame = document.sections[1].frame
-    # six differences of +50: p = 2/64, alone in its family
+    # six differences of +50 give p = 2/64; the family has no other pair
     assert cell(frame, "Verdict", Score="WA") == "GLAM is better"
     assert cell(frame, "p", Score="WA") == "0.0312" and cell(frame, "n", Score="WA") == "6 seeds"
     assert cell(frame, "Mean difference", Score="UA") == "−50.00"  # MHCNN against GLAM
     assert cell(frame, "Same split", Score="WA") == "6 of 6"
-    unsaid = "not independent|ranks and mean disagree|without the same split"  # of folds, and of other pairs
+    unsaid = "not independent|ranks and mean disagree|without the same split"  # notes for folds and other pairs
     assert not any(re.search(unsaid, note) for note in document.sections[1].notes)
-    make_run(tmp_path, HALF, LABELS, seed=0, model="APCNN")  # two pairs of one seed, which are not corrected for
+    make_run(tmp_path, HALF, LABELS, seed=0, model="APCNN")  # two more pairs, each of one seed: too few to be tested
     document, _ = report.named_table("comparison", report.runs(tmp_path), ["impro"])
     assert len(document.sections[1].frame) == 2 * 3 and "(1 of them)" in " ".join(document.sections[1].notes)
 
 
 def test_p_and_the_corrected_p_each_stand_under_their_name(tmp_path: Path) -> None:
-    # seven differences of one sign: p = 2/128, of three pairs three times that
+    # seven differences of one sign give p = 2/128, and Holm's correction for three pairs gives three times that
     for seed in range(7):
         for model, said in (("GLAM", RIGHT), ("MACNN", HALF), ("AACNN", [[0, 0, 0, 0]])):
             make_run(tmp_path, said, LABELS, seed=seed, model=model)
@@ -628,7 +628,7 @@ def test_protocols_say_what_choosing_on_the_test_set_is_worth(tmp_path: Path) ->
 
 
 def test_an_interval_is_shown_from_its_lower_end(tmp_path: Path) -> None:
-    """Both speakers are right, and at last A alone is wrong: of two drawn both, one or none may be A."""
+    """Both speakers are right, but A is wrong in the last epoch. Of two drawn, both, one or none may be A."""
     make_run(tmp_path, [LABELS * 2, [1, 2, 3, 0, *LABELS]], **BOTH)
     frame = report.named_table("protocols", report.runs(tmp_path))[0].sections[0].frame
     assert cell(frame, "WA", Model="GLAM", Split="8:2", Rule="last") == "50.00 [0.00, 100.00]"
@@ -664,7 +664,7 @@ def test_protocols_fall_on_each_dataset_by_itself(tmp_path: Path) -> None:
 
 
 def test_protocols_say_when_scores_do_not_fall(tmp_path: Path) -> None:
-    make_run(tmp_path, [[0, 0, 0, 0]], LABELS)  # WA and UA 25, and 0 in the half that is 8:1:1's test
+    make_run(tmp_path, [[0, 0, 0, 0]], LABELS)  # WA and UA: 25 on all, 0 on the half that 8:1:1 tests
     fold_runs(tmp_path)
     notes = report.named_table("protocols", report.runs(tmp_path))[0].sections[0].notes
     wa, ua = (f"rises by {by} from 8:1:1, validation to session, validation" for by in ("66.67", "62.50"))
@@ -672,7 +672,7 @@ def test_protocols_say_when_scores_do_not_fall(tmp_path: Path) -> None:
 
 
 def test_a_change_draws_the_same_seeds_on_both_sides_where_they_are_the_same(tmp_path: Path) -> None:
-    """Seeds that differ much, each falling by one utterance: drawn together, the fall is certain."""
+    """Seeds differ much, but each falls by one utterance: if both sides draw the same seeds, the fall is certain."""
     labels = np.arange(40) % 4
     for seed, right in enumerate((38, 28, 18) * 2, start=1):
         first, last = (np.where(np.arange(40) < n, labels, (labels + 1) % 4) for n in (right, right - 1))
@@ -682,7 +682,7 @@ def test_a_change_draws_the_same_seeds_on_both_sides_where_they_are_the_same(tmp
     assert difference[0] == pytest.approx(-2.5)
     assert interval is not None and interval.low[0] == interval.high[0] == pytest.approx(-2.5)
     difference, interval = tables.change(grouping.Group(own, "paper"), grouping.Group(others, "last"))
-    assert difference[0] == pytest.approx(-2.5)  # to other seeds, which are drawn apart
+    assert difference[0] == pytest.approx(-2.5)  # the change to other seeds, drawn independently
     assert interval is not None and interval.low[0] < -2.5 - 25 and interval.high[0] > -2.5 + 25
 
 

@@ -97,7 +97,7 @@ def test_more_at_once_than_memory_holds(here: Path, tmp_path: Path, capsys, monk
         return loss
 
     monkeypatch.setattr(loops.Trainer, "epoch", epoch)
-    assert run(*words, "--at_once", 5) == 0  # of which there are four
+    assert run(*words, "--at_once", 5) == 0  # more than the four runs
     told = capsys.readouterr()
     assert "4 runs at once do not fit into memory: 3 go on" in told.err
     assert "3 runs at once do not fit into memory: 2 go on" in told.err
@@ -171,7 +171,7 @@ def test_one_that_memory_does_not_hold_fails_and_the_others_are_kept(here: Path,
 
 
 def test_a_gpu_that_fails_for_good_is_every_runs_outcome_and_not_the_end(here: Path, monkeypatch) -> None:
-    """After such a failure nothing works there, not even giving memory back."""
+    """After such a failure nothing works on the GPU, not even giving memory back."""
 
     def fails(*_: Any) -> None:
         raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
@@ -222,7 +222,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 
 @pytest.fixture
 def repeated(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """In place of a graph, which needs a GPU: what was captured is computed again. Counts how often."""
+    """Replace a graph, which needs a GPU: what was captured is computed again. Return how often, in a list."""
     count = [0]
 
     def capture(step: Callable[[], None]) -> Callable[[], None]:
@@ -372,9 +372,9 @@ def test_a_full_memory_is_no_matter_of_the_graph(error: RuntimeError, monkeypatc
 
 @pytest.fixture(params=["its end is an error too", "its end is none"])
 def states(request, monkeypatch) -> list[Any]:
-    """A stand-in for captures on a GPU, that break off; the states that the generator is given."""
+    """Make captures break off, without a GPU; return the list of states that the generator is given."""
 
-    class Graph(nullcontext):  # a class, as torch's: a generator's frame would hold what went through it on Python 3.13
+    class Graph(nullcontext):  # a class, as torch's; on Python 3.13, a generator's frame would hold the exception
         def __exit__(self, *raised: object) -> None:
             if request.param == "its end is an error too":
                 raise RuntimeError("operation failed due to a previous error during capture")
@@ -394,7 +394,7 @@ def states(request, monkeypatch) -> list[Any]:
 def test_what_broke_a_capture_off_is_raised_not_that_it_ended(
     error: BaseException, states: list[Any], request: pytest.FixtureRequest
 ) -> None:
-    """torch says that the capture failed "due to a previous error", in whose place that would stand."""
+    """torch says that the capture failed "due to a previous error"; the error itself must be raised instead."""
 
     def step() -> None:
         raise error
@@ -424,8 +424,8 @@ def test_what_a_broken_capture_held_is_free_at_once(states: list[Any]) -> None:
 
 
 class NothingFromTheHost(TorchDispatchMode):
-    """Refuses every operation that reads a tensor in the host's memory: a graph would repeat what it was when captured,
-    or could not be captured."""
+    """Refuses every operation that reads a tensor in the host's memory: a graph would repeat the value it had at
+    capture, or could not be captured."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         read = tree_leaves((args, kwargs or {}))
@@ -435,8 +435,8 @@ class NothingFromTheHost(TorchDispatchMode):
 
 @pytest.mark.parametrize("name", models.list_models())
 def test_a_step_that_is_captured_stays_on_the_gpu(name: str, monkeypatch) -> None:
-    """On tensors without memory, which say that they are on a GPU: one on another device is an error, and so is a value
-    that the host asks for. Backward and the optimiser's step, which are torch's own, need a real one."""
+    """The step runs on tensors without memory, which say that they are on a GPU. One on another device is an error, and
+    so is a value that the host asks for. Backward and the optimiser's step, which are torch's own, need a real GPU."""
     config = recipes.config_for(name, batch_size=4, device="cuda")
     shape = (400, 197) if config.feature == "spectrogram" else (26, 57)
     monkeypatch.setattr(torch.Tensor, "backward", lambda loss: None)
@@ -471,7 +471,7 @@ class ChannelsLast(NothingFromTheHost):
 
 @pytest.mark.parametrize("name", models.list_models())
 def test_a_batch_that_is_scored_stays_on_the_gpu_channels_last(name: str) -> None:
-    """With the norms in the weights, on tensors without memory as above."""
+    """The norms are in the weights, and the tensors have no memory, as above."""
     config = recipes.config_for(name, device="cuda")
     shape = (400, 197) if config.feature == "spectrogram" else (26, 57)
     with FakeTensorMode():
