@@ -33,6 +33,7 @@ import os
 import platform
 import shlex
 import subprocess
+import sys
 import time
 import traceback
 from collections.abc import Generator, Sequence
@@ -274,8 +275,8 @@ def _epochs(
     writer = board.Board(folder, run, history.records) if options.tensorboard else None
 
     done = len(history.records)
-    bar = tqdm(range(done, config.epochs), initial=done, total=config.epochs, unit="epoch", disable=quiet,
-               desc=f"{config.model} {d.corpus.dataset} {folder.name}")  # fmt: skip
+    title = f"{config.model} {d.corpus.dataset} {folder.name}"
+    bar = tqdm(range(done, config.epochs), title, config.epochs, initial=done, unit="epoch", disable=quiet or None)
     for epoch in bar:
         started = time.perf_counter()
         loss = yield from trainer.epoch(epoch, generator, quiet)
@@ -299,9 +300,8 @@ def _epochs(
                 f.write(json.dumps(epoch_record) + "\n")
         if writer:
             writer.add(epoch_record)
-        shown = next(iter(scored))  # validation, if there is any: nobody should choose by the test set, even by eye
-        now = {f"{shown} {name}": f"{epoch_record[shown][name]:.1f}" for name in ("WA", "UA")}
-        bar.set_postfix({"loss": f"{loss:.3f}", **now})
+        if not quiet:
+            show_epoch(bar, title, epoch_record)
 
     records.open_again(folder)
     write_records()  # even if they are there: appended epochs may not be on the disk yet
@@ -345,6 +345,20 @@ def print_summary(model: nn.Module, run: dict[str, Any]) -> None:
     print(f"{parts}; {short}{bad}")
     threads = f", {run['settings']['threads']} threads" if run["settings"]["device"] == "cpu" else ""
     print(f"on {run['device']}{threads}", flush=True)
+
+
+def show_epoch(bar: Any, title: str, record: dict[str, Any]) -> None:
+    """Show the scores of an epoch on its bar or, where standard error is no terminal, as a line of a log.
+
+    Validation scores are shown, if there are any: nobody should choose by the test set, even by eye.
+    """
+    part = "val" if "val" in record else "test"
+    loss, (wa, ua) = record["train_loss"], (record[part][name] for name in ("WA", "UA"))
+    scores = f"loss={loss:.3f}, {part} WA={wa:.1f}, {part} UA={ua:.1f}"
+    bar.set_postfix_str(scores)
+    if bar.disable:
+        text = f"{title}: epoch {record['epoch']} of {bar.total}, {scores}, {record['seconds']:.1f} s"
+        print(cli.printable(text), file=sys.stderr, flush=True)
 
 
 def say_finished(folder: Path) -> None:

@@ -311,8 +311,14 @@ def test_one_run_from_the_command_line(here, command):
         assert word in done.stdout, word
     assert f"\n{config['params']:,} parameters" in done.stdout
 
+    # standard error is no terminal here: a line an epoch, not a bar
+    told = [line for line in done.stderr.splitlines() if ": epoch " in line]
+    assert len(told) == config["settings"]["epochs"] and "\r" not in done.stderr
+    last, score = json.loads((folder / "epochs.jsonl").read_text().splitlines()[-1]), "loss={:.3f}, test WA={:.1f}"
+    assert f": epoch {len(told)} of {len(told)}, {score.format(last['train_loss'], last['test']['WA'])}" in told[-1]
+
     again = command("train.py", *SMALL, "--dataset", "script", "--save_model")
-    assert "epoch/s" not in again.stderr  # nothing is trained twice
+    assert ": epoch " not in again.stderr  # nothing is trained twice
 
 
 @pytest.mark.parametrize(("split", "fold"), [("8:2", None), ("8:1:1", None), ("dialog", None), ("session", 3)])
