@@ -396,13 +396,13 @@ def print_folds(folders: Sequence[Path], given: dict[str, Any]) -> None:
     print(f"\nall {len(runs)} folds together, {together.n_test} test utterances, rule {rule}{synthetic}")
     for how, scores in (("pooled", together.pooled), ("mean over folds", together.averaged)):
         print(f"{how:<16}{metrics.say_scores(dict(zip(metrics.SCORES, scores, strict=True)))}")
-    print(f"their table: {report_command(folders[0], given)}", flush=True)
+    print(f"their table: {report_command(runs[0], rule, given)}", flush=True)
 
 
-def report_command(folder: Path, given: dict[str, Any]) -> str:
-    """Return the command that reports all folds of the run in `folder` together; `given` are the training flags."""
-    run = records.read_run(folder)
+def report_command(run: records.Run, rule: str, given: dict[str, Any]) -> str:
+    """Return the command that reports all folds of a run together by `rule`; `given` are the training flags."""
     words = ["--dataset", run.dataset, "--split", run.split, "--model", run.model, *flags.report_flags(run.changed)]
+    words += ["--rule", rule] if rule != run.own_rule else []
     if "runs" in given:
         words += ["--runs", str(given["runs"])]
     return shlex.join(["python", "report.py", *words])

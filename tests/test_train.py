@@ -372,6 +372,14 @@ def test_after_all_folds_their_scores_together_are_told_and_the_command_for_them
         assert told == pytest.approx([float(row["mean"]) for row in rows if row["folds"] == which], abs=0.006)
 
 
+def test_folds_of_a_split_without_validation_are_told_by_the_last_epoch(tmp_path, capsys):
+    """Nor does the command that is told choose an epoch on the test set."""
+    folders = [make_run(tmp_path, [(0, 1), (0, 0)], (0, 1), split="text", fold=fold, folds=2) for fold in (0, 1)]
+    train.print_folds(folders, {"runs": tmp_path})
+    *_, pooled, _, command = capsys.readouterr().out.splitlines()
+    assert "WA 50.00" in pooled and command.endswith(f"--model GLAM --rule last --runs {tmp_path}")
+
+
 @pytest.mark.parametrize(
     "script", ["train.py", "report.py", "sweep.py", "predict.py", "evaluate.py", "export.py", "handleIEMOCAP.py"]
 )
