@@ -218,6 +218,11 @@ def make_page(root: Path, max_minutes: float, max_mb: float, pictures: Path) -> 
     return page
 
 
+def _in_url(host: str) -> str:
+    """Return a host as URLs have it, and Gradio: IPv6 addresses in brackets."""
+    return f"[{host}]" if ":" in host else host
+
+
 def serve(page: "gradio.Blocks", host: str, port: int, max_mb: float, pictures: Path) -> None:
     """Serve the page until interrupted. Raises UserError where the address is taken or not this machine's."""
     import gradio as gr
@@ -225,9 +230,9 @@ def serve(page: "gradio.Blocks", host: str, port: int, max_mb: float, pictures: 
     from starlette.middleware.trustedhost import TrustedHostMiddleware
 
     # without this, a foreign site whose name leads to this machine could use the page through its visitor's browser
-    names = [*LOCAL[:2], "[::1]"] if host in LOCAL else ["*"]
+    names = [_in_url(name) for name in LOCAL] if host in LOCAL else ["*"]
     guard = Middleware(TrustedHostMiddleware, allowed_hosts=names)
-    at = f"[{host}]" if ":" in host else host
+    at = _in_url(host)
     theme = gr.themes.Base(primary_hue="blue", font=FONTS, font_mono=FONTS)
     try:
         page.launch(server_name=at, server_port=port, share=False, quiet=True, footer_links=[], css=STYLE,

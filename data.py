@@ -6,9 +6,10 @@ import pkgutil
 import re
 import shutil
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from functools import cache, lru_cache, partial, wraps
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -330,23 +331,20 @@ def split(
     """Register a function (utterances, seed, fold) -> Parts as a split. Add its name to the help text in flags.py."""
 
     def register(divide: Divide) -> Divide:
-        SPLITS[name] = Split(name, _naming(name, divide), validation, _naming(name, folds), _naming(name, check))
+        naming = _naming(name)
+        SPLITS[name] = Split(name, naming(divide), validation, folds and naming(folds), check and naming(check))
         return divide
 
     return register
 
 
-def _naming(name: str, function: Any) -> Any:
-    """Return `function`, if there is one, changed so that its NoSplit begins with the split's name."""
-
-    @wraps(function or split)
-    def named(*given: Any) -> Any:
-        try:
-            return function(*given)
-        except NoSplit as error:
-            raise NoSplit(f"--split {name}: {error}") from None
-
-    return function and named
+@contextmanager
+def _naming(name: str) -> Iterator[None]:
+    """Put the split's name before what a NoSplit says; also a decorator."""
+    try:
+        yield
+    except NoSplit as error:
+        raise NoSplit(f"--split {name}: {error}") from None
 
 
 def published_draw(n: int, seed: int) -> tuple[NDArray[np.int64], np.random.RandomState]:

@@ -48,8 +48,14 @@ def pack_arrays(file: Path) -> None:
 
 def is_packed(file: Path) -> bool:
     """Return whether `pack_arrays` has written this .npz; False where it cannot be read."""
-    with suppress(Exception), zipfile.ZipFile(io.BytesIO(read_bytes(file))) as packed:  # of many kinds
+    with suppress(Exception), zipfile.ZipFile(io.BytesIO(read_bytes(file))) as packed:  # zipfile raises many kinds
         return all(member.compress_type == zipfile.ZIP_LZMA for member in packed.infolist())
+    return False
+
+
+def _left(folder: Path, why: object) -> bool:
+    """Warn that a run is not packed; returns False."""
+    cli.warn(f"{folder} is left as it is: {why}")
     return False
 
 
@@ -58,16 +64,15 @@ def pack(folder: Path) -> bool:
     another process is left as it is; a warning names it."""
     predictions = folder / "predictions.npz"
     with records.locked(folder) as mine:
-        if mine:
-            sweep_temporaries(folder)  # a packing that was killed may have left some
+        if not mine:
+            return _left(folder, "another process holds it")
+        sweep_temporaries(folder)  # a packing that was killed may have left some
         texts = [folder / name for name in records.TEXTS if (folder / name).exists()]
         has_arrays = not is_packed(predictions)
-        if mine and records.finished(folder) and not (texts or has_arrays):
+        if records.finished(folder) and not (texts or has_arrays):
             return False
-        problems = audit.problems(folder) if mine else ["another process holds it"]
-        if problems:
-            cli.warn(f"{folder} is left as it is: {problems[0]}")
-            return False
+        if problems := audit.problems(folder):
+            return _left(folder, problems[0])
         for file in texts:
             pack_text(file)
         if has_arrays:
@@ -81,8 +86,7 @@ def pack_if_allowed(folder: Path) -> bool:
         return pack(folder)
     except (PermissionError, records.BrokenRecord) as error:
         why = cli.refusal(error) if isinstance(error, PermissionError) else error
-        cli.warn(f"{folder} is left as it is: {why}")
-        return False
+        return _left(folder, why)
 
 
 def size(folders: list[Path]) -> int:

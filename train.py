@@ -368,11 +368,16 @@ def say_finished(folder: Path) -> None:
     print(f"finished before{other}: to train it again, delete {folder}", flush=True)
 
 
+def rules_of(run: records.Run) -> tuple[str, ...]:
+    """Return the rules that a run's split allows, first those that do not look at the test utterances."""
+    return ("validation", "last", "paper") if run.has_validation else ("last", "paper")
+
+
 def print_result(folder: Path) -> None:
     """Print a finished run's scores on its test utterances: in full for the epoch of a rule that does not look at these
     utterances, and in a line for that of every other rule that the split allows."""
     run = records.read_run(folder)
-    first, *others = ("validation", "last", "paper") if run.has_validation else ("last", "paper")
+    first, *others = rules_of(run)
     epoch = run.epochs[run.pick(first)]
     synthetic = "SYNTHETIC corpus: these are not IEMOCAP's numbers\n" if run.synthetic else ""
     print(
@@ -390,7 +395,7 @@ def print_result(folder: Path) -> None:
 def print_folds(folders: Sequence[Path], given: dict[str, Any]) -> None:
     """Print the scores of all folds of a seed together, and the command that reports them; `given` are the flags."""
     runs = [records.read_run(folder) for folder in folders]
-    rule = "validation" if runs[0].has_validation else "last"
+    rule = rules_of(runs[0])[0]
     together = grouping.Round(runs, rule)
     synthetic = ", SYNTHETIC corpus" if runs[0].synthetic else ""
     print(f"\nall {len(runs)} folds together, {together.n_test} test utterances, rule {rule}{synthetic}")
