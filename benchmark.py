@@ -153,8 +153,9 @@ def plain_feature(name: str, x: NDArray) -> NDArray:
     import librosa
     import python_speech_features
 
-    if name == "mfcc":
-        return librosa.feature.mfcc(y=x, sr=16000, n_mfcc=26)
+    if name in features.MFCCS:
+        mode = "reflect" if name == "mfcc_reflect" else "constant"
+        return librosa.feature.mfcc(y=x, sr=16000, n_mfcc=26, pad_mode=mode)
     if name == "melspectrogram":
         mel = librosa.feature.melspectrogram(y=x, sr=16000, n_fft=800, hop_length=400, n_mels=128)
         return np.log10(np.maximum(mel, 1e-30))
@@ -196,8 +197,8 @@ def feature_row(name: str, needed: float, options: Namespace) -> Row:
         lambda: features.extract(name, segments).numpy(),
         options.repeats,
     )
-    worst = np.abs(slow - fast).max() / (1 if name == "mfcc" else np.ptp(slow))
-    if worst > (1e-2 if name == "mfcc" else 1e-4):
+    worst = np.abs(slow - fast).max() / (1 if name in features.MFCCS else np.ptp(slow))
+    if worst > (1e-2 if name in features.MFCCS else 1e-4):
         raise UserError(f"{name} differs from its library by {worst:.1e}")
     return Row(f"{name} of segments, CPU", ratio, needed, spread, f"{n / spent:.0f} segments/s; differs by {worst:.0e}")
 
@@ -618,7 +619,7 @@ def on_gpu(
 
 SHARE = "share of the matrix rate, GLAM seeds at once, CUDA, --amp"
 ROWS: dict[str, Callable[[Namespace], Row]] = {  # name for --only: how the row is measured
-    **{name: partial(feature_row, name, 6 if name == "mfcc" else 3) for name in features.FEATURES},
+    **{name: partial(feature_row, name, 6 if name in features.MFCCS else 3) for name in features.FEATURES},
     "glam_fp32": lambda o: epoch_row("GLAM epoch with evaluation, CPU, fp32", 1.3, glam(o), o),
     "glam_amp": lambda o: epoch_row("GLAM epoch with evaluation, CPU, --amp", 2, glam(o, amp=True), o),
     "apcnn_fp32": lambda o: epoch_row("APCNN epoch with evaluation, CPU, fp32", 1.4, apcnn(o), o),

@@ -29,7 +29,7 @@ from files import digest_file, digest_of
 # Digest of the code that makes features, as it was when this process began; features made by other code are not used.
 CODE = digest_of([digest_file(Path(__file__).with_name(file)) for file in ("audio.py", "features.py")])
 
-# mfcc and melspectrogram
+# mfcc, mfcc_reflect and melspectrogram
 MFCC_FFT = 2048  # 128 ms
 MFCC_HOP = 512  # 32 ms: 1.8 s are 1 + 28800 // 512 = 57 centred frames
 MEL_FFT = 800  # 50 ms
@@ -140,17 +140,34 @@ def _power(spectrum: Tensor) -> Tensor:
     return spectrum.real.square().addcmul_(spectrum.imag, spectrum.imag)
 
 
-def _mel_power(x: Tensor, n_fft: int, hop: int) -> Tensor:
-    """Return librosa.feature.melspectrogram of each segment, transposed: `(S, N)` to `(S, T, 128)`."""
-    frames = torch.nn.functional.pad(x, (n_fft // 2, n_fft // 2)).unfold(1, n_fft, hop)
-    return _power(torch.fft.rfft(frames * hann(n_fft, x.device))) @ slaney_mel(n_fft, x.device)
+@lru_cache
+def reflected(size: int, n: int, device: torch.device) -> Tensor:
+    """Return which of `size` samples are at each position `(size + 2 n,)` after a reflection by n at either end, as
+    np.pad(mode="reflect") does: the ends are not repeated, and a segment shorter than n is reflected several times."""
+    period = max(1, 2 * (size - 1))
+    positions = torch.arange(-n, size + n).abs() % period
+    return torch.minimum(positions, period - positions).to(device)
 
 
-def mfcc(x: Tensor, n_mfcc: int = 26) -> Tensor:
+def _mel_power(x: Tensor, n_fft: int, hop: int, reflect: bool = False) -> Tensor:
+    """Return librosa.feature.melspectrogram of each segment, transposed: `(S, N)` to `(S, T, 128)`. Segments are padded
+    with zeros or, with `reflect`, by reflection."""
+    half = n_fft // 2
+    x = x[:, reflected(x.shape[1], half, x.device)] if reflect else torch.nn.functional.pad(x, (half, half))
+    return _power(torch.fft.rfft(x.unfold(1, n_fft, hop) * hann(n_fft, x.device))) @ slaney_mel(n_fft, x.device)
+
+
+def mfcc(x: Tensor, n_mfcc: int = 26, reflect: bool = False) -> Tensor:
     """Return librosa.feature.mfcc(sr=16000, n_mfcc=n_mfcc) of each segment: `(S, N)` to `(S, n_mfcc, 1 + N // 512)`."""
-    decibel = 10 * _mel_power(x, MFCC_FFT, MFCC_HOP).clamp(min=MFCC_FLOOR).log10()
+    decibel = 10 * _mel_power(x, MFCC_FFT, MFCC_HOP, reflect).clamp(min=MFCC_FLOOR).log10()
     decibel = decibel.maximum(decibel.amax((1, 2), keepdim=True) - TOP_DB)  # the segment's, not the batch's
     return (decibel @ dct(n_mfcc, x.device)).transpose(1, 2)
+
+
+def mfcc_reflect(x: Tensor, n_mfcc: int = 26) -> Tensor:
+    """Return `mfcc` of segments that are padded by reflection, as librosa did before version 0.9 (February 2022): most
+    likely the published scores were computed with it. The first two and the last two of 57 frames differ."""
+    return mfcc(x, n_mfcc, reflect=True)
 
 
 def melspectrogram(x: Tensor) -> Tensor:
@@ -275,9 +292,10 @@ def fbank(x: Tensor) -> Tensor:
     return _filter_energies(x, *FBANK)
 
 
+MFCCS = {"mfcc": mfcc, "mfcc_reflect": mfcc_reflect}  # whose number of coefficients is a setting
 # Each turns segments (S, N) into features (S, F, T); as published, the last two give (S, T, F).
 FEATURES: dict[str, Callable[[Tensor], Tensor]] = {
-    "mfcc": mfcc,
+    **MFCCS,
     "melspectrogram": melspectrogram,
     "spectrogram": spectrogram,
     "interspeech2018": interspeech2018,
@@ -291,7 +309,7 @@ def _function(name: str, n_mfcc: int) -> Callable[[Tensor], Tensor]:
         raise UserError(f"there is no feature {name}; choose one of {', '.join(FEATURES)}")
     if not 1 <= n_mfcc <= MELS:
         raise UserError(f"n_mfcc is {n_mfcc}; choose 1 to {MELS} coefficients")
-    return partial(mfcc, n_mfcc=n_mfcc) if name == "mfcc" else FEATURES[name]
+    return partial(MFCCS[name], n_mfcc=n_mfcc) if name in MFCCS else FEATURES[name]
 
 
 def _at_once(device: torch.device) -> int:
@@ -501,7 +519,7 @@ def load(
     _function(feature, n_mfcc)
     size, hop = segment_and_hop(length, overlap)
     digests = content_digests([u.path for u in utterances])
-    settings = {"code": CODE, "feature": feature, "n_mfcc": n_mfcc if feature == "mfcc" else None, "size": size,
+    settings = {"code": CODE, "feature": feature, "n_mfcc": n_mfcc if feature in MFCCS else None, "size": size,
                 "hop": hop, "padding": padding, "device": torch.device(device).type}  # fmt: skip
     names = [u.name for u in utterances]
     key = digest_of([settings, list(zip(names, digests, strict=True))])

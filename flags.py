@@ -94,7 +94,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "--features_to_use",
         "-f",
         metavar="NAME",
-        help="mfcc, melspectrogram, spectrogram, interspeech2018, logfbank, fbank (GLAM: mfcc)",
+        help="mfcc, mfcc_reflect (with segments padded as in librosa before version 0.9), melspectrogram, "
+        "spectrogram, interspeech2018, logfbank, fbank (GLAM: mfcc)",
     )
     add("--n_mfcc", "--nmfcc", "-n", type=int, metavar="N", help="number of MFCC coefficients (default: 26)")
     add(
@@ -202,7 +203,7 @@ def parse_config(given: dict[str, Any]) -> Config:
     for flag, setting, value in (("eps", "optimizer", "sgd"), ("lr_min", "lr_schedule", "none")):
         if flag in overrides and getattr(config, setting) == value:
             warn_once(f"--{flag} changes nothing in the training of {model}: its {setting} is {value} here")
-    if "n_mfcc" in overrides and config.feature != "mfcc":
+    if "n_mfcc" in overrides and config.feature not in features.MFCCS:
         raise UserError(f"--n_mfcc: {model} is trained on {config.feature} here; leave it out, or add --feature mfcc")
     return config
 

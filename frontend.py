@@ -82,23 +82,29 @@ def framed(x: Tensor, size: int, hop: int, frames: int) -> Tensor:
 
 
 class Mel(nn.Module):
-    """Computes `features.mfcc`, or `features.melspectrogram` where `n_mfcc` is None."""
+    """Computes `features.mfcc`, with `reflect` `features.mfcc_reflect`, or `features.melspectrogram` where `n_mfcc` is
+    None."""
 
-    def __init__(self, size: int, n_fft: int, hop: int, rows: int, n_mfcc: int | None):
+    def __init__(self, size: int, n_fft: int, hop: int, rows: int, n_mfcc: int | None, reflect: bool = False):
         super().__init__()
         self.n_fft, self.hop = n_fft, hop
         self.window: Tensor
         self.mel: Tensor
         self.dct: Tensor | None
+        self.positions: Tensor | None
         self.frames = 1 + size // hop
-        self.pad = (n_fft // 2, (self.frames - 1) * hop + n_fft - size - n_fft // 2)  # a negative pad cuts
+        self.padded = (self.frames - 1) * hop + n_fft  # samples that the frames cover
+        self.pad = (n_fft // 2, self.padded - size - n_fft // 2)
         self.fft = RealFFT(n_fft, rows)
         self.register_buffer("window", features.hann(n_fft, CPU).clone())
         self.register_buffer("mel", features.slaney_mel(n_fft, CPU).clone())
         self.register_buffer("dct", features.dct(n_mfcc, CPU).clone() if n_mfcc else None)
+        positions = features.reflected(size, n_fft // 2, CPU)[: self.padded].clone() if reflect else None
+        self.register_buffer("positions", positions)
 
     def forward(self, x: Tensor) -> Tensor:
-        power = self.fft(framed(F.pad(x, self.pad), self.n_fft, self.hop, self.frames) * self.window) @ self.mel
+        x = F.pad(x, self.pad) if self.positions is None else x[:, self.positions]
+        power = self.fft(framed(x, self.n_fft, self.hop, self.frames) * self.window) @ self.mel
         if self.dct is None:
             return power.clamp(min=features.FLOOR).log10().transpose(1, 2)
         decibel = 10 * power.clamp(min=features.MFCC_FLOOR).log10()
@@ -168,8 +174,8 @@ class FilterBank(FramedFeature):
 
 
 def _module(feature: str, size: int, n_mfcc: int) -> nn.Module:
-    if feature == "mfcc":
-        return Mel(size, features.MFCC_FFT, features.MFCC_HOP, 32, n_mfcc)
+    if feature in features.MFCCS:
+        return Mel(size, features.MFCC_FFT, features.MFCC_HOP, 32, n_mfcc, reflect=feature == "mfcc_reflect")
     if feature == "melspectrogram":
         return Mel(size, features.MEL_FFT, features.MEL_HOP, 20, None)
     if feature == "logfbank":

@@ -27,7 +27,8 @@ from frontend import Frontend, RealFFT
 onnx = pytest.importorskip("onnx", reason="needs requirements-export.txt")
 onnxruntime = pytest.importorskip("onnxruntime", reason="needs requirements-export.txt")
 
-INSIDE = ("mfcc", "melspectrogram", "spectrogram", "interspeech2018", "logfbank", "fbank")  # one's own need not be
+# one's own features need not be
+INSIDE = ("mfcc", "melspectrogram", "spectrogram", "interspeech2018", "logfbank", "fbank", "mfcc_reflect")
 SMALL: dict[str, Any] = {"n_mfcc": 8, "segment_length": 0.4, "train_overlap": 0.0, "test_overlap": 0.15}
 
 

@@ -1,5 +1,6 @@
 """Segments, features and VTLP against librosa, python_speech_features and their definitions."""
 
+import itertools
 import math
 import warnings
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from scipy.signal import lfilter, welch
 import features
 from audio import load_audio
 from cli import UserError
-from features import FEATURES, extract, segment, vtlp, vtlp_factors
+from features import FEATURES, MFCCS, extract, segment, vtlp, vtlp_factors
 
 N = 28800
 
@@ -97,15 +98,16 @@ REFERENCES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "interspeech2018": interspeech2018,
     "logfbank": lambda x: psf.logfbank(x, winlen=0.04, nfft=1024, nfilt=40, highfreq=4000),
     "fbank": lambda x: psf.fbank(x, winlen=0.04, nfft=1024)[0],
+    "mfcc_reflect": lambda x: librosa.feature.mfcc(y=x, sr=16000, n_mfcc=26, pad_mode="reflect"),
 }
 
 
 def assert_same(name: str, ours: np.ndarray, theirs: np.ndarray, what: str = "") -> None:
-    """Within 1e-2 (mfcc), 2e-6 of the range (spectra in double precision) or 1e-4 of it; within float32's rounding of
+    """Within 1e-2 (MFCCs), 2e-6 of the range (spectra in double precision) or 1e-4 of it; within float32's rounding of
     decibels where the range is nothing."""
     assert ours.shape == theirs.shape and ours.dtype == np.float32, what
     share = 2e-6 if name in ("spectrogram", "logfbank") else 1e-4
-    tolerance = 1e-2 if name == "mfcc" else max(share * np.ptp(theirs), 1e-5 * (name != "fbank"))
+    tolerance = 1e-2 if name in MFCCS else max(share * np.ptp(theirs), 1e-5 * (name != "fbank"))
     assert np.abs(ours - theirs).max() <= tolerance, what
 
 
@@ -182,6 +184,7 @@ def test_mel_spectrogram_of_pure_tones_where_librosa_has_more_than_rounding(kind
 @pytest.mark.parametrize(("name", "shape", "shape2"), [
     ("mfcc", (26, 57), (26, 63)), ("melspectrogram", (128, 73), (128, 81)), ("spectrogram", (400, 177), (400, 197)),
     ("interspeech2018", (400, 177), (400, 197)), ("logfbank", (177, 40), (197, 40)), ("fbank", (177, 26), (197, 26)),
+    ("mfcc_reflect", (26, 57), (26, 63)),
 ])  # fmt: skip
 def test_shapes(name: str, shape: tuple[int, int], shape2: tuple[int, int]) -> None:
     for size, expected in ((28800, shape), (32000, shape2)):
@@ -209,12 +212,13 @@ def test_what_segments_may_be(name: str) -> None:
 
 def test_n_mfcc_and_unknown_names() -> None:
     wave = speech(6)
-    for n in (1, 13, 40, 128):
-        assert_same("mfcc", extract("mfcc", wave[None], n)[0].numpy(), librosa.feature.mfcc(y=wave, sr=16000, n_mfcc=n))
+    for (name, mode), n in itertools.product(zip(MFCCS, ("constant", "reflect"), strict=True), (1, 13, 40, 128)):
+        theirs = librosa.feature.mfcc(y=wave, sr=16000, n_mfcc=n, pad_mode=mode)
+        assert_same(name, extract(name, wave[None], n)[0].numpy(), theirs)
     for n in (0, 129):
         with pytest.raises(UserError, match="n_mfcc"):
             extract("mfcc", wave[None], n)
-    with pytest.raises(UserError, match="no feature mffc; choose one of mfcc, melspectrogram"):
+    with pytest.raises(UserError, match="no feature mffc; choose one of mfcc, mfcc_reflect, melspectrogram"):
         extract("mffc", wave[None])
     with pytest.raises(ValueError, match="segments must be"):
         extract("mfcc", wave)
@@ -232,7 +236,14 @@ def test_batches_do_not_matter(name: str, chosen: list[tuple[int, int]]) -> None
         # a matrix product adds in another order for another size, which shows where a tone leaves nothing but rounding
         spread = float(alone.max() - alone.min())
         loud = alone > alone.max() - 8 if name == "melspectrogram" else torch.ones_like(alone, dtype=torch.bool)
-        assert (ours - alone)[loud].abs().max() <= 1e-5 * spread + 1e-3 * (name == "mfcc") + 1e-6
+        assert (ours - alone)[loud].abs().max() <= 1e-5 * spread + 1e-3 * (name in MFCCS) + 1e-6
+
+
+@given(size=st.integers(1, 5000), n=st.integers(0, 3000))
+@settings(max_examples=100, deadline=None)
+def test_reflection_is_numpys(size: int, n: int) -> None:
+    positions = features.reflected(size, n, torch.device("cpu"))
+    assert np.array_equal(positions, np.pad(np.arange(size), n, mode="reflect"))
 
 
 def test_filters_are_the_libraries() -> None:
