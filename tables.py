@@ -197,7 +197,10 @@ def published_scores(row: Group | RowSpec) -> dict[str, tuple[float, float]]:
         return {}
     if isinstance(row, Group) and (row.synthetic or row.corpus != "IEMOCAP"):
         return {}
-    return published().get((row.split, row.dataset, row.model, settings_text(row.changed)), {})
+    changed = dict(row.changed)
+    if changed.get("feature") == "mfcc_reflect" and recipes.config_for(row.model).feature == "mfcc":
+        del changed["feature"]  # most likely it is the published one: see features.mfcc_reflect
+    return published().get((row.split, row.dataset, row.model, settings_text(changed)), {})
 
 
 # -------------------------------------------------------------------------------------------- what runs give

@@ -118,6 +118,18 @@ def only_digest(root: Path) -> str:
     return digest
 
 
+def test_mfccs_as_librosa_computed_them_then_have_published_figures_too(tmp_path: Path) -> None:
+    for model in ("GLAM", "MACNN", "APCNN"):
+        make_run(tmp_path, HALF, LABELS, model=model, settings={"feature": "mfcc_reflect"})
+    settings = {"feature": "mfcc_reflect"}
+    document, _ = report.named_table("comparison", report.runs(tmp_path), ["impro"], settings)
+    frame = document.sections[0].frame
+    published = {name: frame["WA"][i + 1] for i, name in enumerate(frame["Model"]) if frame["Source"][i] == "ours"}
+    assert published.pop("GLAM") == "81.18 ± 1.47" and published.pop("MHCNN (MACNN)") == "76.09 ± 2.01"
+    assert list(published) == ["APCNN"]  # published with spectrograms
+    assert (frame["Source"] == "published").sum() == 2
+
+
 def test_other_corpora_have_no_published_figures(tmp_path: Path) -> None:
     make_run(tmp_path, HALF, LABELS, dataset="emodb", corpus="EMO-DB")
     fold_runs(tmp_path, dataset="emodb", corpus="EMO-DB")
