@@ -195,6 +195,26 @@ def test_what_the_readme_says_of_emodb_is_in_the_records():
     assert not_ahead == (min(map(float, p_aacnn)) > 0.05)
 
 
+def test_what_choosing_the_epoch_is_worth_is_in_the_records():
+    """The points that the rule `paper` has above other rules, and the best epoch of all folds above their last."""
+    page = (EMODB / "README.md").read_text(encoding="utf-8")
+    others = ("8:2", "last"), ("8:1:1", "validation"), ("speaker", "last"), ("speaker", "validation")
+    for model in ("GLAM", "ResMultiConv3", "AACNN"):
+
+        def mean(split, rule, model=model):
+            return grouping.Group([r for r in runs_of(split) if r.model == model], rule).scores().mean(0)[:2]
+
+        best = {"8:2": mean("8:2", "paper"), "8:1:1": mean("8:2", "paper"), "speaker": mean("speaker", "paper")}
+        worth = [best[split] - mean(split, rule) for split, rule in others]
+        folds = [[epoch["test"]["confusion"] for epoch in r.epochs] for r in runs_of("speaker") if r.model == model]
+        pooled = metrics.scores_of(np.sum(folds, 0))[:, :2]
+        worth.append(max(pooled, key=np.mean) - pooled[-1])
+        row = " | ".join(f"{wa:.1f}, {ua:.1f}" for wa, ua in worth)
+        assert f"| {model} | {row} |" in page, (model, row)
+        if model == "GLAM":
+            assert f"For GLAM {np.min(worth):.1f} to {np.max(worth):.1f} points" in page
+
+
 def test_what_the_parts_of_glam_add_is_in_the_records():
     """The table of GLAM minus its variants, and what a temperature does, put together from the records."""
     folds: dict[str, dict[int, records.Run]] = {}
