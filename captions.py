@@ -69,7 +69,7 @@ def say_tests(tests: Sequence[dict[str, Any]]) -> list[str]:
         "The tests are two-sided Wilcoxon signed-rank tests over the seeds that both models share. Where the split has "
         "folds, they are over folds instead (each the mean over shared seeds), as other folds have other speakers, and "
         "other seeds the same ones again. A test over seeds speaks of other seeds on the same recordings, not of other "
-        "speakers. Differences of zero are left out of p.",
+        "speakers. Differences of zero are left out of p, and a few large ones move the mean more than they move p.",
         "p (Holm) is corrected for the tests of one dataset, split and score that could tell something "
         f"({sizes} of them). “n too small to tell”: even if all n differences had one sign, p would stay above 0.05. "
         "Uncorrected, p would then be 2 / 2^n; a test where this is above 0.05 is neither counted nor corrected.",
@@ -179,7 +179,8 @@ def _say_row(row: Row, group: Group) -> Iterator[str]:
     if row.interval is None:
         yield f"no interval, as {_why_no_interval(group)}"
     elif row.interval.over != "speakers and seeds":
-        yield f"the interval resamples {row.interval.over}"
+        other = "seed" if len(group.rounds) == 1 else "speaker"
+        yield f"the interval resamples {row.interval.over}, and leaves out how much another {other} would change"
     elif (few := len(group.rounds)) < stats.FEWEST:
         yield f"{few} seeds hardly tell how much seeds differ, so that the interval may be too narrow"
     if lacking := sum(not all(map(sum, run.scores(group.rule)["confusion"])) for run in group.runs):

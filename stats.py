@@ -41,9 +41,11 @@ def interval(confusions: NDArray, resamples: int = RESAMPLES, seed: int = SEED) 
     takes the mean. Speakers and seeds are crossed (Owen, "The pigeonhole bootstrap", 2007), because a hard speaker is
     hard in every seed: S x P independent observations would make the interval too narrow. The picked epochs stay the
     same, so that an interval knows nothing of a rule's optimism. With one speaker only seeds are drawn, with one seed
-    only speakers. Two or three seeds hardly tell how much seeds differ: with 91 speakers, and seeds that differ half
-    as much as speakers, the intervals hold the truth 82 to 88 times in 100. A resample leaves out each seed that was
-    tested on a class which the drawn speakers lack, as its UA would be a mean over other classes. Returns None with
+    only speakers, so that the interval leaves out how much seeds differ. A few seeds hardly tell it: with 91 speakers,
+    and seeds that differ half as much, intervals of 1, 2, 3, 5 and 10 seeds hold the truth 45, 77, 85, 90 and 93 times
+    in 100. The noise of single utterances is counted three times (Owen): with ten speakers, five seeds and six
+    utterances of a speaker in each, as on 8:2, intervals hold the truth 99 times. A resample leaves out each seed that
+    was tested on a class which the drawn speakers lack, as its UA would be a mean over other classes. Returns None with
     fewer than FEWEST speakers (or seeds of one speaker), and where fewer than half of the resamples have a seed left.
     """
     seeds, speakers = confusions.shape[:2]

@@ -270,7 +270,8 @@ def test_intervals_say_what_they_resample(tmp_path: Path) -> None:
     make_run(tmp_path, [[0, 0, 0]], [0, 1, 2], speakers=[*"ABC"], model="APCNN")
     document, _ = report.named_table("comparison", report.runs(tmp_path), ["impro"])
     notes = "\n".join(document.sections[0].notes)
-    assert "GLAM on impro, 8:2: the interval resamples speakers (one seed)" in notes
+    said = "the interval resamples speakers (one seed), and leaves out how much another seed would change"
+    assert f"GLAM on impro, 8:2: {said}" in notes
     assert (
         "MHCNN (MACNN) on impro, 8:2: no interval, as there is one speaker, and there are fewer than 2 seeds" in notes
     )
@@ -279,6 +280,10 @@ def test_intervals_say_what_they_resample(tmp_path: Path) -> None:
     document, _ = report.named_table("comparison", report.runs(tmp_path), ["impro"])
     assert "AACNN on impro, 8:2: no interval, as speakers are not known" in "\n".join(document.sections[0].notes)
     assert cell(document.sections[0].frame, "Speakers", Model="AACNN") == "–"
+    make_run(tmp_path, HALF, LABELS, seed=2, model="MACNN", speakers=["A"] * 4)
+    document, _ = report.named_table("comparison", report.runs(tmp_path), ["impro"])
+    said = "the interval resamples seeds (one speaker), and leaves out how much another speaker would change"
+    assert f"MHCNN (MACNN) on impro, 8:2: {said}" in "\n".join(document.sections[0].notes)
     # A and B are each right two times in four, so every draw of two speakers has WA 50
     assert cell(document.sections[0].frame, "WA", Model="GLAM") == "50.00 [50.00, 50.00]"
 
@@ -307,7 +312,7 @@ def test_an_interval_of_few_seeds_is_told(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_what_is_said_of_every_row_names_none(tmp_path: Path) -> None:
-    said = "the interval resamples speakers (one seed)"
+    said = "the interval resamples speakers (one seed), and leaves out how much another seed would change"
 
     def note() -> str:
         document, _ = report.named_table("comparison", report.runs(tmp_path), ["impro"])
