@@ -12,6 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from g_mlp_pytorch import gMLP
+from made_checkpoints import OURS
 from torch import Tensor, nn
 
 import models
@@ -188,7 +189,7 @@ def test_hidden_is_the_input_of_the_last_layer(name):
     assert hidden.ndim == 2
 
 
-@pytest.mark.parametrize("name", list_models())
+@pytest.mark.parametrize("name", OURS)
 @torch.no_grad()
 def test_only_area_attention_draws_random_numbers(name):
     net = build(name)

@@ -118,7 +118,8 @@ def test_the_model_of_the_readme_in_under_thirty_lines(checkout, small_release):
 
     assert "Mine" in run("train.py", "--list_models")
     assert "WA" in run("train.py", "--model", "Mine", "--epochs", "2", "--gpu", "-1")
-    tests = run("-m", "pytest", "tests/test_models.py", "-k", "Mine", "-p", "no:cacheprovider")
+    every = [f"tests/test_{what}.py" for what in ("models", "turns", "checkpoint", "export")]
+    tests = run("-m", "pytest", *every, "-k", "Mine", "-p", "no:cacheprovider")
     assert re.search(r"[1-9]\d* passed", tests)
     (checkout / "models" / "mine.py").unlink()
 

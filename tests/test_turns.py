@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from faults import FLAGS, content, finished
+from made_checkpoints import OURS
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -433,7 +434,7 @@ class NothingFromTheHost(TorchDispatchMode):
         return func(*args, **kwargs or {})
 
 
-@pytest.mark.parametrize("name", models.list_models())
+@pytest.mark.parametrize("name", OURS)
 def test_a_step_that_is_captured_stays_on_the_gpu(name: str, monkeypatch) -> None:
     """The step runs on tensors without memory, which say that they are on a GPU. One on another device is an error, and
     so is a value that the host asks for. Backward and the optimiser's step, which are torch's own, need a real GPU."""
@@ -469,7 +470,7 @@ class ChannelsLast(NothingFromTheHost):
         return out
 
 
-@pytest.mark.parametrize("name", models.list_models())
+@pytest.mark.parametrize("name", OURS)
 def test_a_batch_that_is_scored_stays_on_the_gpu_channels_last(name: str) -> None:
     """The norms are in the weights, and the tensors have no memory, as above."""
     config = recipes.config_for(name, device="cuda")
