@@ -98,6 +98,12 @@ def convert(checkpoint: "Checkpoint", output: Path, waveform: bool = False, opse
             dynamic_shapes=({0: torch.export.Dim("batch")},),
         )  # fmt: skip
     assert program is not None
+    shape = program.model.graph.inputs[0].shape
+    if shape and isinstance(shape[0], int):  # torch does not say that it made a constant of the batch's size
+        raise UserError(
+            f"{c.config['model']} would be exported for batches of 2 alone: its class makes a number of the batch's "
+            "size, as len(x) does; write x.shape[0]"
+        )
     program.model.metadata_props.update(metadata(c, waveform))
     program.save(output, external_data=False)
 

@@ -166,6 +166,13 @@ def test_a_difference_anywhere_is_found(tmp_path: Path, monkeypatch: pytest.Monk
     assert (found.difference, found.largest) == (1.0, 1.0)  # in the last segments alone
 
 
+def test_a_network_that_makes_a_constant_of_the_batch_is_refused_in_words(tmp_path: Path) -> None:
+    checkpoint = checkpoints.load(make_checkpoint(tmp_path / "c", "CNN_GAP", **SMALL))
+    checkpoint.module.forward = lambda x: checkpoint.module.fc(checkpoint.module.hidden(x).reshape(len(x), -1))
+    with pytest.raises(UserError, match=r"CNN_GAP would be exported for batches of 2 alone.* write x\.shape\[0\]"):
+        export.convert(checkpoint, tmp_path / "model.onnx")
+
+
 def test_a_file_is_compared_on_a_recording_shorter_than_a_segment_too(tmp_path: Path) -> None:
     checkpoint = checkpoints.load(make_checkpoint(tmp_path / "c", "CNN_GAP", **SMALL))
     soundfile.write(tmp_path / "a.wav", np.full(100, 0.5), 16000)
