@@ -57,7 +57,7 @@ def say_repeats(groups: Iterable[Group]) -> list[str]:
     if not (count := len({folder for group in groups for folder in group.repeats})):
         return []
     repeat, are = ("1 run repeats", "is") if count == 1 else (f"{count} runs repeat", "are")
-    where = "with another device or thread count than most runs, or in a second folder"
+    where = "with another device, --threads or --deterministic than most runs, or in a second folder"
     return [f"{repeat} a seed ({where}) and {are} not counted again."]
 
 

@@ -212,8 +212,8 @@ def test_a_seed_counts_once(tmp_path: Path) -> None:
     make_run(tmp_path, HALF, LABELS, seed=1, settings={"threads": 1})  # a folder of its own, the same numbers
     document, _ = report.named_table("comparison", report.runs(tmp_path), ["impro"])
     assert cell(document.sections[0].frame, "n", Source="ours") == "1"
-    said = "1 run repeats a seed (with another device or thread count than most runs, or in a second folder) "
-    said += "and is not counted again."
+    said = "1 run repeats a seed (with another device, --threads or --deterministic than most runs, or in a second "
+    said += "folder) and is not counted again."
     assert said in document.sections[0].notes
     assert said in report.named_table("protocols", report.runs(tmp_path))[0].sections[0].notes  # three rows of one run
     assert said in report.overview(report.runs(tmp_path), "paper", 0, "").caption
