@@ -618,6 +618,9 @@ def _load(config: Config, skip_bad: bool) -> Data:
                              config.padding, config.device, skip_bad)  # fmt: skip
 
     first = store(config.train_overlap)
+    if first.x.ndim != 3:
+        given = f"(S, {', '.join(map(str, first.x.shape[1:]))})"
+        raise UserError(f"--feature {config.feature} gives {given} for S segments, but a feature gives (S, F, T)")
     second = first if config.test_overlap == config.train_overlap else store(config.test_overlap)
     keep = np.flatnonzero(first.counts > 0)
     usable = replace(whole, utterances=tuple(whole.utterances[i] for i in keep), labels=whole.labels[keep])

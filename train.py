@@ -287,6 +287,8 @@ def _epochs(
             epoch_record[name] = metrics.scores(logits, d.corpus.labels[part.utterances])
         # the losses are computed before each step's update: only the logits show what the last update did
         if not np.isfinite(loss) or not all(np.isfinite(each[-1]).all() for each in history.logits.values()):
+            if not np.isfinite([each.x.sum(dtype=np.float64) for each in (d.train, d.test)]).all():
+                raise UserError(f"--feature {config.feature} gives values that are not finite for this corpus")
             raise UserError(f"epoch {epoch + 1}, loss {loss}: training diverged; try a smaller --learning_rate")
         epoch_record["seconds"] = round(time.perf_counter() - started, 3)
         history.records.append(epoch_record)

@@ -319,6 +319,15 @@ def test_much_that_is_too_short_is_told(five, capsys):
     assert "2 of 5 utterances are shorter than 1.2 s and are left out: --padding keeps them" in capsys.readouterr().err
 
 
+def test_a_feature_of_another_shape_is_refused_in_words(five, monkeypatch):
+    for name, axes in (("means", (2,)), ("stereo", (2, 3, 4))):
+        monkeypatch.setitem(features.FEATURES, name, lambda x, axes=axes: torch.zeros(len(x), *axes))
+    with pytest.raises(UserError, match=r"--feature means gives \(S, 2\) for S segments, .* gives \(S, F, T\)"):
+        data.load(replace(five, feature="means"))
+    with pytest.raises(UserError, match=r"--feature stereo gives \(S, 2, 3, 4\)"):
+        data.load(replace(five, feature="stereo"))
+
+
 def test_a_release_with_other_usable_utterances_than_published_is_told(here, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(handleIEMOCAP, "is_synthetic", lambda root: False)
     monkeypatch.setattr(handleIEMOCAP, "FULL_TOTAL", len(handleIEMOCAP.index(path.IEMOCAP)))

@@ -16,6 +16,7 @@ from made_runs import edit, make_run
 from torch.utils.data import DataLoader, TensorDataset
 
 import data
+import features
 import files
 import flags
 import graphs
@@ -252,6 +253,12 @@ def test_a_run_that_diverges_says_so(here, command):
         "train.py", *words[:-1], 1, "--batch_size", 100_000, "--quiet", status=2
     )  # one step: no loss shows it
     assert "training diverged" in last.stderr and not list(here.rglob("done"))
+
+
+def test_a_feature_that_is_not_finite_is_not_called_a_learning_rate_too_high(here, monkeypatch):
+    monkeypatch.setitem(features.FEATURES, "logs", lambda x: x.unfold(1, 800, 400).mT.mul(0).log())
+    with pytest.raises(UserError, match="--feature logs gives values that are not finite"):
+        train.train(recipes.config_for("CNN_GAP", dataset="impro", epochs=1, feature="logs"), quiet=True)
 
 
 def test_a_loss_that_is_no_number_stops_a_run_whose_outputs_are_some(here, monkeypatch):
