@@ -80,12 +80,13 @@ def _warn_of_similar_labels(file: Path, utterances: Sequence[Utterance]) -> None
                 warn_once(f"{file}: {' and '.join(alike)} are {len(alike)} {what}: spell them alike to merge them")
 
 
-def _read(file: Path) -> tuple[Sequence[str], list[tuple[int, dict[str, Any]]]]:
-    """Return a CSV's columns, and each row with the number of its line. Raises UserError naming the file."""
+def _read(file: Path) -> list[tuple[int, dict[str, Any]]]:
+    """Return each row of a CSV with the number of its line. Raises UserError naming the file."""
     try:
         with open(file, newline="", encoding="utf-8-sig") as f:
             reader = csv.DictReader(f, strict=True, skipinitialspace=True)
-            return reader.fieldnames or [], [(reader.line_num, row) for row in reader]
+            _check_columns(file, reader.fieldnames or [])  # first: with semicolons, a row's quotation marks look wrong
+            return [(reader.line_num, row) for row in reader]
     except FileNotFoundError:
         raise UserError(f"{file.absolute()} does not exist: a dataset is a name or a CSV file") from None
     except csv.Error as error:
@@ -102,8 +103,7 @@ def utterances(file: Path) -> list[Utterance]:
     column.
     """
     need_utf8(file.absolute())
-    columns, rows = _read(file)
-    _check_columns(file, columns)
+    rows = _read(file)
     if not rows:
         raise UserError(f"{file} has a header and no rows: write a row for each recording")
     lines, found = [line for line, _ in rows], [_utterance(file, line, row) for line, row in rows]

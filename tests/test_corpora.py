@@ -335,6 +335,7 @@ def test_a_csvs_name_makes_a_plain_run_folder(tmp_path):
         ("", "has no first line; it needs path,emotion"),
         ("path,label\na.wav,x\n", "begins with the columns 'path,label'; it needs path,emotion"),
         ("path;emotion\na.wav;x\n", "begins with the columns 'path;emotion'; it needs .* with commas"),
+        ('path;emotion\n"a b.wav";x\n', "begins with the columns 'path;emotion'; it needs .* with commas"),
         ("Path,Emotion\na.wav,x\n", "begins with the columns 'Path,Emotion'; it needs .* spelt like this"),
         ("path,emotion\n", "has a header and no rows"),
         ("path,emotion\na.wav,x\nb.wav\n", "line 3: every row needs"),
