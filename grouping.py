@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 import metrics
 import seeds
-from cli import warn
+from cli import warn, warn_once
 from files import digest_of
-from recipes import MACHINE, Config, settings_text
+from recipes import MACHINE, NAMED, Config, settings_text
 from records import Run
 
 
@@ -76,6 +76,19 @@ def machine_settings(runs: Iterable[Run]) -> dict[str, Any]:
     return max(found, key=found.count, default={})
 
 
+def _warn_of_two_recipes(runs: Sequence[Run]) -> None:
+    """Warn if runs of one row have other settings, which happens where the model's recipe was edited between them."""
+    folder_of: dict[str, str] = {}
+    for run in runs:
+        shaping = {k: v for k, v in run.config["settings"].items() if k not in (*NAMED, *MACHINE)}
+        folder_of.setdefault(settings_text(shaping), str(run.folder.parent))
+    if len(folder_of) > 1:
+        warn_once(
+            f"runs of one row were trained by different recipes of {runs[0].model}, as recipes.py has changed; keep "
+            f"the runs of one of {', '.join(folder_of.values())}"
+        )
+
+
 class Group:
     """Runs that differ only in seed and fold, scored by one rule. Each seed and fold counts once: where it was run on
     several devices or thread counts, that run counts whose device and thread count most of the runs have."""
@@ -87,6 +100,7 @@ class Group:
         self.synthetic, self.corpus, self.corpus_digest = first.synthetic, first.config["corpus"], first.corpus_digest
         self.classes: list[str] = first.config["classes"]
         self.has_folds = first.config["folds"] is not None
+        _warn_of_two_recipes(runs)
         unique: dict[tuple[int, int | None], Run] = {}
         machines = [str([run.config["settings"].get(key) for key in MACHINE]) for run in runs]
         most = Counter(machines)

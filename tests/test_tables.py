@@ -3,6 +3,7 @@
 import itertools
 import re
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -218,6 +219,19 @@ def test_a_seed_counts_once(tmp_path: Path) -> None:
     assert said in report.named_table("protocols", report.runs(tmp_path))[0].sections[0].notes  # three rows of one run
     assert said in report.overview(report.runs(tmp_path), "paper", 0, "").caption
     assert report.overview(report.runs(tmp_path)[:1], "paper", 0, "").caption[1:] == ["Made with ``."]
+
+
+def test_runs_from_before_and_after_a_recipe_was_edited_are_told_of(tmp_path: Path, monkeypatch, capsys) -> None:
+    old = make_run(tmp_path, HALF, LABELS, seed=1).parent
+    make_run(tmp_path, HALF, LABELS, seed=2, settings={"threads": 1})
+    report.named_table("comparison", report.runs(tmp_path), ["impro"])
+    assert "recipe" not in capsys.readouterr().err
+    monkeypatch.setitem(recipes.RECIPES, "GLAM", replace(recipes.GLAM, learning_rate=3e-4))
+    new = make_run(tmp_path, HALF, LABELS, seed=3).parent
+    report.named_table("comparison", report.runs(tmp_path), ["impro"])
+    said = capsys.readouterr().err
+    assert "by different recipes of GLAM, as recipes.py has changed; keep the runs of one of" in said
+    assert str(old) in said and str(new) in said
 
 
 @pytest.mark.parametrize("most", [2, 3])
