@@ -241,7 +241,8 @@ def empty_model(config: dict[str, Any], weights: Path) -> "Classifier":
         odd = sorted(k for k in wanted.keys() | there.keys() if wanted.get(k) != there.get(k))
         what = f"a {config['model']} of shape {config['shape']}"
         raise UserError(
-            f"{weights} does not hold the weights of {what}: {odd[0]} differs; copy the checkpoint's whole folder again"
+            f"{weights} does not hold the weights of {what}: {odd[0]} differs; copy the checkpoint's whole folder "
+            "again or, if the model's code has changed since, train again"
         )
     with torch.random.fork_rng(devices=[]):
         return _new_model(config)
