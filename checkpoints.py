@@ -70,7 +70,8 @@ class Checkpoint(PyTorchModelHubMixin):
     def title(self) -> str:
         """What the checkpoint is, such as `GLAM trained on IEMOCAP (impro)`; it names SYNTHETIC speech as such."""
         synthetic = ", SYNTHETIC speech" if self.config["synthetic"] else ""
-        return f"{self.config['model']} trained on {self.config['corpus']} ({self.config['dataset']}{synthetic})"
+        begun = f", begun with {self.config['init']['title']}" if "init" in self.config else ""
+        return f"{self.config['model']} trained on {self.config['corpus']} ({self.config['dataset']}{synthetic}){begun}"
 
     def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:
         """Return the model card (README.md), made from config.json."""
@@ -108,7 +109,7 @@ class Checkpoint(PyTorchModelHubMixin):
 # ------------------------------------------------------------------------------------------------- reading
 
 
-def find(folder: Path) -> Path:
+def find(folder: Path, flag: str = "--checkpoint") -> Path:
     """Return the folder of the checkpoint: this folder, its `checkpoint/`, or the only checkpoint below it.
 
     Raises UserError if there is no checkpoint, or more than one.
@@ -119,13 +120,13 @@ def find(folder: Path) -> Path:
         if (candidate / CONFIG).is_file() and (candidate / WEIGHTS).is_file():
             return candidate
     if not folder.is_dir():
-        raise UserError(f"--checkpoint {folder}: there is no such folder; python train.py --save_model makes one")
+        raise UserError(f"{flag} {folder}: there is no such folder; python train.py --save_model makes one")
     below = sorted(where for where, names in walk(folder) if CONFIG in names and WEIGHTS in names)
     if len(below) == 1:
         return below[0]
     if below:
         some = "".join(f"\n  {one.parent if one.name == 'checkpoint' else one}" for one in below[:20])
-        raise UserError(f"--checkpoint {folder}: {len(below)} checkpoints are below it; name one:{some}")
+        raise UserError(f"{flag} {folder}: {len(below)} checkpoints are below it; name one:{some}")
     raise UserError(
         f"{folder} is not a checkpoint: it needs {WEIGHTS} and {CONFIG}; python train.py --save_model makes it"
     )
@@ -295,7 +296,7 @@ def _scores_table(config: dict[str, Any]) -> str:
 def model_card(config: dict[str, Any]) -> str:
     """Return the README.md of a checkpoint, which begins with the hub's metadata."""
     settings, model = config["settings"], config["model"]
-    licence = "mit" if config["synthetic"] else "other"
+    licence = "mit" if config["synthetic"] and "init" not in config else "other"
     data = ModelCardData(
         license=licence,
         license_name=None if licence != "other" else f"{_slug(config['corpus'])}-terms",
@@ -318,6 +319,7 @@ def model_card(config: dict[str, Any]) -> str:
 
 - Corpus: {config["corpus"]}, dataset `{config["dataset"]}`; split `{config["split"]}`{fold}, seed {config["seed"]}
 - Weights of epoch {config["epoch"]}, chosen by the rule `{config["rule"]}`: {emphasis}{RULES[config["rule"]]}{emphasis}
+- Begun with {config["init"]["title"] if "init" in config else "weights drawn by the seed"}
 - Changed from the recipe {config["recipe"]}: {settings_text(config.get("changed") or {}) or "nothing"}
 - Feature: {settings["feature"]}, {rows} x {frames}; segments overlap by {settings["test_overlap"]} s
 - Temperature of the probabilities: {"" if temperature is None else f"{temperature}, "}{config["temperature_note"]}

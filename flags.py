@@ -1,7 +1,7 @@
 """The flags of a run: defined for argparse, read into a Config, and written again from a run's settings."""
 
 import argparse
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ class Options:
     skip_bad: bool = False  # leave broken recordings out instead of stopping
     quiet: bool = False
     tensorboard: bool = False
+    init_from: Path | None = None  # the checkpoint whose weights Config.init names
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -119,6 +120,13 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add = group(
         "training", "Defaults are the published settings of the model (README.md, recipes.py); those of GLAM are shown."
     ).add_argument
+    add(
+        "--init_from",
+        type=Path,
+        metavar="FOLDER",
+        help="begin with the weights of this checkpoint or run folder, to fine-tune it; its last layer is kept if the "
+        "classes are the same (default: weights drawn by the seed)",
+    )
     add("--epochs", "-e", type=int, metavar="N", help="passes over the training data (GLAM: 50)")
     add("--batch_size", "-b", type=int, metavar="N", help="training segments in a batch (GLAM: 32)")
     add("--optimizer", choices=OPTIMIZERS, help="sgd has Nesterov momentum 0.9 (GLAM: adam)")
@@ -205,6 +213,10 @@ def parse_config(given: dict[str, Any]) -> Config:
             warn_once(f"--{flag} changes nothing in the training of {model}: its {setting} is {value} here")
     if "n_mfcc" in overrides and config.feature not in features.MFCCS:
         raise UserError(f"--n_mfcc: {model} is trained on {config.feature} here; leave it out, or add --feature mfcc")
+    if "init_from" in given:
+        import finetune
+
+        config = replace(config, init=finetune.digest(given["init_from"], config))
     return config
 
 
@@ -258,7 +270,9 @@ def train_flags(changed: dict[str, Any]) -> list[str]:
     """Return changed settings as the flags of train.py that set them."""
     found = []
     for key, value in changed.items():
-        if isinstance(value, bool):
+        if key == "init":  # a digest: where the checkpoint is, no record says
+            found += ["--init_from", "CHECKPOINT"]
+        elif isinstance(value, bool):
             found.append(f"--{key}" if value else f"--no-{key}")
         elif value not in ((), []):  # no classes need no flag: the default is all of them
             found += [f"--{key}", value_text(value)]

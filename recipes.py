@@ -98,15 +98,17 @@ class Config(Recipe):
     device: str = "cpu"  # cpu or cuda
     amp: bool = False
     deterministic: bool = False
+    init: str = ""  # digest of the weights that training begins with; "": they are drawn
 
     def settings(self) -> dict[str, Any]:
-        """Return every field as JSON holds it."""
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        """Return every field as JSON holds it, but `init` only if there is one."""
+        every = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        return {k: v for k, v in every.items() if k != "init" or v}
 
     def changed(self) -> dict[str, Any]:
         """Return the settings that differ from the published recipe and its defaults: a table's row must say them."""
         published = config_for(self.model).settings()
-        return {k: v for k, v in self.settings().items() if k not in (*NAMED, *MACHINE) and v != published[k]}
+        return {k: v for k, v in self.settings().items() if k not in (*NAMED, *MACHINE) and v != published.get(k)}
 
     def hash(self, corpus_digest: str) -> str:
         """Return the name of the folder that holds all runs that differ from this one only in seed and fold."""
@@ -139,6 +141,7 @@ def config_for(model: str, **overrides: Any) -> Config:
 
 def from_settings(settings: dict[str, Any]) -> Config:
     """Return the Config that a run folder recorded. Raises UserError if a field is missing or unknown."""
+    settings = {"init": "", **settings}
     names = {f.name for f in fields(Config)}
     if set(settings) != names:
         raise UserError(f"the recorded settings do not match this version's: {sorted(set(settings) ^ names)}")

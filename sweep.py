@@ -40,7 +40,7 @@ from workers import Execute
 
 VARIED = (  # the settings that --vary takes: not classes, as a list of classes has commas of its own
     "test_dataset",
-    *(f.name for f in fields(recipes.Config) if f.name not in (*recipes.NAMED, "classes")),
+    *(f.name for f in fields(recipes.Config) if f.name not in (*recipes.NAMED, "classes", "init")),
 )
 LOOK_AGAIN = 2.0  # seconds between looks at the runs that other processes hold, where no other run is left
 STATES = {  # state of a run that is asked for: what it means
@@ -469,6 +469,9 @@ def main() -> int:
     check(asked)
     if asked["ray"] and given.get("tensorboard"):
         raise UserError("--tensorboard writes on this machine as runs go on; leave it out on a Ray cluster")
+    if "init_from" in given and (asked["ray"] or asked["table"]):
+        why = "its machines lack the checkpoint" if asked["ray"] else "a table has several models, a checkpoint has one"
+        raise UserError(f"--init_from: leave --{'ray' if asked['ray'] else 'table'} out, as {why}")
     every = jobs_of(asked, given)
     jobs = of_next_seeds(every, asked["next"]) if asked["next"] else every
     todo = [job for job in jobs if job.state != "done"]

@@ -42,7 +42,7 @@ from dataclasses import replace
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -53,6 +53,7 @@ from tqdm import tqdm
 import board
 import data
 import device
+import finetune
 import graphs
 import grouping
 import loops
@@ -67,6 +68,9 @@ from flags import Options
 from recipes import Config
 from records import STATE
 from resume import BrokenState, History, load_state, save_state
+
+if TYPE_CHECKING:
+    from checkpoints import Checkpoint
 
 # ------------------------------------------------------------------------------------------------ one run
 
@@ -136,10 +140,12 @@ def save_predictions(file: Path, d: data.Data, parts: dict[str, loops.Part], his
         np.savez_compressed(f, **arrays)  # type: ignore[arg-type]
 
 
-def heard_digests(d: data.Data, parts: data.Parts, rule: str) -> str:
-    """Return the digests, joined by spaces, of the recordings used to train, or to choose an epoch or temperature."""
+def heard_digests(d: data.Data, parts: data.Parts, rule: str, start: "Checkpoint | None") -> str:
+    """Return the digests, joined by spaces, of the recordings used to train, or to choose an epoch or temperature,
+    here or for the checkpoint that the run began with."""
     used = [parts.train, *([] if parts.val is None else [parts.val]), *([parts.test] if rule == "paper" else [])]
-    return " ".join(sorted({d.contents[i][: data.HEARD] for i in np.concatenate(used)}))
+    before = finetune.heard_digests(start) if start else []
+    return " ".join(sorted({*before, *(d.contents[i][: data.HEARD] for i in np.concatenate(used))}))
 
 
 def save_checkpoint(
@@ -185,6 +191,9 @@ def steps(
     d = d or data.load(config, options.skip_bad)
     parts = data.split_by_name(config.split)(d.corpus.utterances, config.seed, config.fold)
     data.check_parts(d, parts, config)
+    start = finetune.load(options.init_from, config)
+    if start:
+        finetune.check_unheard(start, d, parts)
     with records.locked(folder, wait) as mine:
         if not mine:
             return None
@@ -192,12 +201,12 @@ def steps(
             records.warn_of_replacement(folder, save_model)
             sweep_temporaries(folder)
             try:
-                yield from _epochs(config, d, parts, folder, options)
+                yield from _epochs(config, d, parts, folder, options, start)
             except BrokenState as error:
                 warn(f"{error}; the run starts again")
                 (folder / STATE).unlink()
                 traceback.clear_frames(error.__traceback__)  # the frames hold the model and its data, also on a GPU
-                yield from _epochs(config, d, parts, folder, options)
+                yield from _epochs(config, d, parts, folder, options, start)
             device.give_back_memory()
     if options.tensorboard:  # also if another process has trained this run meanwhile
         board.write(folder)
@@ -234,7 +243,7 @@ def note_code(folder: Path, run: dict[str, Any], history: History) -> None:
 
 
 def _epochs(
-    config: Config, d: data.Data, parts: data.Parts, folder: Path, options: Options
+    config: Config, d: data.Data, parts: data.Parts, folder: Path, options: Options, start: "Checkpoint | None"
 ) -> Generator[None, None, None]:
     """Train every epoch after the last recorded one, in a folder that this process has locked."""
     save_model, quiet = options.save_model, options.quiet
@@ -244,6 +253,9 @@ def _epochs(
     model = models.of_run(config.model, d.shape, len(d.corpus.classes), config.head, config.attn_hidden)
     split_record = data.split_record(d.corpus.utterances, parts)
     run = describe_run(config, d, parts, split_record["digest"], model)
+    if start:
+        run["init"] = finetune.begin(model, start, run["classes"])
+        run["licence"] += f"; and, of the weights it began with: {run['init']['licence']}"
     if not quiet:
         print_summary(model, run)
     model.to(config.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -311,7 +323,8 @@ def _epochs(
     if save_model:
         if config.test_dataset:  # scores are synthetic if either corpus is, weights only if the training corpus is
             run = {**run, "synthetic": d.corpus.first_synthetic}
-        save_checkpoint(folder / "checkpoint", model, run, save_model, history, heard_digests(d, parts, save_model))
+        heard = heard_digests(d, parts, save_model, start)
+        save_checkpoint(folder / "checkpoint", model, run, save_model, history, heard)
     if writer:
         writer.close()
     records.finish(folder)

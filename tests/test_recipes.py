@@ -176,7 +176,9 @@ def test_help_names_the_default_of_every_setting():
     said = {action.dest: action.help for action in parser._actions}
     for field in fields(recipes.Config):
         if field.name not in ("recipe", "test_dataset", "device"):
-            assert re.search(r"\((default|GLAM|AACNN)[:,] ", said[field.name]), field.name
+            assert re.search(r"\((default|GLAM|AACNN)[:,] ", said[{"init": "init_from"}.get(field.name, field.name)]), (
+                field.name
+            )
 
 
 def test_changed_settings_are_given_back_by_their_flags():
@@ -186,6 +188,7 @@ def test_changed_settings_are_given_back_by_their_flags():
     given = vars(parser.parse_args(flags.train_flags(changed)))
     assert given == {**changed, "classes": ("very sad", "angry")}
     assert flags.train_flags({"classes": [], "alpha": 0.0}) == ["--alpha", "0.0"]  # no class named: all of them
+    assert flags.train_flags({"init": "c0ffee"}) == ["--init_from", "CHECKPOINT"]
 
 
 def test_hash_names_what_shapes_a_result_and_nothing_else():
@@ -193,7 +196,7 @@ def test_hash_names_what_shapes_a_result_and_nothing_else():
     assert recipes.config_for("GLAM", alpha=0).hash("corpus") == recipes.config_for("GLAM", alpha=0.0).hash("corpus")
     assert a.hash("corpus") == replace(a, seed=1).hash("corpus") == replace(a, fold=3).hash("corpus")
     different = [replace(a, alpha=0.3), replace(a, threads=1), replace(a, device="cuda"), replace(a, padding=True),
-                 replace(a, classes=("sad", "angry")), replace(a, amp=True)]  # fmt: skip
+                 replace(a, classes=("sad", "angry")), replace(a, amp=True), replace(a, init="0")]  # fmt: skip
     hashes = [c.hash("corpus") for c in [a, *different]] + [a.hash("other")]
     assert len(set(hashes)) == len(hashes)
 
@@ -211,7 +214,9 @@ def test_hash_names_what_shapes_a_result_and_nothing_else():
 
 def test_settings_survive_json():
     a = recipes.config_for("AACNN", classes=("sad", "angry"), fold=2)
-    assert recipes.from_settings(recipes.Config.settings(a)) == a
+    assert "init" not in a.settings(), "the hashes of runs from before there was it would change"
+    for config in (a, replace(a, init="c0ffee")):
+        assert recipes.from_settings(config.settings()) == config
     with pytest.raises(UserError, match="alpha"):
         recipes.from_settings({k: v for k, v in a.settings().items() if k != "alpha"})
 

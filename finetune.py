@@ -1,0 +1,77 @@
+"""Training that begins with the weights of a checkpoint: `train.py --init_from`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+import features
+from cli import UserError
+from recipes import Config
+
+if TYPE_CHECKING:
+    from checkpoints import Checkpoint
+    from data import Data, Parts
+
+DIGITS = 12  # hexadecimal digits of the weights' digest that a run's settings have
+LAST_LAYER = "fc."  # how the names of its weights begin
+
+
+def digest(folder: Path, config: Config) -> str:
+    """Return the name of a checkpoint's weights in a run's settings, `Config.init`: their digest, shortened.
+
+    Raises UserError if there is no checkpoint in `folder`, or one of another model, feature or segment length.
+    """
+    import checkpoints
+
+    made = checkpoints.read_config(checkpoints.find(folder, "--init_from") / checkpoints.CONFIG)
+    same = ["segment_length", "feature", *["n_mfcc"] * (config.feature in features.MFCCS), "head", "attn_hidden"]
+    for flag, theirs in (("model", made["model"]), *((name, made["settings"][name]) for name in same)):
+        if theirs != getattr(config, flag):
+            raise UserError(f"--init_from {folder}: its {flag} is {theirs}, so add --{flag} {theirs}")
+    return made["weights"][:DIGITS]
+
+
+def load(folder: Path | None, config: Config) -> "Checkpoint | None":
+    """Return the checkpoint that a run begins with; None if its weights are drawn. Raises UserError if the checkpoint
+    is not the one that the run's settings name."""
+    if folder is None and not config.init:
+        return None
+    import checkpoints
+
+    if folder is None:
+        raise UserError(f"the run begins with the weights {config.init}: init_from must name their folder")
+    if digest(folder, config) != config.init:
+        raise UserError(f"the run begins with the weights {config.init or '(none)'}: --init_from {folder} has others")
+    return checkpoints.load(folder)
+
+
+def check_unheard(start: "Checkpoint", d: "Data", parts: "Parts") -> None:
+    """Raise UserError if the checkpoint was trained on a recording of the test part, or chosen by it."""
+    from data import HEARD
+
+    heard = set(heard_digests(start))
+    if known := [d.corpus.utterances[i].name for i in parts.test if d.contents[i][:HEARD] in heard]:
+        raise UserError(
+            f"--init_from: {len(known)} of {len(parts.test)} test utterances, as {known[0]}, were used to train or "
+            "choose the checkpoint, so that scores on them would be too good: take a checkpoint of other recordings, "
+            "or another --split or --seed"
+        )
+
+
+def heard_digests(start: "Checkpoint") -> list[str]:
+    """Return the digests of the recordings by which the checkpoint was trained or chosen."""
+    if not isinstance(heard := start.config.get("heard"), str):
+        raise UserError("--init_from: the checkpoint does not say what it was trained on: train it again")
+    return heard.split()
+
+
+def begin(model: nn.Module, start: "Checkpoint", classes: list[str]) -> dict[str, Any]:
+    """Put the checkpoint's weights into the model, and return what config.json says of them.
+
+    The last layer keeps the weights it has, unless the classes are the checkpoint's in the checkpoint's order.
+    """
+    same = start.classes == classes
+    weights = {k: v for k, v in start.module.state_dict().items() if same or not k.startswith(LAST_LAYER)}
+    model.load_state_dict({**model.state_dict(), **weights})
+    return {"title": start.title, "licence": start.config["licence"], "last_layer": "kept" if same else "drawn"}
