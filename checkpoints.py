@@ -190,6 +190,9 @@ def check(config: Any, where: str) -> None:
     )
     for name in ("corpus", "dataset", "temperature_note"):
         need(config[name].isprintable(), f"{name!r} has characters that are not to be printed")
+    begun = config.get("init", {"title": ""})  # what finetune.begin returned, if the training began with a checkpoint
+    title = begun.get("title") if isinstance(begun, dict) else None
+    need(isinstance(title, str) and title.isprintable(), "'init' has no title that can be printed")
     need(settings["happy"] in HAPPY, f"the setting 'happy' is none of {', '.join(HAPPY)}")
     need(config["rule"] in RULES, f"'rule' is none of {', '.join(RULES)}")
     need(config["temperature"] is None or 1e-3 <= config["temperature"] <= 1e3, "'temperature' is out of range")

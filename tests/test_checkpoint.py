@@ -345,6 +345,9 @@ def test_a_shape_that_would_fill_the_memory_or_is_no_whole_number(copy: Path) ->
         ({"corpus": "a\nb"}, "'corpus' has characters"),
         ({"dataset": "a\x1b[2J"}, "'dataset' has characters"),
         ({"temperature_note": "a\x1b[2J"}, "'temperature_note' has characters"),
+        ({"init": "MACNN"}, "'init' has no title"),
+        ({"init": {}}, "'init' has no title"),
+        ({"init": {"title": "a\x1b[2J"}}, "'init' has no title that can be printed"),
         ({"seed": True}, "'seed' is wrong"),
         ({"scores": {"test": dict.fromkeys(metrics.SCORES, "50")}}, "'scores' lacks the scores of the test part"),
         ({"scores": {"test": dict.fromkeys(metrics.SCORES, 10**400)}}, "'scores' lacks the scores of the test part"),
@@ -393,6 +396,7 @@ JSON = st.recursive(
 KEYS = st.sampled_from(
     [
         *checkpoints.FIELDS,
+        "init",
         *(f"settings.{name}" for name in checkpoints.SETTINGS),
         "module",
         "config",
