@@ -3,9 +3,11 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import nn
 
 import features
+import models
 from cli import UserError
 from recipes import Config
 
@@ -14,7 +16,6 @@ if TYPE_CHECKING:
     from data import Data, Parts
 
 DIGITS = 12  # hexadecimal digits of the weights' digest that a run's settings have
-LAST_LAYER = "fc."  # how the names of its weights begin
 
 
 def digest(folder: Path, config: Config) -> str:
@@ -66,12 +67,22 @@ def heard_digests(start: "Checkpoint") -> list[str]:
     return heard.split()
 
 
+def last_layer(start: "Checkpoint") -> set[str]:
+    """Return the names of the weights whose shapes depend on the number of classes: APCNN does not have them in fc."""
+    own = {name: start.config["settings"][name] for name in ("head", "attn_hidden")}
+    rows, frames = start.config["shape"]
+    with torch.device("meta"):
+        more = models.of_run(start.config["model"], (rows, frames), len(start.classes) + 1, **own).state_dict()
+    return {k for k, v in start.module.state_dict().items() if v.shape != more[k].shape}
+
+
 def begin(model: nn.Module, start: "Checkpoint", classes: list[str]) -> dict[str, Any]:
     """Put the checkpoint's weights into the model, and return what config.json says of them.
 
     The last layer keeps the weights it has, unless the classes are the checkpoint's in the checkpoint's order.
     """
     same = start.classes == classes
-    weights = {k: v for k, v in start.module.state_dict().items() if same or not k.startswith(LAST_LAYER)}
+    drawn = set() if same else last_layer(start)
+    weights = {k: v for k, v in start.module.state_dict().items() if k not in drawn}
     model.load_state_dict({**model.state_dict(), **weights})
     return {"title": start.title, "licence": start.config["licence"], "last_layer": "kept" if same else "drawn"}

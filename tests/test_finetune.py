@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from faults import content
-from made_checkpoints import make_checkpoint
+from made_checkpoints import CLASSES, OURS, make_checkpoint
 from safetensors.torch import load_file
 
 import checkpoints
@@ -70,6 +70,20 @@ def test_a_run_begins_with_the_weights(here: Path, scripted: Path, classes: tupl
     last = {"fc.weight", "fc.bias"}
     assert learnt - same == (last if classes else set()) and last < learnt
     assert run["init"]["last_layer"] == ("drawn" if classes else "kept")
+
+
+@pytest.mark.parametrize("model", OURS)
+@pytest.mark.parametrize("classes", [CLASSES[::-1], CLASSES[:3]])
+def test_of_other_classes_no_network_keeps_a_weight(tmp_path: Path, model: str, classes: list[str]) -> None:
+    start = checkpoints.load(make_checkpoint(tmp_path / "c", model))
+    network = models.of_run(model, start.config["shape"], len(classes), 4, 64)
+    drawn = {name: value.clone() for name, value in network.state_dict().items()}
+    assert finetune.begin(network, start, classes)["last_layer"] == "drawn"
+    kept = {name for name, value in network.state_dict().items() if value.equal(drawn[name])}
+    last = {"top_down.weight", "top_down.bias"} if model == "APCNN" else {"fc.weight", "fc.bias"}
+    assert {name for name in kept if name.endswith((".weight", ".bias"))} >= last
+    ours = {name: value for name, value in network.state_dict().items() if name not in last}
+    assert all(value.equal(start.module.state_dict()[name]) for name, value in ours.items())
 
 
 def test_what_is_said_of_a_run_and_its_checkpoint(here: Path, scripted: Path, capsys: pytest.CaptureFixture) -> None:
