@@ -214,8 +214,11 @@ def parse_config(given: dict[str, Any]) -> Config:
     if "n_mfcc" in overrides and config.feature not in features.MFCCS:
         raise UserError(f"--n_mfcc: {model} is trained on {config.feature} here; leave it out, or add --feature mfcc")
     if "init_from" in given:
+        import checkpoints
         import finetune
 
+        # found once, as runs may save checkpoints below the folder that is named
+        given["init_from"] = checkpoints.find(given["init_from"], "--init_from")
         config = replace(config, init=finetune.digest(given["init_from"], config))
     return config
 

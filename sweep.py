@@ -469,9 +469,13 @@ def main() -> int:
     check(asked)
     if asked["ray"] and given.get("tensorboard"):
         raise UserError("--tensorboard writes on this machine as runs go on; leave it out on a Ray cluster")
-    if "init_from" in given and (asked["ray"] or asked["table"]):
-        why = "its machines lack the checkpoint" if asked["ray"] else "a table has several models, a checkpoint has one"
-        raise UserError(f"--init_from: leave --{'ray' if asked['ray'] else 'table'} out, as {why}")
+    if "init_from" in given:
+        if asked["ray"] or asked["table"]:
+            why = "its machines lack the checkpoint" if asked["ray"] else "a table has several models, a checkpoint one"
+            raise UserError(f"--init_from: leave --{'ray' if asked['ray'] else 'table'} out, as {why}")
+        import checkpoints
+
+        given["init_from"] = checkpoints.find(given["init_from"], "--init_from")  # once, as flags.parse_config does
     every = jobs_of(asked, given)
     jobs = of_next_seeds(every, asked["next"]) if asked["next"] else every
     todo = [job for job in jobs if job.state != "done"]

@@ -1,6 +1,7 @@
 """Training that begins with a checkpoint's weights."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -171,3 +172,12 @@ def test_the_command(here: Path, scripted: Path, command: Command) -> None:
         assert said in command("sweep.py", *words[4:], *more, status=2).stderr
     last = command("sweep.py", "--models", "GLAM", *words[4:8], "--init_from", scripted, status=2)
     assert "its model is MACNN, so add --model MACNN" in last.stderr
+
+
+def test_a_folder_that_gets_more_checkpoints_meanwhile(here: Path, scripted: Path, command: Command) -> None:
+    """Here the runs save their weights below the folder in which the one checkpoint was found."""
+    words = ("--init_from", here, "--save_model", "--gpu", -1, "--epochs", 1, "--head", 2, "--attn_hidden", 32)
+    command("train.py", "--model", "MACNN", *words, "--split", "session")
+    for folder in here.glob("impro/*"):
+        shutil.rmtree(folder)
+    command("sweep.py", "--models", "MACNN", *words, "--seeds", 2, "--splits", "8:1:1")
