@@ -829,6 +829,8 @@ def test_samples_are_recognised_as_their_recording_is(kind: str, tmp_path: Path)
         (np.array(["a"]), 16000, "is an array"),
         (np.zeros((1, 40000)), 16000, r"is an array \(1, 40000\): .*; transpose it"),
         (torch.zeros(2, 40000), 16000, "transpose it"),
+        (np.zeros((0, 2)), 16000, r"is an array \(0, 2\) of float64; samples must be"),  # an empty stereo file
+        ([[0.0, 0.1], [0.0]], 16000, "inhomogeneous"),
         ([0.0, np.nan], 16000, "not finite"),
         ([0.0, 1e9], 16000, "times full scale"),
         ([0.1], 7, "sample rate of 7 Hz"),
