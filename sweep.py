@@ -391,8 +391,9 @@ def print_table(asked: dict[str, Any], given: dict[str, Any], every: list[Job]) 
     import report
 
     like = every[0].config
-    machine = {"device" if flag == "gpu" else flag for flag in given} & {*recipes.MACHINE}
-    settings = {**shaping(given), **{k: getattr(like, k) for k in machine}}
+    fields_of = {"gpu": "device", "init_from": "init"}
+    resolved = {fields_of.get(flag, flag) for flag in given} & {*recipes.MACHINE, "init"}
+    settings = {**shaping(given), **{k: getattr(like, k) for k in resolved}}
     words = ["--table", asked["table"], *flags.report_flags(settings)]
     for flag in ("datasets", "splits", "models"):
         if asked[flag]:
@@ -470,9 +471,8 @@ def main() -> int:
     if asked["ray"] and given.get("tensorboard"):
         raise UserError("--tensorboard writes on this machine as runs go on; leave it out on a Ray cluster")
     if "init_from" in given:
-        if asked["ray"] or asked["table"]:
-            why = "its machines lack the checkpoint" if asked["ray"] else "a table has several models, a checkpoint one"
-            raise UserError(f"--init_from: leave --{'ray' if asked['ray'] else 'table'} out, as {why}")
+        if asked["ray"]:
+            raise UserError("--init_from: leave --ray out, as its machines lack the checkpoint")
         import checkpoints
 
         given["init_from"] = checkpoints.find(given["init_from"], "--init_from")  # once, as flags.parse_config does

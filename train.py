@@ -255,7 +255,6 @@ def _epochs(
     run = describe_run(config, d, parts, split_record["digest"], model)
     if start:
         run["init"] = finetune.begin(model, start, run["classes"])
-        run["licence"] += f"; and, of the weights it began with: {run['init']['licence']}"
     if not quiet:
         print_summary(model, run)
     model.to(config.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -323,6 +322,9 @@ def _epochs(
     if save_model:
         if config.test_dataset:  # scores are synthetic if either corpus is, weights only if the training corpus is
             run = {**run, "synthetic": d.corpus.first_synthetic}
+        if start:
+            terms = f"{run['licence']}; and, of the weights it began with: {run['init']['licence']}"
+            run = {**run, "licence": terms}
         heard = heard_digests(d, parts, save_model, start)
         save_checkpoint(folder / "checkpoint", model, run, save_model, history, heard)
     if writer:

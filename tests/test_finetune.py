@@ -1,6 +1,7 @@
 """Training that begins with a checkpoint's weights."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -168,10 +169,19 @@ def test_the_command(here: Path, scripted: Path, command: Command) -> None:
     sweep = ("sweep.py", "--models", "MACNN", *words[2:], "--seeds", 2)
     assert command(*sweep, "--jobs", 2).stdout.splitlines()[-1] == "0 finished before, 2 trained now, 0 failed"
     assert "2 done" in command(*sweep, "--dry_run").stdout
-    for more, said in ((("--table", "comparison"), "leave --table out"), (("--ray", "local"), "leave --ray out")):
-        assert said in command("sweep.py", *words[4:], *more, status=2).stderr
+    assert "leave --ray out" in command("sweep.py", *words[4:], "--ray", "local", status=2).stderr
     last = command("sweep.py", "--models", "GLAM", *words[4:8], "--init_from", scripted, status=2)
     assert "its model is MACNN, so add --model MACNN" in last.stderr
+
+
+def test_a_table_of_fine_tuned_runs(here: Path, tmp_path: Path, command: Command) -> None:
+    """A checkpoint is one model's: a table of several models is refused, with the flag that makes it one of this."""
+    made = make_checkpoint(tmp_path / "c", "MACNN")
+    words = ("--table", "comparison", "--gpu", -1, "--epochs", 1, "--init_from", made, "--print")
+    assert "its model is MACNN, so add --model MACNN" in command("sweep.py", *words, status=2).stderr
+    table = command("sweep.py", *words, "--model", "MACNN").stdout
+    assert "| MHCNN (MACNN) | ours SYNTHETIC |" in table and "missing" not in table
+    assert re.search(r"^impro: corpus synthetic, digest \w+; none needed: made by corpora/synthetic.py\.$", table, re.M)
 
 
 def test_a_folder_that_gets_more_checkpoints_meanwhile(here: Path, scripted: Path, command: Command) -> None:
