@@ -67,22 +67,29 @@ def heard_digests(start: "Checkpoint") -> list[str]:
     return heard.split()
 
 
-def last_layer(start: "Checkpoint") -> set[str]:
-    """Return the names of the weights whose shapes depend on the number of classes: APCNN does not have them in fc."""
+def last_layer(start: "Checkpoint") -> dict[str, int]:
+    """Return the weights whose shapes depend on the number of classes, by name, each with its axis of classes."""
     own = {name: start.config["settings"][name] for name in ("head", "attn_hidden")}
     rows, frames = start.config["shape"]
     with torch.device("meta"):
         more = models.of_run(start.config["model"], (rows, frames), len(start.classes) + 1, **own).state_dict()
-    return {k for k, v in start.module.state_dict().items() if v.shape != more[k].shape}
+    sizes = {name: zip(value.shape, more[name].shape, strict=True) for name, value in start.module.state_dict().items()}
+    axes = {name: [axis for axis, (n, other) in enumerate(size) if n != other] for name, size in sizes.items()}
+    return {name: axis[0] for name, axis in axes.items() if axis}
 
 
+@torch.no_grad()
 def begin(model: nn.Module, start: "Checkpoint", classes: list[str]) -> dict[str, Any]:
     """Put the checkpoint's weights into the model, and return what config.json says of them.
 
-    The last layer keeps the weights it has, unless the classes are the checkpoint's in the checkpoint's order.
+    In the last layer, a class that the checkpoint does not know keeps the weights that were drawn for it.
     """
-    same = start.classes == classes
-    drawn = set() if same else last_layer(start)
-    weights = {k: v for k, v in start.module.state_dict().items() if k not in drawn}
-    model.load_state_dict({**model.state_dict(), **weights})
-    return {"title": start.title, "licence": start.config["licence"], "last_layer": "kept" if same else "drawn"}
+    known = [name for name in classes if name in start.classes]
+    here, there = (torch.tensor([*map(names.index, known)], dtype=torch.int64) for names in (classes, start.classes))
+    ours, last = model.state_dict(), last_layer(start)
+    for name, value in start.module.state_dict().items():
+        if name in last:
+            ours[name].index_copy_(last[name], here, value.index_select(last[name], there))
+        else:
+            ours[name].copy_(value)
+    return {"title": start.title, "licence": start.config["licence"], "known_classes": known}

@@ -124,8 +124,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "--init_from",
         type=Path,
         metavar="FOLDER",
-        help="begin with the weights of this checkpoint or run folder, to fine-tune it; its last layer is kept if the "
-        "classes are the same (default: weights drawn by the seed)",
+        help="begin with the weights of this checkpoint or run folder, to fine-tune it; in the last layer, classes "
+        "that it does not know begin with drawn weights (default: all weights are drawn by the seed)",
     )
     add("--epochs", "-e", type=int, metavar="N", help="passes over the training data (GLAM: 50)")
     add("--batch_size", "-b", type=int, metavar="N", help="training segments in a batch (GLAM: 32)")

@@ -355,6 +355,8 @@ def print_summary(model: nn.Module, run: dict[str, Any]) -> None:
         f"{run['model']} on {run['dataset']} ({run['corpus']}), split {run['split']}, recipe {run['recipe']}, "
         f"changed: {recipes.settings_text(run['changed']) or 'nothing'}"
     )
+    if begun := run.get("init"):
+        print(f"begins with {begun['title']}, which knows these classes: {', '.join(begun['known_classes']) or 'none'}")
     bad = f", {run['n_bad']} broken left out" if run["n_bad"] else ""
     short = f"{run['n_dropped']} dropped as shorter than {run['settings']['segment_length']} s"
     short += " (--padding keeps them)" if run["n_dropped"] else ""
