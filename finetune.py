@@ -26,8 +26,10 @@ def digest(folder: Path, config: Config) -> str:
     import checkpoints
 
     made = checkpoints.read_config(checkpoints.find(folder, "--init_from") / checkpoints.CONFIG)
-    same = ["segment_length", "feature", *["n_mfcc"] * (config.feature in features.MFCCS), "head", "attn_hidden"]
-    for flag, theirs in (("model", made["model"]), *((name, made["settings"][name]) for name in same)):
+    same = ["segment_length", "feature", "head", "attn_hidden"]
+    if config.feature in features.MFCCS:
+        same.append("n_mfcc")
+    for flag, theirs in [("model", made["model"]), *((name, made["settings"][name]) for name in same)]:
         if theirs != getattr(config, flag):
             raise UserError(f"--init_from {folder}: its {flag} is {theirs}, so add --{flag} {theirs}")
     return made["weights"][:DIGITS]

@@ -33,6 +33,7 @@ from tqdm import tqdm
 
 import cli
 from cli import UserError
+from corpora import is_csv
 from files import walk
 
 if TYPE_CHECKING:
@@ -128,7 +129,7 @@ def _standard_input(folder: Path) -> Input:
 
 
 def find_inputs(words: list[str], scratch: Path) -> list[Input]:
-    """Return the recordings that the command line names. Raises UserError for a folder without any."""
+    """Return the recordings that the command line names. Raises UserError for a folder without any, and for a CSV."""
     found: list[Input] = []
     for word in words:
         if word == "-":
@@ -140,6 +141,8 @@ def find_inputs(words: list[str], scratch: Path) -> list[Input]:
             if not inside:
                 raise UserError(f"{word} holds no recording (files called {' '.join(SUFFIXES)})")
             found += inside
+        elif is_csv(word):
+            raise UserError(f"{word} is no recording; python evaluate.py {word} predicts and scores those it lists")
         else:
             found.append(Input(Path(word), word, Path(Path(word).name)))
     return found

@@ -246,11 +246,12 @@ def comparison_section(tests: Sequence[dict[str, Any]]) -> render.Section:
 
     texts = []
     for test in tests:
+        unit = test["unit"].removesuffix("s") if test["n"] == 1 else test["unit"]
         texts.append({
             "Dataset": test["dataset"] + (" (SYNTHETIC)" if test["synthetic"] else ""), "Split": test["split"],
             "Score": test["score"], "Pair": f"{test['label']} against {test['other']}",
             "Mean difference": "–" if test["mean"] is None else signed(test["mean"]),
-            "n": f"{test['n']} {test['unit']}", "Same split": f"{test['same_split']} of {test['shared']}",
+            "n": f"{test['n']} {unit}", "Same split": f"{test['same_split']} of {test['shared']}",
             "p": number(test["p"]), "p (Holm)": number(test["p_holm"]), "Verdict": test["verdict"],
         })  # fmt: skip
     frame = DataFrame(texts)

@@ -549,6 +549,7 @@ def test_a_segment_between_silent_ones_is_drawn(
         (["{r}/z.wav", "--plot", "{r}/notes.txt"], "name a file that ends in"),
         (["{r}/z.wav", "--plot", "{t}/one.xyz"], "name a file that ends in"),
         (["{t}"], "holds no recording"),
+        (["{t}/corpus.csv"], "corpus.csv predicts and scores those it lists"),
         (["-", "-"], "- is given twice"),
         (["{r}", "--checkpoint", "{t}"], "is not a checkpoint"),
     ],

@@ -500,6 +500,7 @@ def test_better_over_seeds(tmp_path: Path) -> None:
     make_run(tmp_path, HALF, LABELS, seed=0, model="APCNN")  # two more pairs, each of one seed: too few to be tested
     document, _ = report.named_table("comparison", report.runs(tmp_path), ["impro"])
     assert len(document.sections[1].frame) == 2 * 3 and "(1 of them)" in " ".join(document.sections[1].notes)
+    assert set(document.sections[1].frame["n"]) == {"6 seeds", "1 seed"}
 
 
 def test_p_and_the_corrected_p_each_stand_under_their_name(tmp_path: Path) -> None:
