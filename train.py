@@ -140,7 +140,7 @@ def save_predictions(file: Path, d: data.Data, parts: dict[str, loops.Part], his
         np.savez_compressed(f, **arrays)  # type: ignore[arg-type]
 
 
-def heard_digests(d: data.Data, parts: data.Parts, rule: str, start: "Checkpoint | None") -> str:
+def heard_digests(d: data.Data, parts: data.Parts, rule: str, start: "Checkpoint | None" = None) -> str:
     """Return the digests, joined by spaces, of the recordings used to train, or to choose an epoch or temperature,
     here or for the checkpoint that the run began with."""
     used = [parts.train, *([] if parts.val is None else [parts.val]), *([parts.test] if rule == "paper" else [])]
