@@ -75,7 +75,8 @@ def test_two_runs_at_once_share_the_work(here):
 
 TABLES = ("ablation", "alpha", "comparison", "protocols", "speaker_independent", "split811")
 HELP = {
-    name: f"bash scripts/{name}" for name in ("all_tables", "demo", "emodb_report", "emodb_tables", "setup", "test")
+    name: f"bash scripts/{name}"
+    for name in ("all_tables", "demo", "emodb_finetune", "emodb_report", "emodb_tables", "setup", "test")
 }
 HELP |= {name: f"bash scripts/{name} [gpu] [n] [flags]:" for name in TABLES}
 HELP |= {"table": "bash scripts/table NAME [gpu] [n] [flags]:"}
@@ -96,7 +97,9 @@ def test_the_help_of_a_script_is_all_it_does(name, tmp_path):
     assert sorted(file.name for file in tmp_path.iterdir()) == ["run", "scripts"]
 
 
-@pytest.mark.parametrize("words", [("all_tables", -1), ("emodb_tables", "scripts", -1), ("demo", "--epochs", 1)])
+@pytest.mark.parametrize("words", [
+    ("all_tables", -1), ("emodb_tables", "scripts", -1), ("emodb_finetune", "scripts"), ("demo", "--epochs", 1),
+])  # fmt: skip
 def test_help_behind_other_words_is_all_it_does_too(words, tmp_path):
     shutil.copytree(ROOT / "scripts", tmp_path / "scripts")
     words = ["bash", f"scripts/{words[0]}", *map(str, words[1:]), "--help"]
@@ -112,6 +115,16 @@ def test_a_wrong_number_of_seeds_shows_before_anything_is_trained(words, here, c
     assert told.stderr.count("101 seeds are asked for, and seeds.txt has 100") == 1 and not told.stdout
 
 
+@pytest.mark.slow
+def test_fine_tuning_beside_drawn_weights_on_real_speech(here, emodb, command):
+    """In one epoch instead of 10 and 50: two of the three settings are then the same runs."""
+    (wave,) = emodb.rglob("03a01Fa.wav")
+    words = ("--gpu", -1, "--epochs", 1, "--batch_size", 64)
+    told = command("bash", "scripts/emodb_finetune", wave.parent, *words).stdout
+    assert len(list(here.rglob("done"))) == 1 + 2 * 2 * 5
+    assert told.count("| five_b ") == 2 * 4 * 2 and "which knows these classes: angry, happy, neutral, sad\n" in told
+
+
 def test_alpha_may_be_written_with_an_exponent(here, command):
     told = command("bash", "run", -1, 1, "1e-3", "--model", "CNN_GAP", "--dataset", "demo", "--dry_run").stdout
     assert "alpha=0.001" in told
@@ -121,6 +134,7 @@ def test_alpha_may_be_written_with_an_exponent(here, command):
     ("words", "says"),
     [
         (("scripts/comparison", -1, 1, "--dataset", "a, b.csv"), "error: --dataset a, b.csv: tables take names with"),
+        (("scripts/emodb_finetune", "--epochs", 1), "error: name the folder of EMO-DB's wave files"),
         (("scripts/demo", "--runs", "x"), "error: --runs: the report needs it too"),
         (("run", "x"), "error: x: no flag; the arguments are [gpu] [n] [alpha] [flags]"),
         (("run", -1, 0), "error: 0: n, the number of seeds, must be at least 1"),
