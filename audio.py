@@ -302,6 +302,8 @@ def from_samples(wave: NDArray, rate: int = SAMPLE_RATE) -> Iterator[Wave]:
     wave = np.asarray(wave)
     if wave.ndim not in (1, 2) or wave.size == 0 or wave.dtype.kind not in "fiu":
         raise ValueError(f"is an array {wave.shape} of {wave.dtype}; samples must be numbers, (n,) or (n, channels)")
+    if wave.ndim == 2 and len(wave) < wave.shape[1]:  # as torchaudio gives them; taken as they are, they sound silent
+        raise ValueError(f"is an array {wave.shape}: samples are (n, channels); transpose it")
     if rate not in RATES:
         raise ValueError(f"has a sample rate of {rate} Hz")
     if wave.dtype.kind != "f":

@@ -73,6 +73,14 @@ class Checkpoint(PyTorchModelHubMixin):
         begun = f", begun with {self.config['init']['title']}" if "init" in self.config else ""
         return f"{self.config['model']} trained on {self.config['corpus']} ({self.config['dataset']}{synthetic}){begun}"
 
+    @property
+    def heard(self) -> set[str]:
+        """Digests (the first `data.HEARD` digits) of the recordings that it was trained on, or that chose its epoch or
+        temperature. Raises UserError where config.json does not say."""
+        if not isinstance(heard := self.config.get("heard"), str):
+            raise UserError("this checkpoint does not say what it was trained on: train again with --save_model")
+        return set(heard.split())
+
     def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:
         """Return the model card (README.md), made from config.json."""
         return ModelCard(model_card(self.config))
@@ -222,7 +230,8 @@ def _check_weights(file: Path, config: dict[str, Any]) -> None:
         )
 
 
-def _new_model(config: dict[str, Any]) -> "Classifier":
+def new_model(config: dict[str, Any]) -> "Classifier":
+    """Return a new network of a checked config.json; its weights are drawn."""
     rows, frames = config["shape"]
     settings = {name: config["settings"][name] for name in ("head", "attn_hidden")}
     return models.of_run(config["model"], (rows, frames), len(config["classes"]), **settings)
@@ -236,7 +245,7 @@ def empty_model(config: dict[str, Any], weights: Path) -> "Classifier":
     """
     try:
         with torch.device("meta"):
-            wanted = {k: list(v.shape) for k, v in _new_model(config).state_dict().items()}
+            wanted = {k: list(v.shape) for k, v in new_model(config).state_dict().items()}
     except UserError as error:
         raise UserError(f"{weights.with_name(CONFIG)} is not a checkpoint's: {error}") from None
     with safe_open(weights, "pt") as file:
@@ -249,7 +258,7 @@ def empty_model(config: dict[str, Any], weights: Path) -> "Classifier":
             "again or, if the model's code has changed since, train again"
         )
     with torch.random.fork_rng(devices=[]):
-        return _new_model(config)
+        return new_model(config)
 
 
 # ------------------------------------------------------------------------------------------------- writing

@@ -74,9 +74,7 @@ def fair_part(corpus: "Corpus", checkpoint: "Checkpoint", name: str) -> FairPart
     from cache import content_digests
     from data import HEARD
 
-    if not isinstance(heard := checkpoint.config.get("heard"), str):
-        raise UserError("this checkpoint does not say what it was trained on: train again with --save_model")
-    contents, was_heard = content_digests([u.path for u in corpus.utterances]), set(heard.split())
+    was_heard, contents = checkpoint.heard, content_digests([u.path for u in corpus.utterances])
     part = FairPart([], 0, Counter(), set())
     for utterance, label, content in zip(corpus.utterances, corpus.labels, contents, strict=True):
         if not content:

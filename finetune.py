@@ -7,7 +7,6 @@ import torch
 from torch import nn
 
 import features
-import models
 from cli import UserError
 from recipes import Config
 
@@ -25,7 +24,13 @@ def digest(folder: Path, config: Config) -> str:
     """
     import checkpoints
 
-    made = checkpoints.read_config(checkpoints.find(folder, "--init_from") / checkpoints.CONFIG)
+    return _digest(
+        checkpoints.read_config(checkpoints.find(folder, "--init_from") / checkpoints.CONFIG), folder, config
+    )
+
+
+def _digest(made: dict[str, Any], folder: Path, config: Config) -> str:
+    """Return what `digest` returns, given the contents of the checkpoint's config.json."""
     same = ["segment_length", "feature", "head", "attn_hidden"]
     if config.feature in features.MFCCS:
         same.append("n_mfcc")
@@ -44,16 +49,17 @@ def load(folder: Path | None, config: Config) -> "Checkpoint | None":
 
     if folder is None:
         raise UserError(f"the run begins with the weights {config.init}: init_from must name their folder")
-    if digest(folder, config) != config.init:
+    start = checkpoints.load(checkpoints.find(folder, "--init_from"))
+    if _digest(start.config, folder, config) != config.init:
         raise UserError(f"the run begins with the weights {config.init or '(none)'}: --init_from {folder} has others")
-    return checkpoints.load(folder)
+    return start
 
 
 def check_unheard(start: "Checkpoint", d: "Data", parts: "Parts") -> None:
     """Raise UserError if the checkpoint was trained on a recording of the test part, or chosen by it."""
     from data import HEARD
 
-    heard = set(heard_digests(start))
+    heard = start.heard
     if known := [d.corpus.utterances[i].name for i in parts.test if d.contents[i][:HEARD] in heard]:
         raise UserError(
             f"--init_from: {len(known)} of {len(parts.test)} test utterances, as {known[0]}, were used to train or "
@@ -62,19 +68,12 @@ def check_unheard(start: "Checkpoint", d: "Data", parts: "Parts") -> None:
         )
 
 
-def heard_digests(start: "Checkpoint") -> list[str]:
-    """Return the digests of the recordings by which the checkpoint was trained or chosen."""
-    if not isinstance(heard := start.config.get("heard"), str):
-        raise UserError("--init_from: the checkpoint does not say what it was trained on: train it again")
-    return heard.split()
-
-
 def last_layer(start: "Checkpoint") -> dict[str, int]:
     """Return the weights whose shapes depend on the number of classes, by name, each with its axis of classes."""
-    own = {name: start.config["settings"][name] for name in ("head", "attn_hidden")}
-    rows, frames = start.config["shape"]
+    import checkpoints
+
     with torch.device("meta"):
-        more = models.of_run(start.config["model"], (rows, frames), len(start.classes) + 1, **own).state_dict()
+        more = checkpoints.new_model({**start.config, "classes": [*start.classes, "one more"]}).state_dict()
     sizes = {name: zip(value.shape, more[name].shape, strict=True) for name, value in start.module.state_dict().items()}
     axes = {name: [axis for axis, (n, other) in enumerate(size) if n != other] for name, size in sizes.items()}
     return {name: axis[0] for name, axis in axes.items() if axis}

@@ -166,9 +166,6 @@ class Recogniser:
         """Predict for samples `(n,)` or `(n, channels)` at `rate` Hz, as `soundfile.read` gives them: integers, or
         floats of which 1 is full scale. Raises AudioError if the samples cannot be used."""
         try:
-            shape = np.shape(wave)
-            if len(shape) == 2 and 0 < shape[0] < shape[1]:  # as torchaudio gives them; so taken, they sound silent
-                raise ValueError(f"is an array {tuple(shape)}: samples are (n, channels); transpose it")
             return self.blocks(from_samples(wave, rate), name)
         except ValueError as error:
             raise AudioError(f"{name or 'a recording'} {error}") from None

@@ -144,7 +144,7 @@ def heard_digests(d: data.Data, parts: data.Parts, rule: str, start: "Checkpoint
     """Return the digests, joined by spaces, of the recordings used to train, or to choose an epoch or temperature,
     here or for the checkpoint that the run began with."""
     used = [parts.train, *([] if parts.val is None else [parts.val]), *([parts.test] if rule == "paper" else [])]
-    before = finetune.heard_digests(start) if start else []
+    before = start.heard if start else set()
     return " ".join(sorted({*before, *(d.contents[i][: data.HEARD] for i in np.concatenate(used))}))
 
 
