@@ -65,7 +65,7 @@ def signals(n: int = N) -> dict[str, np.ndarray]:
     return {name: wave.astype(np.float32) for name, wave in waves.items()}
 
 
-# What float32 FFTs round to is all there is under the side lobes of these; librosa's own numbers are arbitrary there
+# Under the side lobes of these, our float32 FFTs leave rounding errors; librosa's FFTs are of double precision
 ILL_CONDITIONED = {("melspectrogram", "constant"), ("melspectrogram", "tone")}
 
 
@@ -173,7 +173,7 @@ def test_every_segment_is_as_if_alone(name: str, n: int) -> None:
 
 
 @pytest.mark.parametrize("kind", ["constant", "tone"])
-def test_mel_spectrogram_of_pure_tones_where_librosa_has_more_than_rounding(kind: str) -> None:
+def test_mel_spectrogram_of_pure_tones_where_there_is_more_than_our_rounding(kind: str) -> None:
     wave = signals()[kind]
     ours, theirs = extract("melspectrogram", wave[None])[0].numpy(), melspectrogram(wave)
     heard = theirs > theirs.max() - 8
