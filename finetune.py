@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-import features
 from cli import UserError
 from recipes import Config
 
@@ -31,9 +30,7 @@ def digest(folder: Path, config: Config) -> str:
 
 def _digest(made: dict[str, Any], folder: Path, config: Config) -> str:
     """Return what `digest` returns, given the contents of the checkpoint's config.json."""
-    same = ["segment_length", "feature", "head", "attn_hidden"]
-    if config.feature in features.MFCCS:
-        same.append("n_mfcc")
+    same = ("segment_length", "feature", "n_mfcc", "head", "attn_hidden")
     for flag, theirs in [("model", made["model"]), *((name, made["settings"][name]) for name in same)]:
         if theirs != getattr(config, flag):
             raise UserError(f"--init_from {folder}: its {flag} is {theirs}, so add --{flag} {theirs}")

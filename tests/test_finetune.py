@@ -123,7 +123,8 @@ def test_an_interrupted_run_goes_on_as_if_it_had_not_been(here: Path, scripted: 
 
 
 def test_recordings_that_the_checkpoint_heard_are_not_tested_on(here: Path, scripted: Path) -> None:
-    with pytest.raises(UserError, match=r"--init_from: \d+ of \d+ test utterances, as Ses.*, were used to train or"):
+    n_test = checkpoints.load(scripted).config["n_test"]
+    with pytest.raises(UserError, match=rf"--init_from: \d+ of {n_test} test utterances, as Ses.*, were used to"):
         fine_tune(config_of(scripted, dataset="script", seed=2), scripted, here)
     fine_tune(config_of(scripted, dataset="script"), scripted, here)  # the same seed has the same parts
 
@@ -153,11 +154,13 @@ def test_bad_checkpoints_are_named(here: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="does not say what it was trained on"):
         fine_tune(config, made, here)
     other = make_checkpoint(tmp_path / "other", "MACNN", head=2, attn_hidden=32, scale=2.0)
-    for folder, said in ((other, "--init_from .* has others"), (None, "init_from must name their folder")):
+    for folder, said in ((other, f"--init_from {other} has others"), (None, "init_from must name their folder")):
         with pytest.raises(UserError, match=f"begins with the weights {config.init}: {said}"):
             fine_tune(config, folder, here)
     with pytest.raises(UserError, match=r"begins with the weights \(none\): --init_from .* has others"):
         fine_tune(replace(config, init=""), other, here)
+    with pytest.raises(UserError, match=r"--init_from .*nowhere: there is no such folder"):
+        fine_tune(config, tmp_path / "nowhere", here)
 
 
 def test_the_command(here: Path, scripted: Path, command: Command) -> None:

@@ -332,7 +332,8 @@ def test_runs_after_each_other_share_a_stream(monkeypatch) -> None:
     monkeypatch.setattr(turns.device, "check_gpu", lambda: checked.append(True))
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     monkeypatch.setattr(torch.cuda, "Stream", Stream)
-    monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
+    used: list[Any] = []
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: used.append(stream) or nullcontext())
     monkeypatch.setattr(turns.device, "random_state", lambda where: (torch.get_rng_state(), None))
 
     def work(error: type[Exception] | None = None) -> Iterator[None]:
@@ -346,7 +347,7 @@ def test_runs_after_each_other_share_a_stream(monkeypatch) -> None:
         return turn
 
     first, second = begun(), begun(ValueError)
-    assert first.stream is not second.stream
+    assert used == [first.stream, second.stream] and first.stream is not second.stream
     first.advance()
     assert not first.going and second.going and first.stream is None
     with pytest.raises(ValueError):
@@ -354,6 +355,7 @@ def test_runs_after_each_other_share_a_stream(monkeypatch) -> None:
     third, fourth = begun(), begun()
     assert Stream.made == 2 and third.stream is not fourth.stream
     third.close(), third.close()
+    assert third.steps.gi_frame is None, "what the run held is free"
     assert begun().stream and Stream.made == 2
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
     assert begun().stream.device_index == 1 and Stream.made == 3 and len(checked) == 6
