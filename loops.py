@@ -255,7 +255,7 @@ def evaluation(model: nn.Module, part: Part, config: Config) -> Generator[None, 
     size = evaluation_batch(part.x)
     for rows in part.rows.split(size):
         with torch.inference_mode(), autocast(config), kernel_search(len(rows) == min(size, len(part.rows))):
-            logits.append(model(part.x[rows].to(config.device).unsqueeze(1)).float())
+            logits.append(model(part.x[rows].to(config.device).unsqueeze(1)))
         yield
     with torch.inference_mode():
         whole = torch.cat(logits).double()  # (N, C)

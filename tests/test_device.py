@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 import cli
+import data
 import device
 import loops
 import recipes
@@ -149,6 +151,19 @@ def test_memory_that_was_kept_is_given_back():
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
     full, kept, left = map(int, done.stdout.split())
     assert kept > full - 50_000 and left < full - 350_000
+
+
+@pytest.mark.parametrize(("free", "kept", "copied"), [(960, 0, False), (964, 0, True), (664, 300, True)])
+def test_features_are_copied_to_a_gpu_with_three_times_their_room(free, kept, copied, monkeypatch, capsys):
+    """80 numbers are 320 bytes. What earlier runs kept is room too. The GPU's tensors have no memory here."""
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda: kept + 100)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda: 100)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (free, 10**9))
+    segments = data.Segments(np.zeros((10, 4, 5), np.float32), np.arange(2, 10), np.ones(8, np.int64))
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        part = loops.make_part(segments, np.arange(4), np.arange(8), "cuda")
+    assert (part.x.is_cuda, part.rows.is_cuda, part.labels.is_cuda) == (copied, copied, True)
+    assert len(part.x) == (4 if copied else 10) and ("do not fit a third" in capsys.readouterr().err) != copied
 
 
 @pytest.mark.parametrize(("shape", "batch"), [((26, 57), 256), ((128, 81), 256), ((400, 197), 53), ((4000, 4000), 1)])

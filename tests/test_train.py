@@ -158,6 +158,12 @@ def test_evaluation_is_the_mean_of_an_utterances_segments(here):
         np.testing.assert_allclose(logits, alone.numpy(), rtol=1e-3, atol=1e-4)
 
 
+def test_an_utterances_mean_is_computed_in_double_precision():
+    x = torch.tensor([1e8, 1.0, -1e8]).view(3, 1, 1)
+    part = loops.Part(x, torch.arange(3), np.zeros(3), torch.zeros(3), np.zeros(1))
+    assert loops.evaluate(torch.nn.Flatten(), part, recipes.config_for("GLAM")) == np.float32(1 / 3)
+
+
 def test_the_summary_draws_nothing_and_changes_nothing(capsys):
     torch.manual_seed(0)
     model = models.create_model("AAResMultiConv3")
@@ -200,7 +206,9 @@ def test_threads_and_bfloat16_are_those_asked_for():
     model.register_forward_hook(lambda module, given, logits: computed.append(logits.dtype))
     for amp in (False, True):
         config = recipes.config_for("GLAM", amp=amp)
-        loops.Trainer(model, loops.make_optimizer(config, model), part, config).step(torch.arange(6), 1.0, 0.0, None)
+        trainer = loops.Trainer(model, loops.make_optimizer(config, model), part, config)
+        loss = trainer.step(torch.arange(6), 1.0, 0.0, None)
+        assert loss.dtype == torch.float32 and not loss.requires_grad
         loops.evaluate(model, part, config)
     assert computed == [torch.float32] * 2 + [torch.bfloat16] * 2  # in training and in scoring
 
@@ -210,7 +218,7 @@ def test_deterministic_is_asked_of_torch():
         loops.set_arithmetic(recipes.config_for("GLAM", deterministic=deterministic))
         assert torch.are_deterministic_algorithms_enabled() == deterministic
         fast = (torch.backends.cudnn.benchmark, torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32)
-        assert fast == (not deterministic,) * 3
+        assert fast == (not deterministic,) * 3 and not torch.utils.deterministic.fill_uninitialized_memory
 
 
 @pytest.mark.parametrize("deterministic", [True, False])
@@ -438,6 +446,15 @@ def test_the_recorded_rate_is_that_of_an_epochs_first_step(here):
     segments = len(loops.training_part(d, split_of(config).train, config).rows)
     first, second = (record["lr"] for record in records.read_epochs(folder))
     assert (first, second) == pytest.approx((1e-3, 1e-3 / (1 + 0.1 * -(-segments // config.batch_size))))
+
+
+def test_a_rate_that_is_a_tensor_is_changed_in_place():
+    """A CUDA graph reads it where it was."""
+    rate = torch.tensor(0.1)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=rate)
+    for new in (0.5, torch.tensor(0.25)):
+        loops.set_rate(optimizer, new)
+        assert optimizer.param_groups[0]["lr"] is rate and rate == new
 
 
 @pytest.mark.parametrize("alias", ["MHCNN", "CNN_AttnPooling", "MAResMultiConv3"])

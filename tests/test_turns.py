@@ -196,7 +196,7 @@ def made_up(where: str, count: int = 44) -> loops.Part:
 
 
 def two_epochs(kind: type[loops.Trainer], config: recipes.Config) -> tuple[list[float], dict[str, torch.Tensor]]:
-    """The losses of two epochs of 3 batches, the last one ragged, and the weights after them."""
+    """The losses of two epochs of 6 batches, the last one ragged, and the weights after them."""
 
     def work() -> Iterator[None]:
         loops.set_arithmetic(config)
@@ -247,10 +247,14 @@ def assert_equal(got: Any, expected: Any) -> None:
 
 
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
-def test_what_a_graph_repeats_is_the_plain_loop(settings: dict[str, Any], repeated: list[int], capsys) -> None:
-    config = config_of(settings)
+def test_what_a_graph_repeats_is_the_plain_loop(
+    settings: dict[str, Any], repeated: list[int], monkeypatch, capsys
+) -> None:
+    config, counted = config_of(settings), []
+    monkeypatch.setattr(loops.tqdm, "update", lambda bar: counted.append(bar))
     assert_equal(two_epochs(graphs.GraphTrainer, config), two_epochs(loops.Trainer, config))
     assert repeated == [7], "of 12 steps 3 come before the graph, and 2 are ragged"
+    assert len(counted) == 2 * 12, "bars count every step of either trainer"
     assert "warning" not in capsys.readouterr().err
 
 
