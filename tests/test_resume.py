@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 import weakref
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -83,6 +84,7 @@ def test_resumed_run_is_the_same_to_the_bit(way: str, here: Path, tmp_path: Path
         stop(n)
         with pytest.raises(Killed):
             trained(config, here, rule)
+        assert len(next(here.rglob("epochs.jsonl")).read_text().splitlines()) == n
     next(here.rglob("config.json")).with_name(".split.json.1-ab.tmp").touch()  # as a killed writer leaves it
     stop(None)
     resumed = trained(config, here, rule)
@@ -149,19 +151,23 @@ def test_weights_that_another_rule_picked_are_not_taken_for_this_ones(
     assert "does not hold the weights that --save_model validation picks" in capsys.readouterr().err
 
 
-def test_a_run_begun_on_another_split_begins_again(here: Path, tmp_path: Path, stop, monkeypatch, capsys) -> None:
+@pytest.mark.parametrize("epochs", [0, 2])
+def test_a_run_begun_on_another_split_begins_again(
+    epochs: int, here: Path, tmp_path: Path, stop, monkeypatch, capsys
+) -> None:
     config = config_of("CNN_GAP")
     whole = trained(config, tmp_path / "whole")
     now = data.SPLITS["8:2"]
     with monkeypatch.context() as before:
         then = recipes.replace(now, divide=lambda utterances, seed, fold: now.divide(utterances, seed + 1, fold))
         before.setitem(data.SPLITS, "8:2", then)
-        stop(2)
+        stop(epochs)
         with pytest.raises(Killed):
             trained(config, here)
     stop(None)
     assert content(trained(config, here)) == content(whole)
-    assert "was begun on another split of the utterances; the run starts again" in capsys.readouterr().err
+    told = "was begun on another split of the utterances; the run starts again" in capsys.readouterr().err
+    assert told == (epochs > 0)
 
 
 def test_weights_by_another_rule_are_made_when_asked_for(here: Path, tmp_path: Path) -> None:
@@ -228,6 +234,13 @@ def test_a_run_that_another_process_trains_is_waited_for_and_that_is_said(
         assert f"{folder} is in use by another process" in capsys.readouterr().err and not held
     other.join(30)
     assert held == [True]
+
+
+def test_a_run_that_another_process_trains_is_left_to_it_on_request(here: Path, monkeypatch) -> None:
+    waited: list[bool] = []
+    monkeypatch.setattr(records, "locked", lambda folder, wait: waited.append(wait) or nullcontext(False))
+    config = config_of("CNN_GAP")
+    assert train.train(config, wait=False) is None and train.train(config) is None and waited == [False, True]
 
 
 def test_weights_that_are_gone_are_made_again(here: Path) -> None:

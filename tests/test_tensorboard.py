@@ -85,8 +85,9 @@ def test_a_run_that_fails_leaves_no_thread_behind(config, monkeypatch, tensorboa
     assert threading.active_count() == before
 
 
-def test_a_run_that_goes_on_shows_no_epoch_twice(config, monkeypatch, tensorboard):
+def test_a_run_that_goes_on_shows_no_epoch_twice(config, here, monkeypatch, tensorboard):
     calls = stopped_in_the_third(config, monkeypatch)
+    check(next(here.rglob("epochs.jsonl")).parent)  # what is done is shown already
     folder = train.train(config, quiet=True, tensorboard=True)
     assert len(calls) == 4
     check(folder)

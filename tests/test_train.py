@@ -368,13 +368,15 @@ def test_one_run_from_the_command_line(here, command):
 @pytest.mark.parametrize(("split", "fold"), [("8:2", None), ("8:1:1", None), ("dialog", None), ("session", 3)])
 def test_a_run_is_of_the_parts_of_its_own_split_seed_and_fold(here, split, fold, monkeypatch):
     trained, real = [], graphs.make_trainer
-    monkeypatch.setattr(graphs, "make_trainer", lambda *words: trained.append(words[2]) or real(*words))
+    monkeypatch.setattr(graphs, "make_trainer", lambda *words: trained.append(words) or real(*words))
     config = recipes.config_for("CNN_GAP", dataset="all", split=split, fold=fold, seed=5, epochs=1, threads=1)
     folder, d = train.train(config, quiet=True), data.load(config)
     whole = d.corpus.utterances
     parts = data.SPLITS[split](whole, 5, fold)
-    assert trained[0].utterances.tolist() == parts.train.tolist()
-    assert trained[0].rows.tolist() == d.train.rows(parts.train)[0].tolist()
+    model, _, part, *_ = trained[0]
+    assert all(p.is_contiguous(memory_format=torch.channels_last) for p in model.parameters() if p.dim() == 4)
+    assert part.utterances.tolist() == parts.train.tolist()
+    assert part.rows.tolist() == d.train.rows(parts.train)[0].tolist()
     assert json.loads((folder / "split.json").read_text()) == data.split_record(whole, parts)
     with np.load(folder / "predictions.npz") as predictions:
         for name, rows in {"val": parts.val, "test": parts.test}.items():
