@@ -232,7 +232,7 @@ class Job:
 
 def _is_stale(folder: Path, config: recipes.Config) -> bool:
     """Return whether a run of this configuration was finished before its corpus changed."""
-    for other in sorted(folder.parent.parent.glob(f"*/{folder.name}/config.json")):
+    for other in folder.parent.parent.glob(f"*/{folder.name}/config.json"):
         try:
             run = read_json(other)
             same = recipes.from_settings(run["settings"]).hash("") == config.hash("")  # a CSV file under any path

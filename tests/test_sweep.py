@@ -99,6 +99,11 @@ def test_a_table_takes_what_train_names_for_its_own() -> None:
         combinations(dataset="a,b.csv")
 
 
+def test_what_shapes_a_tables_rows_names_no_run_and_no_machine() -> None:
+    named = {"model": "GLAM", "dataset": "impro", "test_dataset": "demo", "split": "8:2", "fold": 0, "seed": 1}
+    assert sweep.shaping({"alpha": 0.1, **named, "threads": 1, "runs": Path()}) == {"alpha": 0.1}
+
+
 def test_folds_are_those_without_broken_recordings(here: Path, tmp_path: Path, small_release: Path) -> None:
     waves = sorted(small_release.rglob("Ses0*.wav"))[:12]
     rows = [f"{wave},{('sad', 'angry')[i % 2]},{'ABC'[i // 2 % 3]}" for i, wave in enumerate(waves)]
@@ -213,7 +218,7 @@ def test_rows_that_a_corpus_cannot_have_are_left_out(here: Path, tmp_path: Path,
         (["--table", "protocols", "--splits", "session"], "take another"),
         (["--table", "alpha", "--alpha", "0.4"], "rows of this table differ in alpha"),
         (["--print"], "--table NAME"),
-        (["--table", "ablation", "--print", "a.pdf"], "must end in .md, .csv, .html, .tex"),
+        (["--table", "ablation", "--print", "a.pdf"], "--print a.pdf: a file's name must end in .md, .csv,"),
         (["--gpus_per_job", "0.5"], "--ray"),
         (["--ray", "local", "--gpus_per_job", "1.5"], "--gpus_per_job 1.5: Ray takes whole numbers"),
         (["--ray", "local", "--gpus_per_job", "0.33333"], "below 1, four decimals"),
@@ -500,7 +505,8 @@ def test_what_broke_is_tried_again_and_told(tmp_path: Path, capsys) -> None:
 
     (failure,) = sweep.run_all(todo, execute, 3, False)
     assert given == [[1, 2, 3], [1, 2], [1]] and failure.endswith("seed 1: why (tried 3 times)")
-    assert capsys.readouterr().err.count("why; it is tried again") == 3
+    told = capsys.readouterr().err
+    assert told.count("why; it is tried again") == 3 and "sweep:" not in told, "no bar, as none was asked for"
 
 
 def test_processes_give_what_one_process_gives(here: Path, tmp_path: Path, capsys) -> None:
