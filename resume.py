@@ -94,7 +94,7 @@ def _moments(saved: dict[str, Tensor], parameters: list[nn.Parameter]) -> dict[i
         if value.shape == parameter.shape:
             # a fused optimiser goes through memory in order: moments must lie as their parameter lies, channels last
             value = torch.empty_like(parameter, device="cpu").copy_(value)
-        moments.setdefault(int(number), {})[name] = value.detach()
+        moments.setdefault(int(number), {})[name] = value
     return moments
 
 
@@ -118,7 +118,7 @@ def load_state(
         optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
         generator.set_state(values["numpy"])
         torch.set_rng_state(tensors["rng.torch"])
-        if next(model.parameters()).is_cuda and "rng.cuda" in tensors:
+        if next(model.parameters()).is_cuda:
             torch.cuda.set_rng_state(tensors["rng.cuda"])
         history.logits, history.best = {k: list(v.numpy()) for k, v in part("logits.").items()}, part("best.")
         history.records, history.best_epoch, history.code = values["records"], values["best_epoch"], values["code"]

@@ -306,7 +306,9 @@ def state_after_an_epoch(here: Path, stop) -> tuple[recipes.Config, Path]:
     return config, records.folder_of(config, *data.identity(config), here) / "state.safetensors"
 
 
-@pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "pickle", "other weights", "other records"])
+@pytest.mark.parametrize(
+    "damage", ["cut", "flipped", "empty", "pickle", "other weights", "other records", "other network"]
+)
 def test_damaged_state_is_not_used(damage: str, here: Path, tmp_path: Path, stop, capsys) -> None:
     config, state = state_after_an_epoch(here, stop)
     whole = state.read_bytes()
@@ -316,6 +318,10 @@ def test_damaged_state_is_not_used(damage: str, here: Path, tmp_path: Path, stop
         state.write_bytes(whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:])
     elif damage == "pickle":
         torch.save({"model": torch.zeros(1)}, state)
+    elif damage == "other network":
+        model, history = torch.nn.Linear(1, 1), resume.History([], {"test": [np.ones((2, 2), np.float32)]})
+        optimizer = torch.optim.Adam(model.parameters())
+        resume.save_state(state, model, optimizer, np.random.RandomState(1), history)
     else:
         from safetensors import safe_open
 

@@ -493,9 +493,10 @@ def test_a_run_that_is_done_is_told_with_its_last_scores(tmp_path: Path) -> None
     assert told == "done: CNN_GAP impro 8:2 seed 7: WA 20.0  UA 40.0 (last epoch), 3 s"
 
 
-def test_what_broke_is_tried_again_and_told(tmp_path: Path, capsys) -> None:
+def test_what_broke_is_tried_again_and_told(tmp_path: Path, monkeypatch, capsys) -> None:
     todo = [sweep.Job(recipes.config_for("CNN_GAP", seed=seed), tmp_path / str(seed), "missing") for seed in (1, 2, 3)]
-    given = []
+    given, counted = [], []
+    monkeypatch.setattr(sweep.tqdm, "update", lambda bar: counted.append(bar))
 
     def execute(configs):
         given.append([config.seed for config in configs])
@@ -505,6 +506,7 @@ def test_what_broke_is_tried_again_and_told(tmp_path: Path, capsys) -> None:
 
     (failure,) = sweep.run_all(todo, execute, 3, False)
     assert given == [[1, 2, 3], [1, 2], [1]] and failure.endswith("seed 1: why (tried 3 times)")
+    assert len(counted) == 3, "the bar counts each run once"
     told = capsys.readouterr().err
     assert told.count("why; it is tried again") == 3 and "sweep:" not in told, "no bar, as none was asked for"
 
