@@ -18,6 +18,7 @@ from sklearn.metrics import confusion_matrix
 
 import cache
 import checkpoints
+import device
 import inference
 import metrics
 import path
@@ -161,6 +162,17 @@ def test_short_ones_are_left_out_as_in_training_and_kept_on_request(
         evaluate(make_checkpoint(tmp_path / "long", "CNN_GAP", segment_length=3.0))
 
 
+def test_the_device_and_the_checkpoint_are_those_asked_for(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple] = []
+    monkeypatch.setattr(device, "choose_device", lambda *given: asked.append(given))
+    monkeypatch.setattr(checkpoints, "load", lambda *given: asked.append(given) or 1 / 0)
+    words = ["evaluate.py", str(corpus), "--checkpoint", "owner/name", "--online", "--gpu", "1", "--device", "cuda"]
+    monkeypatch.setattr(sys, "argv", words)
+    with pytest.raises(ZeroDivisionError):
+        main()
+    assert asked == [(1, "cuda"), ("owner/name", True)]
+
+
 def test_what_a_report_says_of_its_predictions(tmp_path: Path) -> None:
     """The interval is of each speaker's counts, the calibration error with and without the temperature."""
     recognise = inference.Recogniser(checkpoints.load(make_checkpoint(tmp_path / "c", "CNN_GAP", validation=True)))
@@ -187,6 +199,7 @@ def test_what_a_report_says_of_its_predictions(tmp_path: Path) -> None:
     said = f"expected calibration error of the probabilities: {warm:.1f} %, {plain:.1f} % without the temperature"
     assert text.endswith(said) and f"{warm:.1f}" != f"{plain:.1f}"
     write_predictions(tmp_path / "p.csv", scored, classes)
+    assert b"\r" not in (tmp_path / "p.csv").read_bytes()
     for i, row in enumerate(read_rows(tmp_path / "p.csv")):
         said_of_it = (row["speaker"], row["class"], row["predicted"])
         assert said_of_it == (f"s{speakers[i]}", classes[labels[i]], classes[logits[i].argmax()])
@@ -271,6 +284,7 @@ def test_what_says_nothing_is_refused(here: Path, corpus: Path, command: Command
     trained = set(json.loads(next(here.rglob("split.json")).read_text())["train"])
     heard = part_of(corpus, trained, tmp_path / "heard.csv")
     error = command("evaluate.py", heard, "--checkpoint", here, "--gpu", -1, status=2).stderr
+    assert f"{heard} and this checkpoint must share two classes" in error
     assert "the corpus 0 recordings of angry, sad that were not used to train or choose the checkpoint" in error
     old = make_checkpoint(tmp_path / "c", "CNN_GAP", heard=None)
     error = command("evaluate.py", corpus, "--checkpoint", old, "--gpu", -1, status=2).stderr
