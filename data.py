@@ -64,9 +64,10 @@ class Source:
 
 def _iemocap(root: Path, kinds: tuple[str, ...], happy: str) -> Source:
     class_of = IEMOCAP_CLASSES | dict.fromkeys(happy.split("+"), "happy")
-    found = handleIEMOCAP.index(root)
+    release = handleIEMOCAP.find_release(root)
+    found = handleIEMOCAP.index(release)
     utterances = [u for u in found if u.kind in kinds]
-    if handleIEMOCAP.is_synthetic(root):
+    if handleIEMOCAP.is_synthetic(release):
         return Source("synthetic", "none needed: made by corpora/synthetic.py", utterances, class_of, synthetic=True)
     if len(found) != handleIEMOCAP.FULL_TOTAL:  # a part of IEMOCAP, or another corpus in its layout
         licence = f"as its owner says; of IEMOCAP's recordings: {IEMOCAP_LICENCE}"

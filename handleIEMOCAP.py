@@ -168,12 +168,9 @@ def find_release(root: Path | None = None) -> Path:
     return found[0]
 
 
-def is_synthetic(root: Path | None = None) -> bool:
-    """Return whether corpora/synthetic.py made up the release at `root`; False also if there is no release."""
-    try:
-        return (find_release(root) / SYNTHETIC).is_file()
-    except UserError:
-        return False
+def is_synthetic(release: Path) -> bool:
+    """Return whether corpora/synthetic.py made up a release."""
+    return (release / SYNTHETIC).is_file()
 
 
 def _entries(folder: Path, suffix: str) -> list[os.DirEntry[str]]:
@@ -396,7 +393,7 @@ def report(release: Path, found: list[Utterance], problems: Problems, verbose: b
     parts = [
         f"{len(found)} utterances of {len(speakers)} speakers in {printable(str(release))}",
         *(table(counts, rows) for rows in (kinds, sessions, speakers)),
-        made_up if (release / SYNTHETIC).is_file() else compare(counts),
+        made_up if is_synthetic(release) else compare(counts),
         problems.text(None if verbose else 20) or "no problems",
     ]
     return "\n\n".join(parts)

@@ -329,7 +329,7 @@ def test_a_feature_of_another_shape_is_refused_in_words(five, monkeypatch):
 
 
 def test_a_release_with_other_usable_utterances_than_published_is_told(here, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(handleIEMOCAP, "is_synthetic", lambda root: False)
+    monkeypatch.setattr(handleIEMOCAP, "is_synthetic", lambda release: False)
     monkeypatch.setattr(handleIEMOCAP, "FULL_TOTAL", len(handleIEMOCAP.index(path.IEMOCAP)))
     for i, emotion in enumerate(("sad", "angry")):
         write(tmp_path / f"{emotion}.wav", 2, i)
@@ -347,7 +347,7 @@ def test_a_release_with_other_usable_utterances_than_published_is_told(here, tmp
 
 
 def test_a_release_that_is_not_complete_is_told(here, monkeypatch, capsys):
-    monkeypatch.setattr(handleIEMOCAP, "is_synthetic", lambda root: False)
+    monkeypatch.setattr(handleIEMOCAP, "is_synthetic", lambda release: False)
     d = data.load(recipes.config_for("GLAM"))
     told = capsys.readouterr().err
     assert f"{path.IEMOCAP} is not the complete release of IEMOCAP" in told and d.corpus.name in told

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import data
 import handleIEMOCAP as handle
 from cli import UserError
 from corpora import Utterance, synthetic
@@ -66,9 +67,8 @@ def test_everything_of_a_release_is_there(made: Path, utterances: list[Utterance
         assert list(labels.glob("._*.txt"))
         assert list(audio.glob("*/._*.wav"))
         assert all(list((labels / part).glob("*.txt")) for part in ("Attribute", "Categorical", "Self-evaluation"))
-    assert handle.is_synthetic(made)
-    assert handle.is_synthetic(made.parent)
-    assert not handle.is_synthetic(made / "Session1")
+    assert handle.is_synthetic(made) and not handle.is_synthetic(made / "Session1")
+    assert data._iemocap(made.parent, ("impro",), "exc").synthetic, "by the folder above it too"
     assert "no recordings of people" in (made / handle.SYNTHETIC).read_text()
     told = handle.report(made, utterances, handle.Problems())
     assert "a synthetic release" in told and "full release" not in told
