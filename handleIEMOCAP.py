@@ -435,11 +435,10 @@ def _write_journal(release: Path, moves: dict[str, str]) -> None:
 
 def _refuse_clashes(release: Path, moves: dict[str, str]) -> None:
     """Raise UserError if a file would be overwritten, but not if the old one has gone: another process renamed it."""
-    both = {old: new for old, new in moves.items() if all(os.path.lexists(release / each) for each in (new, old))}
-    clashes = [f"  {old} -> {new}" for old, new in both.items()]
-    if clashes:
-        text = "\n".join(map(printable, clashes[:20]))
-        raise UserError(f"nothing renamed in {release}: {len(clashes)} names are taken; remove the files\n{text}")
+    taken = [(old, new) for old, new in moves.items() if all(os.path.lexists(release / each) for each in (new, old))]
+    if taken:
+        text = "\n".join(printable(f"  {old} -> {new}") for old, new in taken[:20])
+        raise UserError(f"nothing renamed in {release}: {len(taken)} names are taken; remove the files\n{text}")
 
 
 def _move(release: Path, moves: dict[str, str]) -> None:
