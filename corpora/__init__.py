@@ -55,15 +55,15 @@ def recordings(root: Path, pattern: str, name: str, example: str, variable: str)
     need_utf8(root)
     there = (parent / file for parent, inside in walk(root) for file in inside)
     files = sorted((f for f in there if f.suffix.lower() == ".wav" and f.name[0] != "."), key=lambda f: (f.name, f))
-    found = [(file.absolute(), match) for file in files if (match := re.fullmatch(pattern, file.stem))]
+    matches = [(file, re.fullmatch(pattern, file.stem)) for file in files]
+    found = [(file.absolute(), match) for file, match in matches if match]
     for folder in {file.parent for file, _ in found}:
         need_utf8(folder)
     if not found:
         raise UserError(f"{root} has no recording named as {name} names them: {where}")
     if twice := next((a.stem for (a, _), (b, _) in pairwise(found) if a.stem == b.stem), ""):
         raise UserError(f"{root} holds {twice}.wav twice; keep one of the two, or {where}")
-    matched = {file for file, _ in found}
-    if odd := [file.name for file in files if file.absolute() not in matched]:
+    if odd := [file.name for file, match in matches if not match]:
         listed = ", ".join(odd[:5]) + (", .." if len(odd) > 5 else "")
         warn_once(
             f"{len(odd)} of {len(files)} wave files in {root} are not named as {name} names them ({example}) "

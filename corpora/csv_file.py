@@ -66,12 +66,8 @@ def _refuse_doubles(file: Path, utterances: Sequence[Utterance], lines: Sequence
 
 def _warn_of_similar_labels(file: Path, utterances: Sequence[Utterance]) -> None:
     """Warn of labels that differ only in capitals."""
-    for column, what in (
-        ("emotion", "classes"),
-        ("speaker", "speakers"),
-        ("session", "sessions"),
-        ("dialog", "dialogs"),
-    ):
+    columns = {"emotion": "classes", "speaker": "speakers", "session": "sessions", "dialog": "dialogs"}
+    for column, what in columns.items():
         spelt: dict[str, list[str]] = {}
         for name in sorted({getattr(u, column) for u in utterances}):
             spelt.setdefault(name.casefold(), []).append(name)
