@@ -108,9 +108,7 @@ def problems(folder: Path) -> list[str]:
     return found
 
 
-def _folders(
-    root: Path, name: str | None, datasets: Sequence[str] | None, splits: Sequence[str] | None = None
-) -> list[Path]:
+def _folders(root: Path, name: str | None, datasets: Sequence[str] | None, splits: Sequence[str] | None) -> list[Path]:
     """Return the run folders of a table, or of these datasets and splits, chosen by their paths, as a configuration may
     be wrong."""
     every = folders(root)

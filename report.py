@@ -84,10 +84,10 @@ def select(found: Iterable[Run], args: Namespace) -> list[Run]:
     Runs of 8:2 are read as 8:1:1 if that split is asked for, or if the rule is `validation` and no split is named.
     """
     chosen = list(found)
-    if "8:1:1" in (args.split or ()) or (args.rule == "validation" and args.split is None):
-        chosen = records.with_derived(chosen)
     if args.rule == "validation" and args.split is None:
-        chosen = [run for run in chosen if run.has_validation]
+        chosen = [run for run in records.with_derived(chosen) if run.has_validation]
+    elif "8:1:1" in (args.split or ()):
+        chosen = records.with_derived(chosen)
     datasets = [dataset_folder(name) for name in args.dataset or ()]
     if args.model and {*args.model} - {run.model for run in chosen}:
         args.model = tuple(map(_canonical, args.model))
