@@ -95,7 +95,7 @@ def label(group: Group, groups: Sequence[Group]) -> str:
 def say_runs(groups: Sequence[Group], rule: bool = True) -> str:
     """Return the part of a caption that every figure has: corpus, split, rule (or that there is none), and n."""
     first, counts = groups[0], sorted({len(group.rounds) for group in groups})
-    n = "–".join(str(count) for count in (counts if len(counts) == 1 else (counts[0], counts[-1])))
+    n = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]}–{counts[-1]}"
     n += " seed" if counts == [1] else " seeds"
     tested = sorted({group.utterances for group in groups})
     folds = ", all folds of a seed put together" if rule else ", each fold a run"
