@@ -230,7 +230,6 @@ def test_digests_are_those_of_the_first_version(name):
     """A seed means the same utterances for ever: published runs could not be compared with otherwise."""
     whole = of_split(name, made_up())
     assert data.split_record(whole, divide(name, whole)[0])["digest"] == DIGESTS[name]
-    assert data.split_record(whole, divide(name, whole)[-1]) == data.split_record(whole, divide(name, whole)[-1])
 
 
 @pytest.mark.parametrize("name", ["8:2", "8:1:1", "dialog", "cross"])

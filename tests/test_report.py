@@ -258,10 +258,6 @@ def test_a_file_is_written_as_its_name_says(tmp_path: Path) -> None:
     assert report.main(words) == 0 and (tmp_path / "a.txt").read_text().startswith("dataset,")
 
 
-def test_help_teaches(command) -> None:
-    assert "--audit" in command("report.py", "--help").stdout
-
-
 def test_an_empty_folder_says_what_to_run(tmp_path: Path) -> None:
     command = [sys.executable, "report.py", "--runs", str(tmp_path)]
     done = subprocess.run(command, cwd=Path(report.__file__).parent, capture_output=True, text=True)
