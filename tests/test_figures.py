@@ -491,6 +491,17 @@ def test_each_panel_of_tsne_is_of_its_own_run(tmp_path: Path, monkeypatch: pytes
     assert points == [8, 7] and {"a) GLAM", "b) MACNN"} <= {*texts(drawn)}
 
 
+@pytest.mark.parametrize("n", [1, 8])
+def test_a_hidden_layer_that_tells_nothing_apart_is_no_picture(
+    n: int, runs: list[records.Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of a network that died in training, all of whose ReLUs give 0."""
+    keep_weights(runs[0], torch.nn.Linear(1, 1))
+    monkeypatch.setattr(figures, "hidden_means", lambda run: (np.zeros((n, 20), np.float32), np.array(LABELS[:n])))
+    with pytest.raises(UserError, match=rf"{runs[0].folder}: the last hidden layer .* is the same for all test utt"):
+        figures.make("tsne", runs, arguments(model=[runs[0].model]))
+
+
 def test_nine_classes_of_tsne_differ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     labels, classes = np.arange(9).repeat(5), [f"class {i}" for i in range(9)]
     make_run(tmp_path, [list(range(9))], list(range(9)), classes=classes)
