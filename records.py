@@ -212,6 +212,7 @@ def _check_epoch(epoch: Any, parts: Sequence[str], classes: int) -> None:
     for part in parts:
         if np.array(epoch[part]["confusion"], int).shape != (classes, classes):
             raise ValueError(f"a confusion matrix is not one of {classes} classes")
+    # a sum from 0.0 refuses texts, and whole numbers that no float holds
     sum([epoch["train_loss"], *(epoch[part][score] for part in parts for score in metrics.SCORES)], 0.0)
 
 

@@ -191,6 +191,14 @@ def test_a_confusion_matrix_of_other_classes_is_broken(confusion: list, tmp_path
         only(tmp_path).scores("last")
 
 
+@pytest.mark.parametrize("score", ["81", 10**400, None], ids=["text", "huge", "null"])
+def test_a_score_that_is_no_float_is_broken(score: object, tmp_path: Path) -> None:
+    folder = make_run(tmp_path, RIGHT, LABELS)
+    edit_epoch(folder, 0, "test", WA=score)
+    with pytest.raises(records.BrokenRecord, match=r"epochs\.jsonl is not a run's record"):
+        only(tmp_path).scores("last")
+
+
 # ---------------------------------------------------------------------------------------------------- rules
 
 
