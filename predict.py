@@ -270,7 +270,7 @@ def _draw(prediction: "Prediction", picture: Path, title: str) -> bool:
     try:
         plot(prediction, picture, title)
     except OSError as error:
-        print(f"error: {cli.refusal(error) or error}", file=sys.stderr, flush=True)
+        print(f"error: {cli.printable(cli.refusal(error) or str(error))}", file=sys.stderr, flush=True)
         return False
     print(cli.printable(str(picture)), file=sys.stderr, flush=True)
     return True

@@ -359,7 +359,7 @@ def run_all(todo: list[Job], execute: Execute, tries: int, bar: bool) -> list[st
                         continue
                     line = _line(left.pop(config))
                     if status != "done":
-                        text += f" (tried {tries} times)" if status == "broke" else ""
+                        text = cli.printable_lines(text) + (f" (tried {tries} times)" if status == "broke" else "")
                         failures.append(f"{describe(config)}: {text}")
                         line = f"failed: {describe(config)}: {_first_line(text) if text in told else text}"
                         told.add(text)  # so that a long list of broken recordings is not printed for each of their runs

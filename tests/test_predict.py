@@ -847,13 +847,13 @@ def test_samples_that_are_none_are_told(wave, rate: int, said: str, tmp_path: Pa
 
 def test_a_picture_that_cannot_be_drawn_costs_no_prediction(tmp_path: Path, command: Command) -> None:
     made = make_checkpoint(tmp_path / "c", "CNN_GAP")
-    for name in ("a", "b"):
+    for name in ("\x1ba", "b"):  # a name could command the terminal
         soundfile.write(tmp_path / f"{name}.wav", np.ones(40000) / 9, 16000)
-    (tmp_path / "pictures" / "a.wav.png").mkdir(parents=True)  # a folder where a file is to be
-    words = (tmp_path / "a.wav", tmp_path / "b.wav", "--checkpoint", made, "--gpu", -1, "--json")
+    (tmp_path / "pictures" / "\x1ba.wav.png").mkdir(parents=True)  # a folder where a file is to be
+    words = (tmp_path / "\x1ba.wav", tmp_path / "b.wav", "--checkpoint", made, "--gpu", -1, "--json")
     done = command("predict.py", *words, "--plot", tmp_path / "pictures", status=1)
     assert len(json.loads(done.stdout)["utterances"]) == 2 and (tmp_path / "pictures" / "b.wav.png").is_file()
-    assert "a.wav.png" in done.stderr
+    assert "\\x1ba.wav.png: it is no ordinary file" in done.stderr and "\x1b" not in done.stderr
 
 
 def test_a_long_timeline_is_drawn_as_means() -> None:

@@ -404,12 +404,13 @@ def test_next_takes_the_seeds_that_lack_something(here: Path) -> None:
 
 
 def test_what_stops_every_run_is_listed_once(here: Path, tmp_path: Path, capsys) -> None:
-    rows = [f"{tmp_path / name}.wav,{label}" for name, label in (("one", "a"), ("two", "b"), ("three", "a"))]
+    rows = [f"{tmp_path / name}.wav,{label}" for name, label in (("one", "a"), ("t\x1bwo", "b"), ("three", "a"))]
     (tmp_path / "mine.csv").write_text("\n".join(["path,emotion", *rows]))
     words = ["--models", "CNN_GAP", "--epochs", 1, "--seeds", 2, "--datasets", tmp_path / "mine.csv"]
     assert run(*words) == 1
     told = capsys.readouterr().out
     assert told.count("three.wav: does not exist") == 1 and told.count("cannot be used") == 4
+    assert "t\\x1bwo.wav" in told and "\x1b" not in told, "a name could command the terminal"
     assert all(not line.endswith(":") for line in told.splitlines()[-2:])
 
 
