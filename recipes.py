@@ -25,8 +25,8 @@ RULES = {  # rules that pick the reported epoch, and what a caption says of each
 # fields of a Config that tables show in columns of their own, so that `changed` leaves them out
 NAMED = ("model", "recipe", "dataset", "test_dataset", "split", "fold", "seed")
 IEMOCAP_DATASETS = ("impro", "script", "all")
-# the largest values that fields of a Config may have, also in a checkpoint; 128 is the number of mel bands
-LARGEST = {"n_mfcc": 128, "segment_length": 120, "head": 256, "attn_hidden": 4096}
+# the largest values that fields of a Config may have, a network's also in a checkpoint; 128 is the number of mel bands
+LARGEST = {"n_mfcc": 128, "segment_length": 120, "head": 256, "attn_hidden": 4096, "batch_size": 2**24, "threads": 4096}
 MACHINE = ("threads", "device", "deterministic")  # fields of a Config in which runs of one row of a table may differ
 
 

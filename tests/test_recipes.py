@@ -236,6 +236,8 @@ def test_settings_survive_json():
         ),
         *(({flag: 0.0}, f"--{flag} 0.0: must be greater") for flag in ("segment_length", "learning_rate", "eps")),
         ({"seed": 2**32}, "--seed 4294967296"),
+        ({"threads": 4097}, "--threads 4097: must be at most 4096"),  # of billions, torch would raise its own error
+        ({"batch_size": 10**20}, "--batch_size 100000000000000000000: must be at most 16777216"),
         ({"fold": -1}, "--fold -1: folds count from 0"),
         ({"optimizer": "lamb"}, "--optimizer lamb: choose one of adam"),
         ({"lr_schedule": "line"}, "--lr_schedule line: choose one of exp"),
