@@ -61,7 +61,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add(
         "--happy", choices=HAPPY, help="the labels of IEMOCAP that make up the class happy (default: exc, as published)"
     )
-    add("--classes", type=lambda text: class_list(",".join(name_list(text))), metavar="A,B,..",
+    add("--classes", type=lambda text: tuple(map(plain_label, name_list(text))), metavar="A,B,..",
         help="train on these classes only (default: all classes of the corpus)")  # fmt: skip
     add(
         "--split",
@@ -243,11 +243,6 @@ def name_list(text: str) -> tuple[str, ...]:
     return found
 
 
-def class_list(text: str) -> tuple[str, ...]:
-    """Return class names that are separated by commas, each read as a corpus's labels are read."""
-    return tuple(label for part in text.split(",") if (label := plain_label(part)))
-
-
 def parse_setting(text: str, flag: str = "--set") -> tuple[str, Any]:
     """Parse `epochs=10` or `classes=sad,happy`: the setting's name, and its value as a run records it.
 
@@ -263,7 +258,7 @@ def parse_setting(text: str, flag: str = "--set") -> tuple[str, Any]:
     try:
         if kind is bool:
             return key, {"true": True, "false": False}[value.lower()]
-        return key, list(class_list(value)) if kind is tuple else kind(RECORDED.get(value, value))
+        return key, [*map(plain_label, comma_list(value))] if kind is tuple else kind(RECORDED.get(value, value))
     except (KeyError, ValueError):
         said = {bool: "true or false", int: "a whole number", float: "a number"}[kind]
         raise UserError(f"{flag} {text}: {key} is {said}") from None

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import soundfile
 
+import cli
 import data
 import flags
 import path
@@ -362,8 +363,9 @@ def test_labels_that_look_alike_are_one_class_and_plain(tmp_path):
     assert corpus.classes == ("angry", "very sad") and corpus.labels.tolist() == [1, 1, 0, 0]
     text = "path,emotion,speaker\na.wav,sad,s1\nb.wav,sad,s1\u200b\nc.wav,angry,\u00a0s1\nd.wav,angry,s2\n"
     assert [u.speaker for u in data.corpus(make_csv(tmp_path, text)).utterances] == ["s1", "s1", "s1", "s2"]
-    assert flags.class_list("very\u00a0 sad,,\u200bangry") == ("very sad", "angry")
-    assert flags.parse_setting("classes=very\u00a0sad,angry") == ("classes", ["very sad", "angry"])
+    assert flags.parse_setting("classes=very\u00a0 sad,,\u200bangry") == ("classes", ["very sad", "angry"])
+    flags.add_flags(parser := cli.parser())
+    assert parser.parse_args(["--classes", "very\u00a0 sad,,\u200bangry"]).classes == ("very sad", "angry")
 
 
 def test_a_csv_in_another_encoding_or_place_is_told_in_words(tmp_path):
