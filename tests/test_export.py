@@ -217,11 +217,6 @@ def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
         export.main()
 
 
-def test_help_teaches(command: Command) -> None:
-    text = command("export.py", "--help").stdout
-    assert "--waveform" in text and "metadata" in text
-
-
 def test_a_feature_without_a_form_in_onnx_is_refused_in_words() -> None:
     with pytest.raises(UserError, match=r"--waveform: the feature energy has no form in ONNX: leave the flag out"):
         Frontend("energy", 28800)

@@ -718,11 +718,6 @@ def test_columns_stand_under_each_other_whatever_a_name_holds(capsys: pytest.Cap
     assert title.index("seconds") + len("seconds") == row.index("1.00") + len("1.00")
 
 
-def test_help_teaches(command: Command) -> None:
-    text = command("predict.py", "--help").stdout
-    assert all(words in text for words in ("python predict.py FOLDER", "--timeline", "softmax", "exit status"))
-
-
 def test_real_recordings_end_to_end(emodb: Path, small: Path, tmp_path: Path, command: Command) -> None:
     for file in sorted(emodb.glob("*.wav"))[::120]:
         (tmp_path / file.name).symlink_to(file)

@@ -253,8 +253,6 @@ def test_impossible_values_name_their_flag(changes, words):
 
 def test_amp_needs_a_device_with_bfloat16(here, small_release, monkeypatch):
     """Where the run computes, and before it starts: a cluster's driver may have none."""
-    import torch
-
     import device
     import train
 

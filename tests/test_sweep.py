@@ -288,7 +288,6 @@ def test_what_is_done_needs_no_features_again(
 
 
 def test_a_corpus_is_listed_once_for_all_rows_with_folds(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import data
     import handleIEMOCAP
 
     listed, index = [], handleIEMOCAP.index
@@ -299,7 +298,6 @@ def test_a_corpus_is_listed_once_for_all_rows_with_folds(here: Path, monkeypatch
 
 
 def test_a_stale_csv_is_one_by_any_of_its_paths(here: Path, small_release: Path, tmp_path: Path, monkeypatch) -> None:
-    import data
     import handleIEMOCAP
 
     rows = [f"{u.path},{u.emotion}" for u in handleIEMOCAP.index(small_release) if u.emotion in ("neu", "sad")]
@@ -315,7 +313,6 @@ def test_a_stale_csv_is_one_by_any_of_its_paths(here: Path, small_release: Path,
 
 
 def test_states_and_time_left(here: Path, small_release: Path, tmp_path: Path, monkeypatch, capsys) -> None:
-    import data
     import path
 
     one = ["--models", "CNN_GAP", "--epochs", 2]
@@ -643,29 +640,7 @@ def test_no_process_is_left(how: str, here: Path) -> None:
                 os.killpg(pid, signal.SIGKILL)
 
 
-def test_run_command_takes_gpu_n_and_alpha(here: Path, command) -> None:
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    flags = ["--model", "CNN_GAP", "--dataset", "all", "--epochs", "1", "--threads", "1", "--quiet"]
-    told = command("bash", "run", -1, 2, 0.1, *flags, env=environment)
-    assert told.stdout.count("done:") == 2
-    runs = [json.loads((folder / "config.json").read_text()) for folder in finished(here).values()]
-    assert {r["settings"]["alpha"] for r in runs} == {0.1} and {r["seed"] for r in runs} == set(seeds.read_seeds()[:2])
-
-
 def test_help_explains_every_state() -> None:
     told = " ".join(sweep.command_line().format_help().split())
     for state in ("done", "started", "missing", "repeat", "stale"):
         assert re.search(rf"{state}: \w+", told.partition("train none. States: ")[2].partition(" where:")[0]), state
-
-
-def test_help_needs_no_torch(command) -> None:
-    command(
-        sys.executable, "-c", "import sys, sweep; sweep.command_line().format_help(); assert 'torch' not in sys.modules"
-    )
-
-
-def test_config_survives_the_way_to_a_worker() -> None:
-    import copy
-
-    config = recipes.config_for("GLAM", classes=("neutral", "sad"))
-    assert copy.deepcopy(config) == config and hash(copy.deepcopy(config)) == hash(config)
