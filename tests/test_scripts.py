@@ -136,6 +136,8 @@ def test_alpha_may_be_written_with_an_exponent(here, command):
         (("scripts/comparison", -1, 1, "--dataset", "a, b.csv"), "error: --dataset a, b.csv: tables take names with"),
         (("scripts/emodb_finetune", "--epochs", 1), "error: name the folder of EMO-DB's wave files"),
         (("scripts/demo", "--runs", "x"), "error: --runs: the report needs it too"),
+        (("scripts/emodb_finetune", "scripts", "--runs", "x"), "error: --runs: the report needs it too"),
+        (("scripts/emodb_tables", "scripts", -1, "--runs", "x"), "error: --runs: tables and figures are made from"),
         (("run", "x"), "error: x: no flag; the arguments are [gpu] [n] [alpha] [flags]"),
         (("run", -1, 0), "error: 0: n, the number of seeds, must be at least 1"),
         (("scripts/comparison", -1, 0), "error: 0: n, the number of seeds, must be at least 1"),
@@ -160,7 +162,8 @@ def asked_by(folder, words, fails="nothing", status=1):
     words = ["bash", *map(str, words)]
     done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, timeout=60)
     asked = (folder / "asked").read_text() if (folder / "asked").exists() else ""
-    return done.returncode, done.stderr, [line for line in asked.splitlines() if line.startswith(("sweep", "report"))]
+    commands = [line for line in asked.splitlines() if line.startswith(("sweep", "report", "train"))]
+    return done.returncode, done.stderr, commands
 
 
 @pytest.mark.parametrize(
@@ -224,6 +227,12 @@ def test_emodb_tables_are_of_four_classes_on_the_gpu_asked_for(tmp_path):
     rules = re.findall(r"--figure (\S+) .*--split (\S+) --rule (\S+)", "\n".join(made))
     assert rules == [("confusion", "8:2", "paper"), ("confusion", "speaker", "validation"), ("curves", "8:2", "paper"),
                      ("reliability", "8:1:1", "validation"), ("tsne", "8:2", "paper")]  # fmt: skip
+
+
+def test_fine_tuning_begins_with_what_the_first_run_prints_though_the_others_are_quiet(tmp_path):
+    status, _, (first, *others) = asked_by(tmp_path, ("scripts/emodb_finetune", tmp_path / "wav", "--quiet"))
+    assert status == 0 and first.endswith(" --save_model validation --quiet --no-quiet") and len(others) == 8
+    assert all(line.startswith("report") or line.endswith(" --quiet") for line in others)
 
 
 def test_emodb_tables_end_with_ctrl_c(tmp_path):
