@@ -238,7 +238,7 @@ def _is_stale(folder: Path, config: recipes.Config) -> bool:
             same = recipes.from_settings(run["settings"]).hash("") == config.hash("")  # a CSV file under any path
             if same and records.finished(other.parent):
                 return True
-        except (UserError, KeyError, TypeError):
+        except (UserError, KeyError, TypeError, ValueError, AttributeError):
             continue  # this config.json is not the record of a run
     return False
 
@@ -272,8 +272,8 @@ def describe(config: recipes.Config) -> str:
 def epochs(folder: Path) -> list[dict[str, Any]]:
     """Return the records of a run's epochs so far; an empty list where they cannot be read."""
     try:
-        return [record for record in records.read_epochs(folder) if float(record["seconds"]) >= 0]
-    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        return [record for record in records.read_epochs(folder) if 0 <= record["seconds"] < 1e9]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return []
 
 

@@ -352,13 +352,22 @@ def test_states_and_time_left(here: Path, small_release: Path, tmp_path: Path, m
     assert [job.state for job in jobs(*one, "--seeds", 3)] == ["stale", "missing", "missing"]
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}"])
+NO_RUNS = [{"settings": {**recipes.Config().settings(), **odd}} for odd in ({"alpha": float("nan")}, {"dataset": 5})]
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", *map(json.dumps, NO_RUNS)])
 def test_what_is_no_record_of_a_run_makes_none_stale(text: str, here: Path) -> None:
     (job,) = jobs("--models", "CNN_GAP")
     other = job.folder.parents[1] / "other" / job.folder.name / "config.json"
     other.parent.mkdir(parents=True)
     other.write_text(text)
     assert [job.state for job in jobs("--models", "CNN_GAP")] == ["missing"]
+
+
+@pytest.mark.parametrize("seconds", ["Infinity", "9" * 400, "NaN", "-1", '"5"', "null"])
+def test_seconds_that_none_can_be_are_no_estimate(seconds: str, tmp_path: Path) -> None:
+    (tmp_path / "epochs.jsonl").write_text(f'{{"seconds": {seconds}}}\n')
+    assert sweep.epochs(tmp_path) == []
 
 
 def test_a_quiet_sweep_draws_no_bar(here: Path, monkeypatch) -> None:
