@@ -192,12 +192,12 @@ def _keep(folder: Path, files: dict[str, bytes]) -> None:
     records.finish(folder)
 
 
-def _result(job: _Job, reference: Any) -> tuple[Outcome, dict[str, bytes]]:
+def _result(job: _Job) -> tuple[Outcome, dict[str, bytes]]:
     """Return the outcome and the files that a worker sent, or an outcome that says that it or its machine was lost."""
     from ray import exceptions, get
 
     try:
-        return get(reference)
+        return get(job.reference)
     except exceptions.NodeDiedError:
         job.machines_lost += 1
         status: Status = "lost" if job.machines_lost <= NODES_LOST else "failed"
@@ -230,7 +230,7 @@ def _run(configs: Sequence[Config], share: Share, options: Options) -> Iterator[
             for reference in ready:
                 waiting_since = time.monotonic()
                 job = under_way.pop(reference)
-                outcome = _finish(job, reference, runs)
+                outcome = _finish(job, runs)
                 job.held.close()
                 if outcome.status == "lost":  # the run is not to blame
                     warn(f"{job.config.model} seed {job.config.seed}: {outcome.text}; it is tried again")
@@ -261,9 +261,9 @@ def _start(job: _Job, runs: Path, sender: _Sender) -> Path | None:
     return folder
 
 
-def _finish(job: _Job, reference: Any, runs: Path) -> Outcome:
+def _finish(job: _Job, runs: Path) -> Outcome:
     """Write the files that a worker sent, if its run is done, and return the outcome."""
-    outcome, files = _result(job, reference)
+    outcome, files = _result(job)
     if outcome.status != "done":
         return outcome
 

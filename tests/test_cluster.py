@@ -260,7 +260,7 @@ def test_runs_are_locked_until_written_and_few_at_once(config, here: Path, monke
     sender = SimpleNamespace(save_model=None, load=load, send=send)
     monkeypatch.setattr(driver, "_Sender", lambda *_: sender)
     monkeypatch.setattr(driver, "_room", lambda share: 1)
-    monkeypatch.setattr(driver, "_result", lambda job, _: (workers.Outcome(job.config, "done"), {}))
+    monkeypatch.setattr(driver, "_result", lambda job: (workers.Outcome(job.config, "done"), {}))
     monkeypatch.setattr(driver, "_keep", lambda folder, files: free.append(sweep._is_free(folder)))
     monkeypatch.setattr(ray, "wait", wait)
     configs = [replace(config, seed=seed) for seed in range(1, 5)]
@@ -280,7 +280,7 @@ def test_a_lost_machine_is_not_the_runs_fault_ten_times(config, monkeypatch) -> 
 
     monkeypatch.setattr(ray, "get", lost)
     job = driver._Job(config)
-    assert [driver._result(job, None)[0].status for _ in range(11)] == ["lost"] * 10 + ["failed"]
+    assert [driver._result(job)[0].status for _ in range(11)] == ["lost"] * 10 + ["failed"]
 
 
 def test_a_worker_is_sent_all_it_needs_the_features_once(config, tmp_path: Path, monkeypatch) -> None:
