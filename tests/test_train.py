@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
+import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -394,7 +395,7 @@ def test_a_runs_bar_shows_validation_scores_where_there_are_some(here):
     words = ("--dataset", "all", "--model", "CNN_GAP", "--epochs", 1, "--gpu", -1, "--threads", 1)
     for split, shown, hidden in (("8:1:1", "val WA=", "test WA="), ("8:2", "test WA=", "val WA=")):
         lines = "\n".join(at_a_terminal("train.py", *words, "--split", split))
-        assert shown in lines and hidden not in lines
+        assert shown in lines and hidden not in lines and "epoch 1 of 1" not in lines, "a bar, and no lines of a log"
 
 
 def test_after_all_folds_their_scores_together_are_told_and_the_command_for_them(
@@ -441,9 +442,11 @@ def test_help_teaches_without_the_slow_imports(script):
     assert not imported & {"torch", "librosa", "pandas", "matplotlib", "scipy", "sklearn"}
 
 
-def test_the_recorded_rate_is_that_of_an_epochs_first_step(here):
+def test_the_recorded_rate_is_that_of_an_epochs_first_step_and_its_seconds_its_own(here):
     config = recipes.config_for("CNN_GAP", dataset="script", epochs=2, lr_decay=0.1, lr_schedule="none", threads=1)
+    begun = time.perf_counter()
     folder = train.train(config, quiet=True)
+    assert sum(record["seconds"] for record in records.read_epochs(folder)) < time.perf_counter() - begun
     d = data.load(config)
     segments = len(loops.training_part(d, split_of(config).train, config).rows)
     first, second = (record["lr"] for record in records.read_epochs(folder))
