@@ -194,6 +194,7 @@ def test_class_weights_are_asked_for_and_given_to_the_trainer(here, monkeypatch)
     assert given[0] is None and given[1].shape == (len(set(labels)),) and len(given[1].unique()) > 1
 
 
+@pytest.mark.filterwarnings("ignore:CUDA is not available")
 def test_threads_and_bfloat16_are_those_asked_for():
     before = torch.get_num_threads()
     try:
@@ -212,14 +213,18 @@ def test_threads_and_bfloat16_are_those_asked_for():
         assert loss.dtype == torch.float32 and not loss.requires_grad
         loops.evaluate(model, part, config)
     assert computed == [torch.float32] * 2 + [torch.bfloat16] * 2  # in training and in scoring
+    assert loops.autocast(recipes.config_for("GLAM", amp=True, device="cuda")).fast_dtype == torch.bfloat16
 
 
-def test_deterministic_is_asked_of_torch():
+def test_deterministic_is_asked_of_torch_and_memory_kept_on_a_cpu(monkeypatch):
+    kept = []
+    monkeypatch.setattr(loops.device, "keep_freed_memory", lambda: kept.append(True))
     for deterministic in (True, False):
         loops.set_arithmetic(recipes.config_for("GLAM", deterministic=deterministic))
         assert torch.are_deterministic_algorithms_enabled() == deterministic
         fast = (torch.backends.cudnn.benchmark, torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32)
         assert fast == (not deterministic,) * 3 and not torch.utils.deterministic.fill_uninitialized_memory
+    assert len(kept) == 2
 
 
 @pytest.mark.parametrize("deterministic", [True, False])
