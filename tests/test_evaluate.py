@@ -26,7 +26,7 @@ import records
 import stats
 from cli import UserError
 from corpora import Utterance
-from evaluate import main, report, write_predictions
+from evaluate import main, predict_all, report, write_predictions
 
 QUICK = ("--gpu", -1, "--model", "CNN_GAP", "--quiet", "--epochs", 2, "--segment_length", 0.5, "--train_overlap", 0.25,
          "--test_overlap", 0.25)  # fmt: skip
@@ -203,6 +203,13 @@ def test_what_a_report_says_of_its_predictions(tmp_path: Path) -> None:
     for i, row in enumerate(read_rows(tmp_path / "p.csv")):
         said_of_it = (row["speaker"], row["class"], row["predicted"])
         assert said_of_it == (f"s{speakers[i]}", classes[labels[i]], classes[logits[i].argmax()])
+
+
+def test_of_a_prediction_its_outline_is_not_kept(corpus: Path, tmp_path: Path) -> None:
+    """Of a large corpus they would fill the memory."""
+    recognise = inference.Recogniser(checkpoints.load(make_checkpoint(tmp_path / "c", "CNN_GAP", **SHAPE)))
+    ((_, _, one),) = predict_all(recognise, [(Utterance("", str(tmp_path / "1.wav"), "", "", "", "", ""), "sad")], 1)
+    assert one.seconds == 0.5 and not len(one.outline.bins)
 
 
 def test_an_interval_needs_five_speakers(tmp_path: Path) -> None:
