@@ -148,16 +148,20 @@ def heard_digests(d: data.Data, parts: data.Parts, rule: str, start: "Checkpoint
     return " ".join(sorted({*before, *(d.contents[i][: data.HEARD] for i in np.concatenate(used))}))
 
 
-def save_checkpoint(
-    folder: Path, model: nn.Module, run: dict[str, Any], rule: str, history: History, heard: str
-) -> None:
+def save_checkpoint(folder: Path, model: nn.Module, run: dict[str, Any], rule: str, history: History, d: data.Data,
+                    parts: data.Parts, start: "Checkpoint | None") -> None:  # fmt: skip
     """Write checkpoint/: the weights of the epoch that `rule` picks, and a description of them."""
     import checkpoints
 
+    run = {**run, "heard": heard_digests(d, parts, rule, start)}
+    if run["settings"]["test_dataset"]:  # scores are synthetic if either corpus is, weights only if the training's is
+        run["synthetic"] = d.corpus.first_synthetic
+    if start:
+        run["licence"] += f"; and, of the weights it began with: {run['init']['licence']}"
     epoch, val = history.pick(rule), history.val
     model.load_state_dict(history.best)
     validation = None if val is None else (val[0][epoch], val[1])
-    checkpoints.save(folder, model, {**run, "heard": heard}, rule, history.records[epoch], validation)
+    checkpoints.save(folder, model, run, rule, history.records[epoch], validation)
 
 
 def check(config: Config, options: Options) -> None:
@@ -320,13 +324,7 @@ def _epochs(
     write_records()  # even if they are there: appended epochs may not be on the disk yet
     save_predictions(folder / "predictions.npz", d, scored, history)
     if save_model:
-        if config.test_dataset:  # scores are synthetic if either corpus is, weights only if the training corpus is
-            run = {**run, "synthetic": d.corpus.first_synthetic}
-        if start:
-            terms = f"{run['licence']}; and, of the weights it began with: {run['init']['licence']}"
-            run = {**run, "licence": terms}
-        heard = heard_digests(d, parts, save_model, start)
-        save_checkpoint(folder / "checkpoint", model, run, save_model, history, heard)
+        save_checkpoint(folder / "checkpoint", model, run, save_model, history, d, parts, start)
     if writer:
         writer.close()
     records.finish(folder)
