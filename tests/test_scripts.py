@@ -54,10 +54,12 @@ def test_a_script_trains_from_the_root_from_scripts_and_moved_to_the_root(here, 
 
 def test_run_trains_the_next_seeds_in_one_process(here, command):
     quick = ("--model", "CNN_GAP", "--dataset", "script", "--epochs", 1, "--quiet")
-    command("bash", "run", -1, 2, *quick)
+    assert command("bash", "run", -1, 2, 0.1, *quick).stdout.count("done:") == 2
     assert len(list(here.rglob("done"))) == 2
-    command("bash", "run", -1, *quick)
-    assert len(list(here.rglob("done"))) == 3
+    command("bash", "run", -1, *quick, "--alpha", 0.1)
+    settings = [json.loads(marker.with_name("config.json").read_text())["settings"] for marker in here.rglob("done")]
+    first = [int(seed) for seed in (ROOT / "seeds.txt").read_text().split()[:3]]
+    assert sorted(each["seed"] for each in settings) == sorted(first) and {each["alpha"] for each in settings} == {0.1}
 
 
 def test_two_runs_at_once_share_the_work(here):
