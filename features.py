@@ -35,6 +35,7 @@ MFCC_HOP = 512  # 32 ms: 1.8 s are 1 + 28800 // 512 = 57 centred frames
 MEL_FFT = 800  # 50 ms
 MEL_HOP = 400  # 25 ms: 1.8 s are 1 + 28800 // 400 = 73 centred frames
 MELS = 128
+MEL_GROUP = 32  # so many neighbouring mel bands are computed at once, from those bins alone that they cover
 MFCC_FLOOR = 1e-10  # smaller powers are raised to it before a logarithm, as in librosa
 TOP_DB = 80.0  # dB; values that lie further under their segment's maximum are raised to that distance
 
@@ -136,8 +137,21 @@ def hann(n_fft: int, device: torch.device) -> Tensor:
     return torch.hann_window(n_fft, dtype=torch.float64).float().to(device)
 
 
+@lru_cache
+def _mel_groups(n_fft: int, device: torch.device) -> tuple[tuple[slice, Tensor], ...]:
+    """Return the filters of `slaney_mel` in groups of 32 bands: the bins that a group covers, and its filters there."""
+    groups = []
+    for filters in slaney_mel(n_fft, device).split(MEL_GROUP, dim=1):
+        covered = filters.any(1).nonzero()
+        bins = slice(int(covered[0]), int(covered[-1]) + 1)
+        groups.append((bins, filters[bins].contiguous()))
+    return tuple(groups)
+
+
 def _power(spectrum: Tensor) -> Tensor:
-    return spectrum.real.square().addcmul_(spectrum.imag, spectrum.imag)
+    """Return |spectrum|**2; the spectrum is overwritten, which saves a third of the time."""
+    squares = torch.view_as_real(spectrum).square_()
+    return squares[..., 0] + squares[..., 1]
 
 
 @lru_cache
@@ -153,8 +167,12 @@ def _mel_power(x: Tensor, n_fft: int, hop: int, reflect: bool = False) -> Tensor
     """Return librosa.feature.melspectrogram of each segment, transposed: `(S, N)` to `(S, T, 128)`. Segments are padded
     with zeros or, with `reflect`, by reflection."""
     half = n_fft // 2
-    x = x[:, reflected(x.shape[1], half, x.device)] if reflect else torch.nn.functional.pad(x, (half, half))
-    return _power(torch.fft.rfft(x.unfold(1, n_fft, hop) * hann(n_fft, x.device))) @ slaney_mel(n_fft, x.device)
+    if reflect:
+        x = x.index_select(1, reflected(x.shape[1], half, x.device))
+    else:
+        x = torch.nn.functional.pad(x, (half, half))
+    power = _power(torch.fft.rfft(x.unfold(1, n_fft, hop) * hann(n_fft, x.device)))
+    return torch.cat([power[..., bins] @ filters for bins, filters in _mel_groups(n_fft, x.device)], -1)
 
 
 def mfcc(x: Tensor, n_mfcc: int = 26, reflect: bool = False) -> Tensor:
@@ -171,7 +189,8 @@ def mfcc_reflect(x: Tensor, n_mfcc: int = 26) -> Tensor:
 
 
 def melspectrogram(x: Tensor) -> Tensor:
-    """Return log10 of librosa's mel power spectrogram of each segment: `(S, N)` to `(S, 128, 1 + N // 400)`."""
+    """Return log10 of librosa's mel power spectrogram of each segment, in float32: `(S, N)` to
+    `(S, 128, 1 + N // 400)`."""
     return _mel_power(x, MEL_FFT, MEL_HOP).clamp(min=FLOOR).log10().transpose(1, 2)
 
 
