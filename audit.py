@@ -32,7 +32,7 @@ def _settings(run: Run) -> Iterable[str]:
     try:
         config = recipes.from_settings(run.config["settings"])
         hashed, changed = config.hash(run.corpus_digest), config.changed()
-    except (UserError, TypeError, ValueError) as error:
+    except UserError as error:
         yield f"config.json: {error}"
         return
     for what in ("model", "split", "seed", "fold"):

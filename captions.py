@@ -124,7 +124,7 @@ def sweep_command(
 ) -> str:  # fmt: skip
     """Return the command that trains what a table lacks."""
     words = ["python", "sweep.py", "--table", name, "--seeds", str(seeds)]
-    files = {run.dataset: run.config["settings"].get("dataset") for run in found}  # runs name a CSV file by its stem
+    files = {run.dataset: run.config["settings"]["dataset"] for run in found}  # runs name a CSV file by its stem
     if datasets:
         words += ["--datasets", ",".join(files.get(each) or each for each in datasets)]
     if splits:

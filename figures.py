@@ -473,7 +473,7 @@ def alpha_groups(runs: Sequence[Run], rule: str | None, settings: dict[str, Any]
     """Return a group for each α that GLAM, or else the first run's model, was trained with. Raises UserError."""
     first = next((run for run in runs if run.model == "GLAM"), runs[0])
     same = [run for run in runs if run.model == first.model]
-    values = {run.config["settings"].get("alpha") for run in same} - {None}
+    values = {run.config["settings"]["alpha"] for run in same}
     asked = bool(settings)
     if not asked:  # as in the other figures, take the settings with the fewest changes
         settings = min(({k: v for k, v in run.changed.items() if k != "alpha"} for run in same), key=len)

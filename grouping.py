@@ -102,7 +102,7 @@ class Group:
         self.has_folds = first.config["folds"] is not None
         _warn_of_two_recipes(runs)
         unique: dict[tuple[int, int | None], Run] = {}
-        machines = [str([run.config["settings"].get(key) for key in MACHINE]) for run in runs]
+        machines = [str([run.config["settings"][key] for key in MACHINE]) for run in runs]
         most = Counter(machines)
         for _, run in sorted(zip(machines, runs, strict=True), key=lambda each: (-most[each[0]], each[0])):
             unique.setdefault((run.seed, run.fold), run)

@@ -139,12 +139,27 @@ def config_for(model: str, **overrides: Any) -> Config:
     return config
 
 
-def from_settings(settings: dict[str, Any]) -> Config:
-    """Return the Config that a run folder recorded. Raises UserError if a field is missing or unknown."""
+def _is_of(kind: Any, value: Any) -> bool:
+    """Return whether `value`, from JSON, is one that a Config's field of type `kind` can have."""
+    if kind == tuple[str, ...]:
+        return isinstance(value, list) and all(isinstance(each, str) for each in value)
+    if isinstance(value, float):
+        return kind is float and math.isfinite(value)
+    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+
+
+def improper(settings: dict[str, Any]) -> list[str]:
+    """Return which fields of a Config the recorded settings lack, or hold as values of another type."""
     settings = {"init": "", **settings}
-    names = {f.name for f in fields(Config)}
-    if set(settings) != names:
-        raise UserError(f"the recorded settings do not match this version's: {sorted(set(settings) ^ names)}")
+    return [f.name for f in fields(Config) if f.name not in settings or not _is_of(f.type, settings[f.name])]
+
+
+def from_settings(settings: dict[str, Any]) -> Config:
+    """Return the Config that a run folder recorded. Raises UserError for a field that is missing, unknown, or of
+    another type."""
+    unknown = settings.keys() - {f.name for f in fields(Config)}
+    if wrong := sorted({*improper(settings), *unknown}):
+        raise UserError(f"the recorded settings do not match this version's: {wrong}")
     return Config(**{**settings, "classes": tuple(settings["classes"])})
 
 

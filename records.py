@@ -24,7 +24,7 @@ import data
 import metrics
 from cli import UserError, warn
 from files import digest_of, lock, may_be_sound, named, read_bytes, read_json, read_text, write_text
-from recipes import RULES, Config, settings_text
+from recipes import RULES, Config, improper, settings_text
 
 FIELDS: dict[str, type | tuple[type, ...]] = {  # the fields of config.json that reports need, with their types
     "dataset": str, "corpus": str, "licence": str, "synthetic": bool, "corpus_digest": str, "classes": list,
@@ -112,7 +112,7 @@ class Run:
             epochs = read_epochs(self.folder)
             for epoch in epochs:
                 _check_epoch(epoch, self.parts, len(self.config["classes"]))
-            if epochs and len(epochs) == self.config["settings"].get("epochs"):
+            if epochs and len(epochs) == self.config["settings"]["epochs"]:
                 return epochs
             problem = f"it has {len(epochs)} epochs, which is not the number in config.json"
         except (OSError, ValueError, KeyError, TypeError, IndexError, OverflowError, RecursionError) as error:
@@ -313,7 +313,7 @@ def read_run(folder: Path) -> Run:
     config = read_record(folder / "config.json")
     known = config if isinstance(config, dict) else {}
     wrong = [name for name, kind in FIELDS.items() if name not in known or not isinstance(known[name], kind)]
-    if wrong:
+    if wrong := wrong or improper(known["settings"]):
         text = f"{folder / 'config.json'} lacks a proper {', '.join(wrong)}; delete its folder and run again"
         raise BrokenRecord(folder, text)
     if odd := [name for name in ("dataset", "split", "model") if "/" in config[name] or "\0" in config[name]]:

@@ -112,7 +112,7 @@ def without_namesakes(found: Sequence[Run], datasets: Iterable[str]) -> list[Run
     asked = [(dataset_folder(name), name) for name in datasets if is_csv(name) and Path(name).is_file()]
 
     def foreign(run: Run) -> bool:
-        own = Path(str(run.config["settings"].get("dataset")))
+        own = Path(run.config["settings"]["dataset"])
         files = [file for folder, file in asked if folder == run.dataset]
         try:
             return bool(files) and own.is_file() and not any(filecmp.cmp(own, file, False) for file in files)

@@ -16,7 +16,7 @@ import itertools
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, closing, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from dataclasses import dataclass, fields, replace
 from functools import cache, partial
 from pathlib import Path
@@ -35,7 +35,6 @@ import seeds
 import tables
 import workers
 from cli import UserError, warn, warn_once
-from files import read_json
 from workers import Execute
 
 VARIED = (  # the settings that --vary takes: not classes, as a list of classes has commas of its own
@@ -233,13 +232,10 @@ class Job:
 def _is_stale(folder: Path, config: recipes.Config) -> bool:
     """Return whether a run of this configuration was finished before its corpus changed."""
     for other in folder.parent.parent.glob(f"*/{folder.name}/config.json"):
-        try:
-            run = read_json(other)
-            same = recipes.from_settings(run["settings"]).hash("") == config.hash("")  # a CSV file under any path
-            if same and records.finished(other.parent):
+        with suppress(UserError):  # this config.json is not the record of a run
+            recorded = recipes.from_settings(records.read_run(other.parent).config["settings"])
+            if recorded.hash("") == config.hash("") and records.finished(other.parent):  # a CSV file under any path
                 return True
-        except (UserError, KeyError, TypeError, ValueError, AttributeError):
-            continue  # this config.json is not the record of a run
     return False
 
 

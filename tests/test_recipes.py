@@ -219,6 +219,8 @@ def test_settings_survive_json():
         assert recipes.from_settings(config.settings()) == config
     with pytest.raises(UserError, match="alpha"):
         recipes.from_settings({k: v for k, v in a.settings().items() if k != "alpha"})
+    with pytest.raises(UserError, match=r"\['seed', 'speed'\]"):
+        recipes.from_settings({**a.settings(), "seed": "1", "speed": 7})
 
 
 @pytest.mark.parametrize(

@@ -150,6 +150,34 @@ def test_broken_configurations_are_left_out(tmp_path: Path, capsys: pytest.Captu
     assert str(folder / "config.json") in capsys.readouterr().err
 
 
+WRONG_SETTINGS = [
+    ("alpha", 1),
+    ("alpha", float("nan")),
+    ("alpha", "0.5"),
+    ("epochs", True),
+    ("epochs", 3.0),
+    ("amp", 1),
+    ("fold", "0"),
+    ("dataset", 5),
+    ("dataset", None),
+    ("classes", "sad"),
+    ("classes", [5]),
+]
+
+
+@pytest.mark.parametrize(("name", "value"), [*WRONG_SETTINGS, ("alpha", ...)])
+def test_settings_of_another_type_are_broken_for_every_reader(
+    name: str, value: object, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    folder = make_run(tmp_path, HALF, LABELS)
+    config = json.loads((folder / "config.json").read_text())
+    config["settings"] = {k: v for k, v in {**config["settings"], name: value}.items() if v is not ...}
+    (folder / "config.json").write_text(json.dumps(config))
+    assert records.runs(tmp_path) == []
+    assert f"config.json lacks a proper {name}; delete its folder and run again; left out" in capsys.readouterr().err
+    assert any(name in problem for problem in audit.problems(folder))
+
+
 @pytest.mark.parametrize("name", ["epochs.jsonl", "split.json", "predictions.npz"])
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.EMFILE])
 def test_a_record_that_the_system_refuses_to_read_is_not_called_damaged(
