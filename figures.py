@@ -281,7 +281,7 @@ def tsne(runs: Sequence[Run]) -> Drawn:
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for i, (axis, run) in enumerate(zip(axes, runs, strict=False)):
         hidden, labels = hidden_means(run)
-        if (hidden == hidden[0]).all():  # scikit-learn would kill the process
+        if not np.square(hidden - hidden[0]).any():  # no distance in float32: scikit-learn would kill the process
             same = "the last hidden layer of its weights is the same for all test utterances; name others with --model"
             raise UserError(f"{run.folder}: {same}")
         where = embed(hidden)

@@ -491,13 +491,14 @@ def test_each_panel_of_tsne_is_of_its_own_run(tmp_path: Path, monkeypatch: pytes
     assert points == [8, 7] and {"a) GLAM", "b) MACNN"} <= {*texts(drawn)}
 
 
-@pytest.mark.parametrize("n", [1, 8])
+@pytest.mark.parametrize(("n", "largest"), [(1, 0), (8, 0), (8, 1e-30)])
 def test_a_hidden_layer_that_tells_nothing_apart_is_no_picture(
-    n: int, runs: list[records.Run], monkeypatch: pytest.MonkeyPatch
+    n: int, largest: float, runs: list[records.Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As of a network that died in training, all of whose ReLUs give 0."""
+    """As of a network that died in training, all of whose ReLUs give 0, or nearly 0."""
     keep_weights(runs[0], torch.nn.Linear(1, 1))
-    monkeypatch.setattr(figures, "hidden_means", lambda run: (np.zeros((n, 20), np.float32), np.array(LABELS[:n])))
+    hidden = np.linspace(0, largest, n * 20, dtype=np.float32).reshape(n, 20)
+    monkeypatch.setattr(figures, "hidden_means", lambda run: (hidden, np.array(LABELS[:n])))
     with pytest.raises(UserError, match=rf"{runs[0].folder}: the last hidden layer .* is the same for all test utt"):
         figures.make("tsne", runs, arguments(model=[runs[0].model]))
 
