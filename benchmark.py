@@ -663,6 +663,7 @@ def main() -> int:
     wanted = options.only or tuple(ROWS)
     if unknown := [name for name in wanted if name not in ROWS]:
         raise UserError(f"--only {unknown[0]}: choose from {', '.join(ROWS)}")
+    glam(options)  # refuses a number of threads that no run can have
     lines = [heading(options)]
     print(lines[0], flush=True)
     failed = False

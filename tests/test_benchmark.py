@@ -129,3 +129,5 @@ def test_from_the_command_line(command, tmp_path) -> None:
     assert (tmp_path / "t.md").read_text() == told.stdout
     refused = command("benchmark.py", "--only", "glam", status=2).stderr
     assert refused.endswith(f"choose from {', '.join(benchmark.ROWS)}\n")
+    refused = command("benchmark.py", "--threads", 3_000_000_000, status=2).stderr
+    assert refused.endswith("--threads 3000000000: must be at most 4096\n")
