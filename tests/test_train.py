@@ -505,6 +505,9 @@ def test_the_commit_of_a_run_is_of_the_code_that_trains_it(tmp_path, monkeypatch
     assert train.commit() == at_first and len(at_first) == 40
     at_second = now()
     assert at_second not in (at_first, None)
+    with monkeypatch.context() as patch:
+        patch.setenv("PATH", str(tmp_path))  # where there is no git
+        assert now() is None
     (tmp_path / "new.txt").write_text("")
     (tmp_path / "path.py").write_text("IEMOCAP = 2")  # where the corpus is
     assert now() == at_second
@@ -514,13 +517,11 @@ def test_the_commit_of_a_run_is_of_the_code_that_trains_it(tmp_path, monkeypatch
     (tmp_path / "env" / "lib").mkdir(parents=True)
     (tmp_path / "env" / "lib" / "package.py").write_text("")
     assert now() == at_second, "nor does an environment's package"
-    (tmp_path / "models").mkdir()
-    (tmp_path / "models" / "mine.py").write_text("")
-    assert now() == f"{at_second}-dirty", "a model that the commit does not hold"
-    (tmp_path / "models" / "mine.py").unlink()
-    (tmp_path / "mine.py").write_text("")
-    assert now() == f"{at_second}-dirty", "a module that the commit does not hold"
-    (tmp_path / "mine.py").unlink()
+    for folder in ("models", "corpora", "."):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder / "mine.py").write_text("")
+        assert now() == f"{at_second}-dirty", "a model, a corpus or another module that the commit does not hold"
+        (tmp_path / folder / "mine.py").unlink()
     (tmp_path / "train.py").write_text("IEMOCAP = 2")
     assert now() == f"{at_second}-dirty"
     git("add", ".")
