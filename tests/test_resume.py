@@ -425,10 +425,15 @@ def test_command_killed_in_an_epoch(seed: int, here: Path, tmp_path: Path) -> No
 
 
 def test_what_began_a_run_is_recorded_beside_what_ended_it(here: Path, stop, monkeypatch, capsys) -> None:
-    monkeypatch.setattr(train, "commit", lambda: "one")
-    config, _ = state_after_an_epoch(here, stop)
-    assert "goes on with" not in capsys.readouterr().err
-    monkeypatch.setattr(train, "commit", lambda: "other")
+    config, commits = config_of("CNN_GAP"), ["one"]
+    monkeypatch.setattr(train, "commit", lambda: commits[-1])
+    for epochs in (1, 2):
+        stop(epochs)
+        with pytest.raises(Killed):
+            trained(config, here)
+        assert ("goes on with another commit" in capsys.readouterr().err) == (epochs == 2)
+        commits.append("other")
+    stop(None)
     run = json.loads((trained(config, here) / "config.json").read_text())
     assert run["commit"] == "other" and [code["commit"] for code in run["earlier"]] == ["one"]
     assert "goes on with another commit" in capsys.readouterr().err

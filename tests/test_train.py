@@ -228,10 +228,12 @@ def test_deterministic_is_asked_of_torch_and_memory_kept_on_a_cpu(monkeypatch):
 
 
 @pytest.mark.parametrize("deterministic", [True, False])
-def test_a_run_computes_with_its_own_threads_and_determinism(here, deterministic):
-    threads = 1 + deterministic
+def test_a_run_computes_with_its_own_threads_and_determinism_and_gives_memory_back(here, deterministic, monkeypatch):
+    threads, given_back = 1 + deterministic, []
+    monkeypatch.setattr(loops.device, "give_back_memory", lambda: given_back.append(True))
     train.train(recipes.config_for("CNN_GAP", epochs=1, threads=threads, deterministic=deterministic), quiet=True)
     assert (torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()) == (threads, deterministic)
+    assert given_back
 
 
 @pytest.mark.parametrize("deterministic", [False, True])
@@ -283,6 +285,18 @@ def test_a_loss_that_is_no_number_stops_a_run_whose_outputs_are_some(here, monke
     monkeypatch.setattr(loops.Trainer, "epoch", epoch)
     with pytest.raises(UserError, match="epoch 1, loss inf: training diverged"):
         train.train(recipes.config_for("CNN_GAP", dataset="all", epochs=1, threads=1), quiet=True)
+
+
+def test_outputs_of_any_part_and_epoch_that_are_no_numbers_stop_a_run(here, monkeypatch):
+    real, scored = loops.evaluation, []
+
+    def evaluation(*given):
+        scored.append((yield from real(*given)))
+        return scored[-1] * (np.nan if len(scored) == 4 else 1)  # of the test part, in the second epoch
+
+    monkeypatch.setattr(loops, "evaluation", evaluation)
+    with pytest.raises(UserError, match=r"epoch 2, loss \d.*: training diverged"):
+        train.train(recipes.config_for("CNN_GAP", dataset="all", split="8:1:1", epochs=3, threads=1), quiet=True)
 
 
 def test_heard_is_what_trained_and_what_an_epoch_was_chosen_by():
