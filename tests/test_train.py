@@ -316,7 +316,7 @@ def test_a_finished_run_is_told_under_each_rule_its_split_allows(tmp_path, capsy
     train.print_result(folder)
     told = capsys.readouterr().out
     whole, others = told.split("confusion")  # the first rule's table, then a line for each other rule
-    assert "epoch 2 (rule validation)" in whole and "rule last: epoch 3: WA 0.0" in others
+    assert "epoch 2 (rule validation)" in whole and "SYNTHETIC" not in whole and "rule last: epoch 3: WA 0.0" in others
     assert "WA 50.0" in others and "rule validation" not in others
     assert "rule paper: epoch 1 (chosen on the test set: optimistic): WA 100.0" in others
     train.print_result(make_run(tmp_path, [(0, 1), (0, 0), (1, 0)], (0, 1)))
@@ -442,8 +442,9 @@ def test_folds_of_a_split_without_validation_are_told_by_the_last_epoch(tmp_path
     """Nor does the command that is told choose an epoch on the test set."""
     folders = [make_run(tmp_path, [(0, 1), (0, 0)], (0, 1), split="text", fold=fold, folds=2) for fold in (0, 1)]
     train.print_folds(folders, {"runs": tmp_path})
-    *_, pooled, _, command = capsys.readouterr().out.splitlines()
-    assert "WA 50.00" in pooled and command.endswith(f"--model GLAM --rule last --runs {tmp_path}")
+    *_, title, pooled, _, command = capsys.readouterr().out.splitlines()
+    assert title.endswith("test utterances, rule last") and "WA 50.00" in pooled
+    assert command.endswith(f"--model GLAM --rule last --runs {tmp_path}")
 
 
 HELP = {  # script -> words that its help has, among others
