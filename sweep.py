@@ -343,7 +343,6 @@ def run_all(todo: list[Job], execute: Execute, tries: int, bar: bool) -> list[st
             if not queue:
                 time.sleep(LOOK_AGAIN)
                 continue
-            held.difference_update(queue)
             with closing(execute(queue)) as outcomes:  # type: ignore[type-var]
                 for config, status, text in outcomes:
                     tried[config] += status == "broke"
