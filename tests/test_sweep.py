@@ -405,6 +405,7 @@ def test_next_takes_the_seeds_that_lack_something(here: Path) -> None:
     assert [job.config.seed for job in jobs(*one, "--next", 2)] == [first, third]
     (begun,) = (job.folder for job in jobs(*one, "--seed", first))
     begun.mkdir(parents=True)
+    assert [job.state for job in jobs(*one, "--seed", first)] == ["missing"], "an empty folder is no run"
     (begun / "config.json").write_text("{}")
     assert [(job.config.seed, job.state) for job in jobs(*one, "--next", 1)] == [(first, "started")]
 
@@ -487,10 +488,11 @@ def test_held_runs_are_given_again_only_once_they_are_free(tmp_path: Path, monke
 
 def test_a_lock_that_cannot_be_had_is_told_by_trying(tmp_path: Path, monkeypatch) -> None:
     def refuse(folder: Path) -> None:
-        raise UserError("this file system has no locks")
+        raise errors.pop()
 
+    errors = [UserError("this file system has no locks"), PermissionError(13, "Permission denied")]
     monkeypatch.setattr(sweep.records, "locked", refuse)
-    assert sweep._is_free(tmp_path)
+    assert sweep._is_free(tmp_path) and sweep._is_free(tmp_path)
 
 
 def test_a_run_that_is_done_is_told_with_its_last_scores(tmp_path: Path) -> None:
