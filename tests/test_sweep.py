@@ -364,9 +364,12 @@ def test_what_is_no_record_of_a_run_makes_none_stale(text: str, here: Path) -> N
     assert [job.state for job in jobs("--models", "CNN_GAP")] == ["missing"]
 
 
-@pytest.mark.parametrize("seconds", ["Infinity", "9" * 400, "NaN", "-1", '"5"', "null"])
-def test_seconds_that_none_can_be_are_no_estimate(seconds: str, tmp_path: Path) -> None:
-    (tmp_path / "epochs.jsonl").write_text(f'{{"seconds": {seconds}}}\n')
+SECONDS = [f'{{"seconds": {seconds}}}' for seconds in ("Infinity", "9" * 400, "NaN", "-1", '"5"', "null")]
+
+
+@pytest.mark.parametrize("line", [*SECONDS, "{}", "{", "[" * 100_000], ids=lambda line: line[:20])
+def test_seconds_that_none_can_be_are_no_estimate(line: str, tmp_path: Path) -> None:
+    (tmp_path / "epochs.jsonl").write_text(f"{line}\n")
     assert sweep.epochs(tmp_path) == []
 
 
