@@ -69,7 +69,7 @@ def test_seed_of_train_is_taken(here: Path) -> None:
 
 
 def test_a_clusters_gpus_are_recorded(here: Path) -> None:
-    for gpus, device in ((0.5, "cuda"), (2, "cuda"), (0, "cpu")):
+    for gpus, device in ((0.3333, "cuda"), (2, "cuda"), (0, "cpu")):
         assert [job.config.device for job in jobs("--ray", "local", "--gpus_per_job", gpus)] == [device]
 
 
