@@ -338,7 +338,10 @@ def test_states_and_time_left(here: Path, small_release: Path, tmp_path: Path, m
     assert sweep.time_left(jobs(*one, "--save_model"), 1) == "time left: about 03:20 with 1 at once"  # all epochs anew
     assert "not counted" in sweep.time_left([*todo, *jobs("--models", "GLAM")], 1)
     assert sweep.time_left([], 1) == "nothing to do"
-    assert "about 03:20" in sweep.time_left(jobs(*one, "--alpha", 0.1), 1)  # taken from other settings of this model
+    (other,) = jobs(*one, "--alpha", 0.1)
+    assert "about 03:20" in sweep.time_left([other], 1)  # taken from other settings of this model
+    shutil.copytree(done, other.folder)
+    (other.folder / "epochs.jsonl").write_text('{"seconds": 1.0}\n')  # which says nothing where others are like the run
     for flag in ("--jobs", "--at_once"):
         assert run(*one, "--seeds", 4, "--dry_run", flag, 2) == 0
         assert "about 03:20 with 2 at once\n" in capsys.readouterr().out
