@@ -118,9 +118,10 @@ def test_a_run_for_whose_start_memory_is_short_begins_later(here: Path, capsys, 
         return real(turn)
 
     monkeypatch.setattr(turns.Turn, "_begin", begin)
-    assert run("--models", "CNN_GAP", "--epochs", 1, "--seeds", 3, "--at_once", 3) == 0
-    told = capsys.readouterr()
-    assert "3 runs at once do not fit" in told.err and "3 trained now, 0 failed" in told.out
+    configs = [recipes.config_for("CNN_GAP", dataset="all", epochs=1, threads=1, seed=seed) for seed in (1, 2, 3)]
+    outcomes = list(workers.in_turns(configs, 3, flags.Options(quiet=True, runs=here)))  # of one call, not of two
+    assert "3 runs at once do not fit" in capsys.readouterr().err
+    assert [(one.config, one.status) for one in outcomes] == [(config, "done") for config in configs]
 
 
 @pytest.mark.parametrize(("models", "most"), [("CNN_GAP", 2), ("CNN_GAP,MACNN", 3)])
