@@ -172,6 +172,22 @@ def test_one_that_memory_does_not_hold_fails_and_the_others_are_kept(here: Path,
     assert len(finished(here)) == 2
 
 
+def test_an_interruption_ends_the_others_too(here: Path, monkeypatch) -> None:
+    """Their locks are free, though the error's traceback holds what they hold."""
+    real = loops.Trainer.epoch
+
+    def epoch(trainer: loops.Trainer, *more: Any) -> Any:
+        if trainer.config.seed == 2:
+            raise KeyboardInterrupt
+        return (yield from real(trainer, *more))
+
+    monkeypatch.setattr(loops.Trainer, "epoch", epoch)
+    configs = [recipes.config_for("CNN_GAP", dataset="all", epochs=3, threads=1, seed=seed) for seed in (1, 2)]
+    with pytest.raises(KeyboardInterrupt) as error:
+        list(workers.in_turns(configs, 2, flags.Options(quiet=True, runs=here)))
+    assert error.tb and not list(here.rglob("done")) and not list(here.rglob("lock"))
+
+
 def test_a_gpu_that_fails_for_good_is_every_runs_outcome_and_not_the_end(here: Path, monkeypatch) -> None:
     """After such a failure nothing works on the GPU, not even giving memory back."""
 
