@@ -268,7 +268,7 @@ class Halved(Run):
                 raise ValueError(f"its test part does not have {self.whole.n_test} utterances")
             val, test = ([parts["test"][i] for i in self._positions[name]] for name in ("val", "test"))
             return digest_of([parts["train"], val, test])
-        except (KeyError, IndexError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise self.broken(f"{self.folder / 'split.json'} is not a run's split ({error!r})") from None
 
     @cached_property
