@@ -40,8 +40,18 @@ def test_only_finished_runs_are_read(tmp_path: Path) -> None:
     (left / "7").mkdir(parents=True)  # as git leaves it
     (left / "8").mkdir()
     (left / "8" / "lock").touch()  # of a run that was refused before it wrote anything
+    for name in (".9.tmp", "checkpoint"):  # half written, and of a run where the runs folder is named a level too low
+        (left / name).mkdir()
+        (left / name / "config.json").touch()
     assert records.unfinished(tmp_path) == 1
     assert report.runs(tmp_path / "nowhere") == []
+
+
+def test_a_run_like_another_is_sought_past_broken_ones(tmp_path: Path) -> None:
+    broken, sound = (make_run(tmp_path, RIGHT, LABELS, seed=seed) for seed in (1, 2))
+    (broken / "config.json").write_text("{}")
+    like = records.finished_like(sound.with_name("3"))
+    assert like and like.folder == sound
 
 
 def test_records_are_read_when_they_are_asked_for(tmp_path: Path) -> None:
