@@ -179,6 +179,7 @@ def test_a_record_that_cannot_be_read_hides_no_other_problem(
 
 
 WRONG = {  # parts of predictions.npz that can be read and are no run's
+    "a name short": {"test_names": np.array(["u"] * 3)},
     "a speaker short": {"test_speakers": np.array(["A"] * 3)},
     "a path short": {"test_paths": np.array(["a"] * 3)},
     "speakers that are numbers": {"test_speakers": np.arange(4)},

@@ -160,6 +160,15 @@ def test_broken_configurations_are_left_out(tmp_path: Path, capsys: pytest.Captu
     assert str(folder / "config.json") in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", ["../b", "a\0b"])
+def test_a_name_that_no_file_can_have_is_broken(name: str, tmp_path: Path) -> None:
+    for field in ("dataset", "split", "model"):
+        folder = make_run(tmp_path / field, RIGHT, LABELS)
+        edit(folder / "config.json", **{field: name})
+        with pytest.raises(records.BrokenRecord, match=rf"config\.json: {field} .* is no name"):
+            records.read_run(folder)
+
+
 WRONG_SETTINGS = [
     ("alpha", 1),
     ("alpha", float("nan")),
