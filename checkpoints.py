@@ -4,7 +4,6 @@ A checkpoint is a folder with `model.safetensors`, `config.json` and a model car
 before they are used. Nothing in it is executed: pickled weights, which can hold code, are not read.
 """
 
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +23,7 @@ import metrics
 import models
 from cli import UserError
 from corpora import LONGEST_LABEL
-from files import atomic, digest_file, read_json, walk, write_json, write_text
+from files import atomic, digest_file, has_type, read_json, walk, write_json, write_text
 from recipes import HAPPY, LARGEST, RULES, settings_text, usable_test_overlap
 
 if TYPE_CHECKING:
@@ -176,14 +175,10 @@ def check(config: Any, where: str) -> None:
 
     need(isinstance(config, dict), "it is not a JSON object")
     for name, kind in FIELDS.items():
-        need(
-            name in config and _has_type(config[name], kind), f"{name!r} is {'wrong' if name in config else 'missing'}"
-        )
+        need(name in config and has_type(config[name], kind), f"{name!r} is {'wrong' if name in config else 'missing'}")
     settings, classes, shape = config["settings"], config["classes"], config["shape"]
     for name, (kind, least, most) in SETTINGS.items():
-        right = (
-            name in settings and _has_type(settings[name], kind) and (kind is str or least <= settings[name] <= most)
-        )
+        right = name in settings and has_type(settings[name], kind) and (kind is str or least <= settings[name] <= most)
         need(right, f"the setting {name!r} is {'wrong' if name in settings else 'missing'}")
     names = [c for c in classes if isinstance(c, str) and 0 < len(c) <= LONGEST_LABEL and c.isprintable()]
     need(
@@ -193,7 +188,7 @@ def check(config: Any, where: str) -> None:
     tested = config["scores"].get("test")
     need(
         isinstance(tested, dict)
-        and all(_has_type(tested.get(s), NUMBER) and 0 <= tested[s] <= 100 for s in metrics.SCORES),
+        and all(has_type(tested.get(s), NUMBER) and 0 <= tested[s] <= 100 for s in metrics.SCORES),
         "'scores' lacks the scores of the test part",
     )
     for name in ("corpus", "dataset", "temperature_note"):
@@ -211,15 +206,8 @@ def check(config: Any, where: str) -> None:
         made = features.extract(settings["feature"], np.empty((0, size), np.float32), settings["n_mfcc"]).shape[1:]
     except (UserError, RuntimeError) as error:
         raise UserError(f"{where} is not a checkpoint's: {error}") from None
-    whole = all(_has_type(n, int) for n in shape)  # 26.0 == 26, but is no size
+    whole = all(has_type(n, int) for n in shape)  # 26.0 == 26, but is no size
     need(whole and shape == list(made), f"'shape' is not {list(made)}, which its feature and segments give")
-
-
-def _has_type(value: Any, kind: _Kind) -> bool:
-    """Return whether a value from JSON is finite and of this type; true and false do not count as numbers."""
-    if isinstance(value, bool):
-        return kind is bool
-    return isinstance(value, kind) and not (isinstance(value, float) and not math.isfinite(value))
 
 
 def _check_weights(file: Path, config: dict[str, Any]) -> None:

@@ -102,7 +102,6 @@ def _triangles(points: NDArray, edges: NDArray) -> NDArray[np.float64]:
     return np.maximum(0, np.minimum(rise, fall))
 
 
-@lru_cache
 def slaney_mel(n_fft: int, device: torch.device) -> Tensor:
     """Return librosa.filters.mel(sr=16000, n_fft=n_fft), transposed to `(bins, 128)`: triangles of equal area on
     Slaney's scale, which is linear up to 1 kHz (15 mel) and has 27 mel for each factor of 6.4 above."""

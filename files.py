@@ -5,6 +5,7 @@ import fcntl
 import glob
 import hashlib
 import json
+import math
 import os
 import shutil
 import stat
@@ -123,6 +124,13 @@ def read_json(path: Path, remedy: str = "delete it and run again", read: Callabl
         if isinstance(error, OSError) and may_be_sound(error):
             raise
         raise UserError(f"{path} cannot be read as JSON ({error}); {remedy}") from None
+
+
+def has_type(value: Any, kind: Any) -> bool:
+    """Return whether a value from JSON is finite and of this type; true and false do not count as numbers."""
+    if isinstance(value, bool):
+        return kind is bool
+    return isinstance(value, kind) and not (isinstance(value, float) and not math.isfinite(value))
 
 
 @contextmanager

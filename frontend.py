@@ -97,7 +97,7 @@ class Mel(nn.Module):
         self.pad = (n_fft // 2, self.padded - size - n_fft // 2)
         self.fft = RealFFT(n_fft, rows)
         self.register_buffer("window", features.hann(n_fft, CPU).clone())
-        self.register_buffer("mel", features.slaney_mel(n_fft, CPU).clone())
+        self.register_buffer("mel", features.slaney_mel(n_fft, CPU))
         self.register_buffer("dct", features.dct(n_mfcc, CPU).clone() if n_mfcc else None)
         positions = features.reflected(size, n_fft // 2, CPU)[: self.padded].clone() if reflect else None
         self.register_buffer("positions", positions)

@@ -9,7 +9,7 @@ from typing import Any
 
 from cli import UserError, warn_once
 from corpora import dataset_folder
-from files import digest_of
+from files import digest_of, has_type
 
 SCHEDULES = ("exp", "step", "warmstep", "cosine", "none")
 RECORDED = {"warmstep": "step"}  # as published, warmstep is another name for step
@@ -139,19 +139,16 @@ def config_for(model: str, **overrides: Any) -> Config:
     return config
 
 
-def _is_of(kind: Any, value: Any) -> bool:
-    """Return whether `value`, from JSON, is one that a Config's field of type `kind` can have."""
-    if kind == tuple[str, ...]:
-        return isinstance(value, list) and all(isinstance(each, str) for each in value)
-    if isinstance(value, float):
-        return kind is float and math.isfinite(value)
-    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
-
-
 def improper(settings: dict[str, Any]) -> list[str]:
     """Return which fields of a Config the recorded settings lack, or hold as values of another type."""
     settings = {"init": "", **settings}
-    return [f.name for f in fields(Config) if f.name not in settings or not _is_of(f.type, settings[f.name])]
+
+    def right(value: Any, kind: Any) -> bool:
+        if kind == tuple[str, ...]:  # a list in JSON
+            return isinstance(value, list) and all(isinstance(each, str) for each in value)
+        return has_type(value, kind)
+
+    return [f.name for f in fields(Config) if f.name not in settings or not right(settings[f.name], f.type)]
 
 
 def from_settings(settings: dict[str, Any]) -> Config:
