@@ -5,6 +5,7 @@ import errno
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from functools import cache
 from importlib.util import find_spec
@@ -150,6 +151,11 @@ def run_main(
 ) -> None:
     """Run a command and exit with what it returns, or 0; with 2 after an error that is told in a sentence; with 130
     after Ctrl-C, SIGTERM or SIGHUP, and the sentence `interrupted`; with 141 if nobody reads the output any more."""
+    from tqdm import tqdm
+
+    # tqdm's own lock is for bars that processes share; from Python 3.14 on, it starts a process, which would warn of a
+    # leaked semaphore after a kill -9
+    tqdm.set_lock(threading.RLock())
     for ending in (signal.SIGTERM, signal.SIGHUP):  # a scheduler's end, a closed terminal: to end as tidily as Ctrl-C
         if signal.getsignal(ending) == signal.SIG_DFL:  # under nohup, SIGHUP is ignored and stays so
             signal.signal(ending, signal.default_int_handler)

@@ -145,7 +145,7 @@ def _serve(pipe: connection.Connection, gpu: int | None, options: Options) -> No
         from device import choose_device
 
         choose_device(gpu)  # each process has its own choice of a GPU
-    tqdm.set_lock(threading.RLock())  # tqdm's own lock is a semaphore, which would outlive a killed process
+    tqdm.set_lock(threading.RLock())  # as cli.run_main does: tqdm's own is a semaphore, which outlives a killed process
     with contextlib.suppress(EOFError):
         while True:
             config, corpus = pipe.recv()

@@ -253,6 +253,23 @@ def test_output_that_is_closed_or_cannot_be_spelt_stops_nothing(here, command):
     assert "CNN_GAP" in told and "\\xb1" in told  # ±
 
 
+def test_a_bar_starts_no_process(command):
+    """As tqdm's lock, which processes could share, does where these are not forked: by default from Python 3.14 on."""
+    call = """
+import multiprocessing, os, cli
+from tqdm import tqdm
+multiprocessing.set_start_method("forkserver")
+def main():
+    tqdm([]).close()
+    try:
+        print("child", os.waitpid(-1, os.WNOHANG))
+    except ChildProcessError:
+        print("no child")
+cli.run_main(main)
+"""
+    assert command(sys.executable, "-c", call).stdout == "no child\n"
+
+
 def test_the_help_of_a_runs_folder_with_a_percent_sign(command):
     for script in ("train.py", "report.py"):
         told = command(script, "--help", env={**os.environ, "GLAM_RUNS": "/tmp/100% d/runs"}).stdout
