@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 import data
 import metrics
 from cli import UserError, warn
-from files import digest_of, lock, may_be_sound, named, read_bytes, read_json, read_text, write_text
+from files import digest_of, has_type, lock, may_be_sound, named, read_bytes, read_json, read_text, write_text
 from recipes import RULES, Config, improper, settings_text
 
 FIELDS: dict[str, type | tuple[type, ...]] = {  # the fields of config.json that reports need, with their types
@@ -312,7 +312,7 @@ def read_run(folder: Path) -> Run:
     """Return the run in a folder. Raises BrokenRecord where config.json is not a run's configuration."""
     config = read_record(folder / "config.json")
     known = config if isinstance(config, dict) else {}
-    wrong = [name for name, kind in FIELDS.items() if name not in known or not isinstance(known[name], kind)]
+    wrong = [name for name, kind in FIELDS.items() if name not in known or not has_type(known[name], kind)]
     if wrong := wrong or improper(known["settings"]):
         text = f"{folder / 'config.json'} lacks a proper {', '.join(wrong)}; delete its folder and run again"
         raise BrokenRecord(folder, text)

@@ -197,6 +197,16 @@ def test_settings_of_another_type_are_broken_for_every_reader(
     assert any(name in problem for problem in audit.problems(folder))
 
 
+@pytest.mark.parametrize(
+    ("name", "value"), [("seed", True), ("fold", False), ("n_test", 8.0), ("n_train", None), ("synthetic", 0)]
+)
+def test_a_field_of_another_type_is_broken(name: str, value: object, tmp_path: Path) -> None:
+    folder = make_run(tmp_path, RIGHT, LABELS)
+    edit(folder / "config.json", **{name: value})
+    with pytest.raises(records.BrokenRecord, match=rf"config\.json lacks a proper {name}; delete"):
+        records.read_run(folder)
+
+
 @pytest.mark.parametrize("name", ["epochs.jsonl", "split.json", "predictions.npz"])
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.EMFILE])
 def test_a_record_that_the_system_refuses_to_read_is_not_called_damaged(
