@@ -135,6 +135,7 @@ def test_the_page_is_of_this_machine_and_tells_nobody(monkeypatch, capsys):
 def test_the_page_answers_by_the_checkpoint_that_is_chosen(runs, recording, tmp_path, monkeypatch):
     pytest.importorskip("gradio", reason="needs Gradio: pip install -r requirements-app.txt")
     titles = []
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "uploads"))  # as `main` sets it: Gradio's own may be another's
     monkeypatch.setattr("timeline.plot", lambda one, file, title: titles.append(title))
     page = app.make_page(runs, 1, 1, tmp_path)
     assert page.delete_cache == (3600, 3600)
