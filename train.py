@@ -91,7 +91,8 @@ def commit() -> str | None:
         return os.environ["GLAM_COMMIT"] or None
 
     def git(*words: str) -> str:
-        command = ["git", "-c", f"safe.directory={path.ROOT}", "-C", str(path.ROOT), *words]  # whoever owns the files
+        # whoever owns the files; without a lock, which a killed process would leave and git then stop at for ever
+        command = ["git", "--no-optional-locks", "-c", f"safe.directory={path.ROOT}", "-C", str(path.ROOT), *words]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
     try:

@@ -520,6 +520,10 @@ def test_the_commit_of_a_run_is_of_the_code_that_trains_it(tmp_path, monkeypatch
     assert train.commit() == at_first and len(at_first) == 40
     at_second = now()
     assert at_second not in (at_first, None)
+    index = tmp_path / ".git" / "index"
+    written = index.stat().st_ctime_ns
+    os.utime(tmp_path / "train.py", (0, 0))  # which git would note in its index, with a lock that a kill leaves
+    assert now() == at_second and index.stat().st_ctime_ns == written
     with monkeypatch.context() as patch:
         patch.setenv("PATH", str(tmp_path))  # where there is no git
         assert now() is None
