@@ -145,17 +145,21 @@ def refusal(error: OSError) -> str | None:
     return f"cannot use {error.filename or 'an output file'}: {reason}"
 
 
+def keep_bars_apart() -> None:
+    """Give tqdm a lock of this process alone. Its own is a semaphore, for bars that processes share: it outlives a
+    killed process, and from Python 3.14 on it starts a process, which warns of that."""
+    from tqdm import tqdm
+
+    tqdm.set_lock(threading.RLock())
+
+
 def run_main(
     main: Callable[[], int | None],
     interrupted: str = "interrupted: what is finished is kept; the same command goes on from there",
 ) -> None:
     """Run a command and exit with what it returns, or 0; with 2 after an error that is told in a sentence; with 130
     after Ctrl-C, SIGTERM or SIGHUP, and the sentence `interrupted`; with 141 if nobody reads the output any more."""
-    from tqdm import tqdm
-
-    # tqdm's own lock is for bars that processes share; from Python 3.14 on, it starts a process, which would warn of a
-    # leaked semaphore after a kill -9
-    tqdm.set_lock(threading.RLock())
+    keep_bars_apart()
     for ending in (signal.SIGTERM, signal.SIGHUP):  # a scheduler's end, a closed terminal: to end as tidily as Ctrl-C
         if signal.getsignal(ending) == signal.SIG_DFL:  # under nohup, SIGHUP is ignored and stays so
             signal.signal(ending, signal.default_int_handler)

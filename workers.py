@@ -15,9 +15,7 @@ from multiprocessing import connection, get_context, parent_process
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from tqdm import tqdm
-
-from cli import UserError, refusal, warn
+from cli import UserError, keep_bars_apart, refusal, warn
 from flags import Options
 from recipes import Config
 
@@ -145,7 +143,7 @@ def _serve(pipe: connection.Connection, gpu: int | None, options: Options) -> No
         from device import choose_device
 
         choose_device(gpu)  # each process has its own choice of a GPU
-    tqdm.set_lock(threading.RLock())  # as cli.run_main does: tqdm's own is a semaphore, which outlives a killed process
+    keep_bars_apart()
     with contextlib.suppress(EOFError):
         while True:
             config, corpus = pipe.recv()

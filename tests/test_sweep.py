@@ -572,7 +572,7 @@ def test_a_worker_chooses_its_gpu(monkeypatch) -> None:
 
     chosen, pipe = [], SimpleNamespace(recv=lambda: ().__getitem__(0))
     monkeypatch.setattr(device, "choose_device", chosen.append)
-    monkeypatch.setattr(workers.tqdm, "set_lock", lambda lock: None)
+    monkeypatch.setattr(workers, "keep_bars_apart", lambda: None)
     for gpu in (None, 1):
         with suppress(IndexError):
             workers._serve(pipe, gpu, flags.Options())
